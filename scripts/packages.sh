@@ -1,0 +1,118 @@
+#!/usr/bin/env bash
+# Installs what Margay's targets need and the machine lacks. Says nothing when
+# nothing is missing, so every target may call it first.
+#
+#   scripts/packages.sh GROUP…
+#
+#   build     a C compiler (for the TLS library) and git; checks that cargo is there
+#   lab       what the cluster in namespaces runs: bird2, nftables, iproute2, tcpdump…
+#   vm        QEMU and the tools that unpack a kernel (the kernel itself: scripts/vm.sh)
+#   test      what the checks use: jq, shellcheck
+#   nextest   the test runner, from crates.io into $MARGAY_CACHE/tools/bin
+#
+# Written for Debian 12. It never starts a service: the lab runs its own bird
+# inside its own namespaces, with its own configuration.
+set -euo pipefail
+
+readonly CACHE="${MARGAY_CACHE:-${HOME:-/root}/.cache/margay}"
+readonly NEXTEST_VERSION=0.9.143
+readonly POLICY=/usr/sbin/policy-rc.d
+
+declare -A PACKAGES=(
+  [build]="gcc libc6-dev git ca-certificates"
+  [lab]="bird2 nftables iproute2 iputils-ping tcpdump conntrack"
+  [vm]="qemu-system-x86 busybox-static kmod iproute2"
+  [test]="jq shellcheck"
+)
+
+die() {
+  echo "packages: $*" >&2
+  exit 1
+}
+
+# Prints those of the named packages that are not installed.
+missing_of() {
+  local name
+  for name in "$@"; do
+    [[ $(dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null) == installed ]] || echo "$name"
+  done
+}
+
+# Runs apt-get with its output kept back; prints the end of it only on failure.
+apt_quietly() {
+  local log
+  log=$(mktemp)
+  if DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=120 "$@" >"$log" 2>&1 </dev/null; then
+    rm -f "$log"
+    return 0
+  fi
+  tail -n 15 "$log" >&2
+  rm -f "$log"
+  return 1
+}
+
+# Debian's packages start their daemons on installation; exit 101 of this file
+# is the documented way to say no. A file that is already there (containers
+# have one) is somebody's decision and stays.
+forbid_service_starts() {
+  [[ -e $POLICY ]] && return 0
+  trap 'rm -f "$POLICY"' EXIT
+  printf '#!/bin/sh\nexit 101\n' >"$POLICY"
+  chmod 755 "$POLICY"
+}
+
+install_packages() {
+  local missing
+  mapfile -t missing < <(missing_of "$@")
+  ((${#missing[@]})) || return 0
+  command -v apt-get >/dev/null || die "needs ${missing[*]}: install them by hand, this is not a Debian system"
+  ((EUID == 0)) || die "needs ${missing[*]}: run as root, or: sudo apt-get install ${missing[*]}"
+  echo "packages: installing ${missing[*]}" >&2
+  forbid_service_starts
+  # One source of many may be out of reach while the one that matters answers,
+  # so only the installation decides.
+  apt_quietly update || echo "packages: apt-get update failed, going on with the lists at hand" >&2
+  apt_quietly install -y --no-install-recommends "${missing[@]}" ||
+    die "could not install ${missing[*]}: is the Debian archive reachable? (apt's last words are above)"
+  # With systemd the daemon would come up at the next boot.
+  if [[ " ${missing[*]} " == *" bird2 "* && -d /run/systemd/system ]]; then
+    systemctl disable --quiet bird.service || true
+  fi
+}
+
+check_cargo() {
+  command -v cargo >/dev/null || die "needs cargo: install Rust with rustup (https://rustup.rs) or put cargo on PATH"
+}
+
+install_nextest() {
+  PATH="$CACHE/tools/bin:$PATH" cargo nextest --version >/dev/null 2>&1 && return 0
+  check_cargo
+  local log=$CACHE/tools/nextest.log
+  mkdir -p "$CACHE/tools"
+  echo "packages: building cargo-nextest $NEXTEST_VERSION into $CACHE/tools, several minutes, once" >&2
+  # A target directory of its own: the workspace's would be filled with it.
+  if CARGO_TARGET_DIR="$CACHE/tools/build" \
+    cargo install cargo-nextest --locked --version "$NEXTEST_VERSION" --root "$CACHE/tools" >"$log" 2>&1 </dev/null; then
+    rm -rf "$log" "$CACHE/tools/build"
+  else
+    tail -n 15 "$log" >&2
+    die "could not install cargo-nextest: is crates.io reachable?"
+  fi
+}
+
+(($#)) || die "usage: scripts/packages.sh GROUP… (build, lab, vm, test, nextest)"
+wanted=()
+for group in "$@"; do
+  case $group in
+    nextest) ;;
+    build | lab | vm | test) read -ra names <<<"${PACKAGES[$group]}" && wanted+=("${names[@]}") ;;
+    *) die "unknown group \"$group\": one of build, lab, vm, test, nextest" ;;
+  esac
+done
+((${#wanted[@]})) && install_packages "${wanted[@]}"
+for group in "$@"; do
+  case $group in
+    build) check_cargo ;;
+    nextest) install_nextest ;;
+  esac
+done
