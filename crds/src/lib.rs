@@ -1,1 +1,50 @@
-//! Placeholder.
+//! Margay's Kubernetes API (`margay.dev/v1`) as Rust types.
+//!
+//! Each kind has a file of its own: the type as people write it, its CEL rules and printer
+//! columns, and a `check()` that turns it into a typed, validated value. The CEL rules guard at
+//! the API server; `check()` guards again in whoever uses the object, because servers before
+//! Kubernetes 1.25 drop the rules, and because the embedded store has no CEL engine and calls
+//! [`validate::validate`] instead.
+//!
+//! The fields hold strings where a wrong value is possible on such a server (addresses, CIDRs,
+//! selectors): a value that does not parse must spoil one object, never the decoding of a whole
+//! watch.
+//!
+//! Not here: anything that acts on the objects.
+
+#![expect(
+    unreachable_pub,
+    reason = "the derive of CustomResource wraps the spec types in a private module"
+)]
+
+pub mod bgp_configuration;
+pub mod bgp_peer;
+pub mod condition;
+pub mod field;
+pub mod ip_pool;
+pub mod ipam_block;
+pub mod ipam_configuration;
+pub mod manifests;
+pub mod node_status;
+pub mod selector;
+pub mod validate;
+
+pub use bgp_configuration::{BGPConfiguration, BGPConfigurationSpec, BgpSettings};
+pub use bgp_peer::{BGPPeer, BGPPeerSpec, BGPPeerStatus, Peer};
+pub use condition::Condition;
+pub use field::FieldError;
+pub use ip_pool::{EncapsulationMode, IPPool, IPPoolSpec, IPPoolStatus, Pool};
+pub use ipam_block::{Allocation, Block, IPAMBlock, IPAMBlockSpec, Owner, Released};
+pub use ipam_configuration::{IPAMConfiguration, IPAMConfigurationSpec, IpamSettings};
+pub use node_status::{NodeStatus, NodeStatusSpec, NodeStatusStatus};
+pub use selector::Selector;
+
+/// The API group of every kind of ours.
+pub const GROUP: &str = "margay.dev";
+/// The one version served today.
+pub const VERSION: &str = "v1";
+/// The label on an IPAMBlock that names the node it belongs to (field selectors on custom
+/// resources came only with Kubernetes 1.30).
+pub const NODE_LABEL: &str = "margay.dev/node";
+/// The name of the singletons IPAMConfiguration and BGPConfiguration.
+pub const DEFAULT_NAME: &str = "default";

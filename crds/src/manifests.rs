@@ -1,0 +1,108 @@
+//! The CRD manifests, generated from the types.
+//!
+//! `gen-crds` writes them to `crds/manifests/`; they are checked in, and CI fails when they are
+//! stale.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt;
+use serde_json::Value;
+
+use crate::{BGPConfiguration, BGPPeer, IPAMBlock, IPAMConfiguration, IPPool, NodeStatus};
+
+/// Every CRD of ours, ready to be created.
+pub fn all() -> Vec<CustomResourceDefinition> {
+    let mut crds = vec![
+        IPPool::crd(),
+        IPAMBlock::crd(),
+        IPAMConfiguration::crd(),
+        BGPConfiguration::crd(),
+        BGPPeer::crd(),
+        NodeStatus::crd(),
+    ];
+    for crd in &mut crds {
+        tidy(crd);
+    }
+    crds
+}
+
+/// One YAML document for a CRD.
+///
+/// # Errors
+/// When the CRD cannot be written as YAML, which would be a mistake in the types.
+pub fn yaml(crd: &CustomResourceDefinition) -> Result<String, String> {
+    // The round trip through Value sorts the keys, so that equal types give equal files.
+    let value = serde_json::to_value(crd).map_err(|error| error.to_string())?;
+    serde_saphyr::to_string(&value).map_err(|error| error.to_string())
+}
+
+/// What schemars writes and API servers warn about: formats they do not know, and `nullable` on
+/// optional fields, which would let an explicit null override a default.
+fn tidy(crd: &mut CustomResourceDefinition) {
+    for version in &mut crd.spec.versions {
+        let Some(schema) = version.schema.as_mut() else {
+            continue;
+        };
+        if let Ok(mut value) = serde_json::to_value(&*schema) {
+            tidy_schema(&mut value);
+            if let Ok(tidied) = serde_json::from_value(value) {
+                *schema = tidied;
+            }
+        }
+    }
+}
+
+fn tidy_schema(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            tidy_integer(map);
+            if map.get("nullable") == Some(&Value::Bool(true)) {
+                map.remove("nullable");
+            }
+            map.values_mut().for_each(tidy_schema);
+        }
+        Value::Array(items) => items.iter_mut().for_each(tidy_schema),
+        _ => {}
+    }
+}
+
+fn tidy_integer(map: &mut serde_json::Map<String, Value>) {
+    let (format, largest) = match map.get("format").and_then(Value::as_str) {
+        Some("uint8") => ("int32", 255),
+        Some("uint16") => ("int32", 65_535),
+        Some("uint32") => ("int64", i64::from(u32::MAX)),
+        Some("uint64") => ("int64", i64::MAX),
+        _ => return,
+    };
+    map.insert("format".into(), format.into());
+    map.entry("minimum").or_insert(0.into());
+    map.entry("maximum").or_insert(largest.into());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn manifests_are_whole() {
+        for crd in all() {
+            let text = yaml(&crd).unwrap();
+            assert!(!text.contains("uint"), "{text}");
+            assert!(text.contains("additionalPrinterColumns"), "{text}");
+            assert!(text.contains("shortNames"), "{text}");
+        }
+    }
+
+    #[test]
+    fn checked_in_files_are_current() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/manifests");
+        for crd in all() {
+            let name = crd.metadata.name.clone().unwrap();
+            let file = std::fs::read_to_string(format!("{folder}/{name}.yaml"));
+            assert_eq!(
+                file.unwrap_or_default(),
+                yaml(&crd).unwrap(),
+                "{name} is stale: run make generate"
+            );
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! The checks of every kind behind one door, for a store that has no CEL engine.
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::field::FieldError;
+use crate::{BGPConfiguration, BGPPeer, IPAMBlock, IPAMConfiguration, IPPool};
+
+/// Every field of `new` that is wrong by the rules of its kind, and on an update (`old` given)
+/// every field that may not change. Kinds that are not ours have no rules here.
+pub fn validate(kind: &str, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    match kind {
+        "IPPool" => checked(
+            new,
+            old,
+            |object: &IPPool| object.check().err(),
+            IPPool::check_update,
+        ),
+        "IPAMBlock" => checked(
+            new,
+            old,
+            |object: &IPAMBlock| object.check().err(),
+            IPAMBlock::check_update,
+        ),
+        "IPAMConfiguration" => checked(
+            new,
+            old,
+            |object: &IPAMConfiguration| object.check().err(),
+            |_, _| Vec::new(),
+        ),
+        "BGPConfiguration" => checked(
+            new,
+            old,
+            |object: &BGPConfiguration| object.check().err(),
+            |_, _| Vec::new(),
+        ),
+        "BGPPeer" => checked(
+            new,
+            old,
+            |object: &BGPPeer| object.check().err(),
+            |_, _| Vec::new(),
+        ),
+        _ => Vec::new(),
+    }
+}
+
+fn checked<K: DeserializeOwned>(
+    new: &Value,
+    old: Option<&Value>,
+    check: impl Fn(&K) -> Option<Vec<FieldError>>,
+    check_update: impl Fn(&K, &K) -> Vec<FieldError>,
+) -> Vec<FieldError> {
+    let object: K = match serde_json::from_value(new.clone()) {
+        Ok(object) => object,
+        Err(error) => {
+            return vec![FieldError::invalid(
+                "spec",
+                new.get("spec"),
+                error.to_string(),
+            )];
+        }
+    };
+    let mut errors = check(&object).unwrap_or_default();
+    // An old object that does not decode cannot hold back its own repair.
+    if let Some(old) = old.and_then(|old| serde_json::from_value::<K>(old.clone()).ok()) {
+        errors.extend(check_update(&object, &old));
+    }
+    errors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pool_is_checked_on_create_and_update() {
+        let pool = |cidr: &str| {
+            serde_json::json!({
+                "apiVersion": "margay.dev/v1", "kind": "IPPool", "metadata": {"name": "p"},
+                "spec": {"cidr": cidr},
+            })
+        };
+        assert!(validate("IPPool", &pool("10.0.0.0/16"), None).is_empty());
+        assert_eq!(validate("IPPool", &pool("10.0.0.1/16"), None).len(), 1);
+        let errors = validate("IPPool", &pool("10.1.0.0/16"), Some(&pool("10.0.0.0/16")));
+        assert_eq!(errors[0].path, "spec.cidr");
+        assert!(validate("Pod", &serde_json::json!({}), None).is_empty());
+    }
+}
