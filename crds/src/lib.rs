@@ -17,6 +17,11 @@
     reason = "the derive of CustomResource wraps the spec types in a private module"
 )]
 
+#![expect(
+    clippy::duplicated_attributes,
+    reason = "each printer column repeats the keys name, type_ and json_path"
+)]
+
 pub mod bgp_configuration;
 pub mod bgp_peer;
 pub mod condition;
