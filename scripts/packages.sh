@@ -38,16 +38,11 @@ missing_of() {
   done
 }
 
-# Runs apt-get with its output kept back; prints the end of it only on failure.
-apt_quietly() {
-  local log
-  log=$(mktemp)
-  if DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=120 "$@" >"$log" 2>&1 </dev/null; then
-    rm -f "$log"
-    return 0
-  fi
-  tail -n 15 "$log" >&2
-  rm -f "$log"
+# Runs apt-get and prints nothing but, on failure, the first reason it gave.
+apt_reason() {
+  local output
+  output=$(DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=120 "$@" 2>&1 </dev/null) && return
+  grep -m 1 '^E:' <<<"$output" || tail -n 1 <<<"$output"
   return 1
 }
 
@@ -62,8 +57,8 @@ forbid_service_starts() {
 }
 
 install_packages() {
-  local missing
-  mapfile -t missing < <(missing_of "$@")
+  local missing reason
+  mapfile -t missing < <(missing_of "$@" | sort -u)
   ((${#missing[@]})) || return 0
   command -v apt-get >/dev/null || die "needs ${missing[*]}: install them by hand, this is not a Debian system"
   ((EUID == 0)) || die "needs ${missing[*]}: run as root, or: sudo apt-get install ${missing[*]}"
@@ -71,9 +66,9 @@ install_packages() {
   forbid_service_starts
   # One source of many may be out of reach while the one that matters answers,
   # so only the installation decides.
-  apt_quietly update || echo "packages: apt-get update failed, going on with the lists at hand" >&2
-  apt_quietly install -y --no-install-recommends "${missing[@]}" ||
-    die "could not install ${missing[*]}: is the Debian archive reachable? (apt's last words are above)"
+  apt_reason update >/dev/null || echo "packages: apt-get update failed, going on with the lists at hand" >&2
+  reason=$(apt_reason install -y --no-install-recommends "${missing[@]}") ||
+    die "could not install ${missing[*]}: is the Debian archive reachable? apt says: ${reason#E: }"
   # With systemd the daemon would come up at the next boot.
   if [[ " ${missing[*]} " == *" bird2 "* && -d /run/systemd/system ]]; then
     systemctl disable --quiet bird.service || true

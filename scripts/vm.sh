@@ -254,16 +254,23 @@ run() {
   timeout --foreground --kill-after=10 "$timeout" "${machine[@]}" </dev/null 2>"$job/qemu" &
   qemu=$!
   # An interrupted run must not leave the machine behind: timeout passes it on.
-  trap 'kill "$qemu" 2>/dev/null || true' INT TERM HUP
+  local interrupted=0
+  trap 'interrupted=1; kill "$qemu" 2>/dev/null || true' INT TERM HUP
   status=0
   wait "$qemu" || status=$?
   trap - INT TERM HUP
+  if ((interrupted)); then
+    wait "$qemu" || true
+  fi
   exec {out}>&- {err}>&-
   [[ -z $tail_pid ]] || kill "$tail_pid"
 
   if [[ -s $job/status ]]; then
     status=$(<"$job/status")
     report "$release" "$started" "$job"
+  elif ((interrupted)); then
+    say "interrupted"
+    status=130
   elif ((status == 124 || status == 137)); then
     say "killed after $timeout s (--timeout)"
     status=124

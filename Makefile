@@ -1,0 +1,117 @@
+# The doors of the checkout. `make` alone lists them.
+#
+# Everything is built once, in the dev profile, and the tests, the demo and the
+# lab share it: a second profile would double the time from nothing to a result.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+export MARGAY_CACHE ?= $(HOME)/.cache/margay
+export PATH := $(PATH):$(MARGAY_CACHE)/tools/bin
+
+TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+PROFILE ?= dev
+BIN := $(TARGET)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
+CTL := $(BIN)/margayctl
+# The whole workspace, always: cargo chooses the features of a dependency by
+# what is built together, so a narrower build would compile kube and tokio anew.
+# `make test` says --all-targets for the same reason: tests add features.
+TARGETS ?= --bins
+CARGO_BUILD := cargo build --locked --workspace --profile $(PROFILE)
+STEP := scripts/step.sh
+
+# The lab that lab-up starts.
+NODES ?= 3
+SEGMENTS ?= 2
+TOR ?= bird
+# Software emulation is about ten times slower than the host.
+VM_TIMEOUT ?= 1200
+
+##@ Try it
+
+.NOTPARALLEL:
+
+.PHONY: demo
+demo: build lab-packages ## A cluster in namespaces: pods, BGP with real routers, pings across (root)
+	$(STEP) "demo" $(CTL) lab demo
+
+.PHONY: demo-vm
+demo-vm: build lab-packages ## The same in a VM on Debian's kernel, which has IPIP: pods across two segments
+	$(STEP) "demo-vm" scripts/vm.sh --timeout $(VM_TIMEOUT) -- $(CTL) lab demo --require-tunnel ipip
+
+.PHONY: lab-up
+lab-up: build lab-packages ## Start a lab and leave it running (NODES=3 SEGMENTS=2 TOR=bird|frr|none)
+	$(CTL) lab up --nodes $(NODES) --segments $(SEGMENTS) --tor $(TOR)
+
+.PHONY: lab-down
+lab-down: build ## Stop the lab and remove its namespaces
+	$(CTL) lab down
+
+##@ Build
+
+.PHONY: build
+build: ## margay, margayctl and margay-cni
+	@scripts/packages.sh build
+	$(STEP) "build" $(CARGO_BUILD) $(TARGETS)
+
+.PHONY: generate
+generate: build ## Write anew what is generated from the types: the CRD manifests
+	$(BIN)/gen-crds
+
+.PHONY: fmt
+fmt: ## Format the code
+	cargo fmt --all
+
+.PHONY: clean
+clean: ## Remove what was built (kernels and tools stay in MARGAY_CACHE)
+	cargo clean
+
+##@ Check
+
+.PHONY: test
+test: TARGETS := --all-targets
+test: check build generated lint docs unit demo ## Everything a change must pass: checks, tests, demo (root)
+
+.PHONY: check
+check: ## The checks that need no build: tree rules, licences, scripts, formatting
+	@scripts/packages.sh build test
+	$(STEP) "tree" scripts/check-tree.sh
+	$(STEP) "scripts" shellcheck scripts/*.sh .ci/run
+	$(STEP) "format" cargo fmt --all --check
+
+.PHONY: generated
+generated: build
+	$(STEP) "generated files" $(BIN)/gen-crds --check
+
+.PHONY: lint
+lint: ## clippy, with warnings as errors; and that the pure core of bgp/ builds alone
+	@scripts/packages.sh build
+	$(STEP) "clippy" cargo clippy --locked --workspace --all-targets -- -D warnings
+	$(STEP) "bgp without its shell" cargo clippy --locked -p margay-bgp --lib -- -D warnings
+
+.PHONY: docs
+docs: ## The API documentation, with broken links as errors
+	RUSTDOCFLAGS="-D warnings" $(STEP) "docs" cargo doc --locked --workspace --no-deps
+
+.PHONY: unit
+unit: TARGETS := --all-targets
+unit: build lab-packages ## All tests, those in network namespaces too; one that cannot run is a failure (root)
+	@scripts/packages.sh nextest
+	$(STEP) "tests" scripts/rust-tests.sh
+
+.PHONY: bench-lab
+bench-lab: build lab-packages ## The benches against other programs, in namespaces (root)
+	$(STEP) "bench" cargo bench --locked -p margay-e2e
+
+.PHONY: lab-packages
+lab-packages:
+	@scripts/packages.sh lab
+
+.PHONY: help
+help:
+	@awk 'BEGIN { FS = ":.*## "; print "Margay: a Kubernetes network for routed data centres.\n\nmake TARGET, where TARGET is one of" } \
+	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
+	  /^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@printf '\nThe lab and the tests build network namespaces of their own: run them as root.\n'
