@@ -1,0 +1,316 @@
+//! What a speaker is asked to be: the whole desired state as one value.
+//!
+//! [`SpeakerConfig`] is compared, cloned and written down, never edited in place: the owner hands the speaker the new whole
+//! value and the speaker works out what changed. Parsing files and checking what people wrote is not done here (see
+//! `speaker::daemon` for the file format of the stand-alone daemon); [`SpeakerConfig::validate`] only refuses what the
+//! protocol cannot express.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::policy::Filter;
+use crate::types::{Asn, Community, Family, LargeCommunity, Prefix, RouterId};
+
+/// The port BGP listens on (RFC 4271 section 2).
+pub const BGP_PORT: u16 = 179;
+/// Hold time proposed when nothing else is asked for, in seconds (RFC 4271 section 10).
+pub const DEFAULT_HOLD_TIME: Duration = Duration::from_secs(90);
+/// Time between two attempts to connect. RFC 4271 suggests 120 s; a rack whose router has restarted wants its routes sooner.
+pub const DEFAULT_CONNECT_RETRY: Duration = Duration::from_secs(5);
+
+/// Everything one speaker should be doing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpeakerConfig {
+    /// The autonomous system this speaker belongs to. Changing it restarts every session.
+    pub asn: Asn,
+    /// The BGP Identifier: any IPv4-shaped number but 0.0.0.0, unique in the AS (RFC 6286). Changing it restarts every session.
+    pub router_id: RouterId,
+    /// Addresses and ports to accept connections on. IPv6 sockets take IPv6 only. Empty: only outgoing connections.
+    pub listen: Vec<SocketAddr>,
+    /// The peers, by the address they are reached at.
+    pub peers: BTreeMap<IpAddr, PeerConfig>,
+    /// The routes this speaker originates. A change here never touches a session.
+    pub announcements: BTreeMap<Prefix, Announcement>,
+    /// The addresses other speakers reach this node at, for next hops a session's own local address cannot supply.
+    pub next_hop: NextHops,
+    /// Announce the graceful restart capability (RFC 4724); `None` does not. Applies from the next session on.
+    pub graceful_restart: Option<GracefulRestart>,
+    /// RFC 8212: an eBGP peer without a filter gives nothing and is given nothing. `false` switches that default off.
+    pub require_policy: bool,
+}
+
+impl SpeakerConfig {
+    /// A speaker without peers, listeners or routes, with RFC 8212's defaults in force.
+    #[must_use]
+    pub fn new(asn: Asn, router_id: RouterId) -> Self {
+        Self {
+            asn,
+            router_id,
+            listen: Vec::new(),
+            peers: BTreeMap::new(),
+            announcements: BTreeMap::new(),
+            next_hop: NextHops::default(),
+            graceful_restart: None,
+            require_policy: true,
+        }
+    }
+
+    /// Refuses a value the protocol has no way to express.
+    ///
+    /// # Errors
+    /// The first [`ConfigError`] found; it names the field and, for a peer, its address.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        if self.router_id == RouterId(0) {
+            return Err(ConfigError::RouterId);
+        }
+        if self.asn == Asn::ZERO || self.asn == Asn::TRANS {
+            return Err(ConfigError::Asn { asn: self.asn });
+        }
+        self.peers
+            .iter()
+            .try_for_each(|(address, peer)| peer.validate(*address))
+    }
+}
+
+/// Addresses of this node for use as a next hop, one per family.
+///
+/// A session over IPv4 has an IPv4 local address only; IPv6 routes sent over it need an IPv6 next hop from here, and the
+/// other way round. Without it such routes are not sent on that session.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NextHops {
+    /// Next hop for IPv4 routes on a session over IPv6.
+    pub ipv4: Option<Ipv4Addr>,
+    /// Next hop for IPv6 routes on a session over IPv4.
+    pub ipv6: Option<Ipv6Addr>,
+}
+
+/// The graceful restart capability this speaker announces (RFC 4724).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GracefulRestart {
+    /// How long a peer should keep our routes while we are away, in seconds, 0 to 4095.
+    pub restart_time: u16,
+    /// Set the R bit: this process is itself a restart of a speaker that was here before.
+    pub restarting: bool,
+    /// Set the F bits: the forwarding state survived. Only true if the kernel routes really were kept.
+    pub forwarding_preserved: bool,
+}
+
+impl Default for GracefulRestart {
+    fn default() -> Self {
+        Self {
+            restart_time: 120,
+            restarting: false,
+            forwarding_preserved: false,
+        }
+    }
+}
+
+/// One peer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerConfig {
+    /// What to call the peer in summaries and logs. Changing it never touches the session.
+    pub name: String,
+    /// The peer's TCP port for outgoing connections.
+    pub port: u16,
+    /// The AS the peer must present; equal to ours makes the session internal (iBGP).
+    pub asn: Asn,
+    /// Source address of outgoing connections, and the only local address accepted for incoming ones.
+    pub local_address: Option<IpAddr>,
+    /// Never connect, only accept.
+    pub passive: bool,
+    /// Administratively down: no session, none accepted.
+    pub disabled: bool,
+    /// Hold time to propose, whole seconds: 0 (no keepalives) or 3 s to 65,535 s.
+    pub hold_time: Duration,
+    /// Time between KEEPALIVEs before jitter; `None`: a third of the negotiated hold time.
+    pub keepalive_time: Option<Duration>,
+    /// Time between two attempts to connect, before jitter.
+    pub connect_retry_time: Duration,
+    /// The address families to offer.
+    pub families: BTreeSet<Family>,
+    /// TTL or hop limit of packets to the peer; `None`: 1 on eBGP (directly connected), 64 on iBGP.
+    pub ttl: Option<u8>,
+    /// What is taken from the peer. `None`: everything on iBGP, and on eBGP what RFC 8212 says.
+    pub import: Option<Filter>,
+    /// What is given to the peer. `None`: everything on iBGP, and on eBGP what RFC 8212 says.
+    pub export: Option<Filter>,
+    /// Which next hop routes to the peer carry.
+    pub next_hop: NextHopMode,
+}
+
+impl PeerConfig {
+    /// A peer with default timers, offering the address family it is reached over.
+    #[must_use]
+    pub fn new(address: IpAddr, asn: Asn) -> Self {
+        Self {
+            name: address.to_string(),
+            port: BGP_PORT,
+            asn,
+            local_address: None,
+            passive: false,
+            disabled: false,
+            hold_time: DEFAULT_HOLD_TIME,
+            keepalive_time: None,
+            connect_retry_time: DEFAULT_CONNECT_RETRY,
+            families: BTreeSet::from([Family::of(&address)]),
+            ttl: None,
+            import: None,
+            export: None,
+            next_hop: NextHopMode::Auto,
+        }
+    }
+
+    fn validate(&self, address: IpAddr) -> Result<(), ConfigError> {
+        let hold = self.hold_time.as_secs();
+        if (hold != 0 && hold < 3) || hold > u64::from(u16::MAX) {
+            return Err(ConfigError::HoldTime {
+                peer: address,
+                seconds: hold,
+            });
+        }
+        if self
+            .keepalive_time
+            .is_some_and(|k| k.as_secs() == 0 || (hold != 0 && k > self.hold_time))
+        {
+            return Err(ConfigError::Keepalive { peer: address });
+        }
+        if self.connect_retry_time < Duration::from_millis(100) {
+            return Err(ConfigError::ConnectRetry { peer: address });
+        }
+        if self.asn == Asn::ZERO || self.asn == Asn::TRANS {
+            return Err(ConfigError::PeerAsn {
+                peer: address,
+                asn: self.asn,
+            });
+        }
+        if self.families.is_empty() {
+            return Err(ConfigError::Families { peer: address });
+        }
+        if self
+            .local_address
+            .is_some_and(|local| local.is_ipv4() != address.is_ipv4())
+        {
+            return Err(ConfigError::LocalAddress { peer: address });
+        }
+        if self.ttl == Some(0) {
+            return Err(ConfigError::Ttl { peer: address });
+        }
+        Ok(())
+    }
+
+    /// Whether a change from `self` to `new` can be made on a running session.
+    ///
+    /// Names and filters can: routes are filtered anew and the differences sent. Everything else is part of the connection
+    /// or of the OPEN.
+    #[must_use]
+    pub fn keeps_session(&self, new: &PeerConfig) -> bool {
+        let session = |peer: &PeerConfig| PeerConfig {
+            name: String::new(),
+            import: None,
+            export: None,
+            next_hop: NextHopMode::Auto,
+            connect_retry_time: DEFAULT_CONNECT_RETRY,
+            ..peer.clone()
+        };
+        session(self) == session(new)
+    }
+}
+
+/// Which next hop routes to a peer carry.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NextHopMode {
+    /// This speaker on eBGP and for its own routes, unchanged on iBGP (RFC 4271 section 5.1.3).
+    #[default]
+    Auto,
+    /// Always this speaker.
+    SelfAddress,
+    /// Unchanged, also on eBGP.
+    Keep,
+}
+
+/// One route this speaker originates.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Announcement {
+    /// The next hop; `None`: the local address of each session.
+    pub next_hop: Option<IpAddr>,
+    /// LOCAL_PREF inside the AS; `None`: 100.
+    pub local_pref: Option<u32>,
+    /// MULTI_EXIT_DISC; `None`: not sent.
+    pub med: Option<u32>,
+    /// Communities (RFC 1997).
+    pub communities: BTreeSet<Community>,
+    /// Large communities (RFC 8092).
+    pub large_communities: BTreeSet<LargeCommunity>,
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// 0.0.0.0 cannot be a BGP Identifier (RFC 6286 section 2.1).
+    #[error(
+        "routerId: 0.0.0.0 is not a BGP identifier; use one of the node's IPv4 addresses or any other unique number"
+    )]
+    RouterId,
+    /// AS 0 (RFC 7607) and AS 23456 (RFC 6793) belong to nobody.
+    #[error("asn: {asn} is reserved and cannot be used as an AS of one's own")]
+    Asn {
+        /// The number refused.
+        asn: Asn,
+    },
+    /// AS 0 (RFC 7607) and AS 23456 (RFC 6793) belong to nobody.
+    #[error("neighbor {peer}: asn: {asn} is reserved and cannot be a peer's AS")]
+    PeerAsn {
+        /// The peer's address.
+        peer: IpAddr,
+        /// The number refused.
+        asn: Asn,
+    },
+    /// RFC 4271 section 4.2.
+    #[error(
+        "neighbor {peer}: holdTime: {seconds} s is not allowed; use 0 for no keepalives, or 3 to 65535 s"
+    )]
+    HoldTime {
+        /// The peer's address.
+        peer: IpAddr,
+        /// The time refused.
+        seconds: u64,
+    },
+    /// A keepalive interval that cannot keep a session alive.
+    #[error(
+        "neighbor {peer}: keepaliveTime: must be at least 1 s and not longer than the hold time"
+    )]
+    Keepalive {
+        /// The peer's address.
+        peer: IpAddr,
+    },
+    /// A retry interval so short that it would be a flood.
+    #[error("neighbor {peer}: connectRetryTime: must be at least 100 ms")]
+    ConnectRetry {
+        /// The peer's address.
+        peer: IpAddr,
+    },
+    /// A session needs something to carry.
+    #[error("neighbor {peer}: families: at least one address family is needed")]
+    Families {
+        /// The peer's address.
+        peer: IpAddr,
+    },
+    /// The source address of a connection must be of the destination's family.
+    #[error(
+        "neighbor {peer}: localAddress: must be of the same address family as the neighbor's address"
+    )]
+    LocalAddress {
+        /// The peer's address.
+        peer: IpAddr,
+    },
+    /// A packet with TTL 0 never leaves.
+    #[error("neighbor {peer}: ttl: must be 1 to 255")]
+    Ttl {
+        /// The peer's address.
+        peer: IpAddr,
+    },
+}

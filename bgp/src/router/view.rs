@@ -1,0 +1,145 @@
+//! What the router shows to others: route changes, peer summaries, RIB entries. Plain values without behaviour.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use serde::Serialize;
+
+use crate::fsm::State;
+use crate::types::{Asn, Family, Prefix, RouterId};
+
+/// The best paths of one prefix after a change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RouteChange {
+    /// The destination.
+    pub prefix: Prefix,
+    /// The best path first, then those equal to it for multipath. Empty: the prefix is gone.
+    pub paths: Vec<BestPath>,
+}
+
+/// One of the best paths of a prefix.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BestPath {
+    /// Where to send packets. For a route of our own without a next hop of its own: the unspecified address.
+    pub next_hop: IpAddr,
+    /// The peer it was learned from; the unspecified address for a route of our own.
+    pub peer: IpAddr,
+    /// Learned over iBGP.
+    pub internal: bool,
+    /// Originated by this speaker.
+    pub local: bool,
+    /// LOCAL_PREF used in the comparison.
+    pub local_pref: u32,
+    /// MULTI_EXIT_DISC, if there was one.
+    pub med: Option<u32>,
+    /// Number of ASes in the path as the decision process counts them (RFC 4271 section 9.1.2.2 a).
+    pub as_path_length: u32,
+}
+
+/// Some changes for a subscriber, in one batch so that they can be applied in one go.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RouteBatch {
+    /// The changes; at most one per prefix.
+    pub changes: Vec<RouteChange>,
+    /// The routes that were there at the time of subscribing have all been delivered, this batch included.
+    pub synced: bool,
+}
+
+/// One line about a peer, from counters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerSummary {
+    /// The name in the configuration.
+    pub name: String,
+    /// The peer's address.
+    pub address: IpAddr,
+    /// The AS configured for the peer.
+    pub asn: Asn,
+    /// The state of the session, the further of its two connections.
+    pub state: State,
+    /// When the session last became established or stopped being it; at first, when the peer was configured.
+    pub since: Instant,
+    /// Why the session last went down or could not come up.
+    pub last_error: Option<String>,
+    /// Address of our end of the connection, while there is one.
+    pub local_address: Option<IpAddr>,
+    /// The peer's BGP Identifier, while the session is established.
+    pub router_id: Option<RouterId>,
+    /// Negotiated hold time in seconds, while the session is established.
+    pub hold_time: Option<u16>,
+    /// The families both sides offer, while the session is established.
+    pub families: Vec<FamilySummary>,
+    /// Routes held from the peer, including those the import policy refused.
+    pub prefixes_received: u64,
+    /// Of those, the routes that take part in the decision process.
+    pub prefixes_accepted: u64,
+    /// Routes the peer currently has from us.
+    pub prefixes_sent: u64,
+    /// Messages taken from the peer since the speaker started.
+    pub messages_received: MessageCounts,
+    /// Messages given to the peer since the speaker started.
+    pub messages_sent: MessageCounts,
+    /// How many times the session went from Established to something else.
+    pub flaps: u64,
+}
+
+/// One address family on an established session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct FamilySummary {
+    /// The family.
+    pub family: Family,
+    /// The peer has sent its End-of-RIB marker (RFC 4724 section 2).
+    pub end_of_rib_received: bool,
+    /// Our End-of-RIB marker has been handed to the connection.
+    pub end_of_rib_sent: bool,
+}
+
+/// Messages by type.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct MessageCounts {
+    /// OPEN.
+    pub open: u64,
+    /// UPDATE.
+    pub update: u64,
+    /// KEEPALIVE.
+    pub keepalive: u64,
+    /// NOTIFICATION.
+    pub notification: u64,
+    /// ROUTE-REFRESH (RFC 2918).
+    pub route_refresh: u64,
+}
+
+impl MessageCounts {
+    /// All messages together.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.open + self.update + self.keepalive + self.notification + self.route_refresh
+    }
+}
+
+/// One path of the RIB, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RibEntry {
+    /// The destination.
+    pub prefix: Prefix,
+    /// The next hop as received or configured; `None` for an own route that uses the session's address.
+    pub next_hop: Option<IpAddr>,
+    /// The peer it was learned from; `None` for a route of our own.
+    pub peer: Option<IpAddr>,
+    /// The path the decision process chose.
+    pub best: bool,
+    /// Equal to the best path for multipath, or the best path itself.
+    pub multipath: bool,
+    /// False: kept, but refused by the import policy or a loop check, and so without effect.
+    pub accepted: bool,
+    /// The AS path as text.
+    pub as_path: String,
+    /// LOCAL_PREF used in the comparison.
+    pub local_pref: u32,
+    /// MULTI_EXIT_DISC, if there was one.
+    pub med: Option<u32>,
+    /// Communities as text, `asn:value`.
+    pub communities: Vec<String>,
+    /// Large communities as text, `asn:value:value`.
+    pub large_communities: Vec<String>,
+}

@@ -1,0 +1,124 @@
+//! [`Speaker`], the handle through which a program uses the speaker.
+
+use std::net::SocketAddr;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::owner::{self, Command};
+use super::stream::RouteStream;
+use crate::config::{ConfigError, SpeakerConfig};
+use crate::router::{PeerSummary, RibEntry};
+
+/// How a speaker ends its sessions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Shutdown {
+    /// Cease, Administrative Shutdown (RFC 4486) with a message for the peer's operator (RFC 9003; may be empty). Peers
+    /// drop our routes at once.
+    Cease {
+        /// Up to 255 octets of UTF-8; longer text is cut.
+        message: String,
+    },
+    /// Close the TCP connections without a NOTIFICATION, so that peers with graceful restart keep our routes (RFC 4724).
+    Graceful,
+}
+
+/// Why a speaker could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SpeakerError {
+    /// The configuration cannot be used; the old one stays in force.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A listener could not be opened.
+    #[error(
+        "listen {address}: {source}; another BGP speaker may hold the port, or ports below 1024 may need privileges"
+    )]
+    Listen {
+        /// The address asked for.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The speaker has been shut down.
+    #[error("the speaker has been shut down")]
+    Stopped,
+}
+
+/// A running speaker. Cloned handles are the same speaker; dropping the last one ends it as [`Shutdown::Graceful`] does.
+#[derive(Debug, Clone)]
+pub struct Speaker {
+    commands: mpsc::Sender<Command>,
+}
+
+impl Speaker {
+    /// Opens the listeners and starts the speaker on the current tokio runtime.
+    ///
+    /// # Errors
+    /// [`SpeakerError::Config`] for a value that cannot be used, [`SpeakerError::Listen`] if a listener cannot be opened.
+    pub async fn start(config: SpeakerConfig) -> Result<Self, SpeakerError> {
+        let commands = owner::start(config).await?;
+        Ok(Self { commands })
+    }
+
+    /// Makes `config`, the whole desired state, the one in force. Only peers whose configuration changed are touched; a change
+    /// of announcements never touches a session.
+    ///
+    /// # Errors
+    /// As [`Speaker::start`], and [`SpeakerError::Stopped`]. After an error the previous configuration is in force.
+    pub async fn configure(&self, config: SpeakerConfig) -> Result<(), SpeakerError> {
+        self.ask(|reply| Command::Configure {
+            config: Box::new(config),
+            reply,
+        })
+        .await?
+    }
+
+    /// All best routes now, and every change from now on.
+    ///
+    /// # Errors
+    /// [`SpeakerError::Stopped`].
+    pub async fn subscribe(&self) -> Result<RouteStream, SpeakerError> {
+        self.ask(|reply| Command::Subscribe { reply }).await
+    }
+
+    /// One line per peer, from counters, ordered by address.
+    ///
+    /// # Errors
+    /// [`SpeakerError::Stopped`].
+    pub async fn summary(&self) -> Result<Vec<PeerSummary>, SpeakerError> {
+        self.ask(|reply| Command::Summary { reply }).await
+    }
+
+    /// Every path held, ordered by prefix. Walks the whole RIB.
+    ///
+    /// # Errors
+    /// [`SpeakerError::Stopped`].
+    pub async fn rib(&self) -> Result<Vec<RibEntry>, SpeakerError> {
+        self.ask(|reply| Command::Rib { reply }).await
+    }
+
+    /// The addresses the listeners are bound to, with the ports the system chose where port 0 was asked for.
+    ///
+    /// # Errors
+    /// [`SpeakerError::Stopped`].
+    pub async fn listening(&self) -> Result<Vec<SocketAddr>, SpeakerError> {
+        self.ask(|reply| Command::Listening { reply }).await
+    }
+
+    /// Ends all sessions as `how` says and stops. Returns when the connections are closed. Shutting down twice is no error.
+    pub async fn shutdown(&self, how: Shutdown) {
+        let _ = self.ask(|reply| Command::Shutdown { how, reply }).await;
+    }
+
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, SpeakerError> {
+        let (reply, answer) = oneshot::channel();
+        self.commands
+            .send(command(reply))
+            .await
+            .map_err(|_| SpeakerError::Stopped)?;
+        answer.await.map_err(|_| SpeakerError::Stopped)
+    }
+}

@@ -1,0 +1,21 @@
+//! The tokio shell around [`crate::router::Router`]: sockets, timers, tasks.
+//!
+//! One owner task holds the router and everything it knows; a task per connection moves bytes through bounded buffers; a
+//! task per listener accepts. A [`Speaker`] is a handle to the owner task, a [`RouteStream`] a bounded view of its routes.
+//! Nothing here decides anything about BGP.
+//!
+//! Kernel routes are not installed here: that is for whoever subscribes.
+
+mod handle;
+mod owner;
+mod stream;
+
+pub use handle::{Shutdown, Speaker, SpeakerError};
+pub use stream::RouteStream;
+
+pub use crate::config::{
+    Announcement, ConfigError, GracefulRestart, NextHopMode, NextHops, PeerConfig, SpeakerConfig,
+};
+pub use crate::router::{
+    BestPath, FamilySummary, MessageCounts, PeerSummary, RibEntry, RouteBatch, RouteChange,
+};
