@@ -13,19 +13,20 @@ export PATH := $(PATH):$(MARGAY_CACHE)/tools/bin
 
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 PROFILE ?= dev
-BIN := $(TARGET)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
-CTL := $(BIN)/margayctl
+BIN = $(TARGET)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
+CTL = $(BIN)/margayctl
 # The whole workspace, always: cargo chooses the features of a dependency by
 # what is built together, so a narrower build would compile kube and tokio anew.
 # `make test` says --all-targets for the same reason: tests add features.
 TARGETS ?= --bins
-CARGO_BUILD := cargo build --locked --workspace --profile $(PROFILE)
+CARGO_BUILD = cargo build --locked --workspace --profile $(PROFILE)
 STEP := scripts/step.sh
 
 # The lab that lab-up starts.
 NODES ?= 3
 SEGMENTS ?= 2
 TOR ?= bird
+RUNS ?= 5
 # Software emulation is about ten times slower than the host.
 VM_TIMEOUT ?= 1200
 
@@ -102,8 +103,9 @@ unit: build lab-packages ## All tests, those in network namespaces too; one that
 	$(STEP) "tests" scripts/rust-tests.sh
 
 .PHONY: bench-lab
-bench-lab: build lab-packages ## The benches against other programs, in namespaces (root)
-	$(STEP) "bench" cargo bench --locked -p margay-e2e
+bench-lab: PROFILE := release
+bench-lab: build lab-packages ## How long the demo takes, over RUNS=5 runs of a release build (root)
+	$(STEP) "bench-lab" scripts/bench-lab.sh $(CTL) $(RUNS)
 
 .PHONY: lab-packages
 lab-packages:

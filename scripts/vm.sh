@@ -217,6 +217,16 @@ job_script() {
   echo
 }
 
+# Refuses a working directory that the machine's own tmpfs would hide.
+check_visible() {
+  local share
+  [[ $PWD == @(/tmp|/run|/dev/shm)/* ]] || return 0
+  for share in "${shares[@]}"; do
+    [[ $PWD/ != "$share"/* ]] || return 0
+  done
+  die "the working directory $PWD is hidden inside by a fresh tmpfs: add --share $PWD"
+}
+
 # --- the run ---------------------------------------------------------------
 
 run() {
@@ -298,10 +308,14 @@ timeout=600 verbose=0
 env_names=() shares=("$ROOT")
 prepare=0
 while (($#)); do
+  [[ $1 != --@(timeout|share|env) || -n ${2:-} ]] || die "$1 needs a value (--help)"
   case $1 in
-    --timeout) timeout=${2:?--timeout needs seconds} && shift ;;
-    --share) shares+=("$(realpath -e "${2:?--share needs a folder}")") && shift ;;
-    --env) env_names+=("${2:?--env needs a name}") && shift ;;
+    --timeout) timeout=$2 && shift ;;
+    --share)
+      [[ -d $2 ]] || die "--share $2: no such folder"
+      shares+=("$(realpath "$2")") && shift
+      ;;
+    --env) env_names+=("$2") && shift ;;
     --prepare) prepare=1 ;;
     -v | --verbose) verbose=1 ;;
     -h | --help) usage && exit ;;
@@ -312,7 +326,10 @@ while (($#)); do
   shift
 done
 (($# || prepare)) || die "no command given (--help)"
-[[ -z ${CARGO_TARGET_DIR:-} ]] || { mkdir -p "$CARGO_TARGET_DIR" && shares+=("$(realpath -e "$CARGO_TARGET_DIR")"); }
+if [[ -d ${CARGO_TARGET_DIR:-} ]]; then
+  shares+=("$(realpath "$CARGO_TARGET_DIR")")
+fi
+check_visible
 
 "$HERE/packages.sh" vm || exit 125
 release=$(kernel_release)
