@@ -1,0 +1,329 @@
+//! The real kernel, over rtnetlink.
+
+use std::net::IpAddr;
+
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
+use rtnetlink::packet_route::neighbour::{NeighbourAttribute, NeighbourMessage};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use super::super::error::{Errno, KernelError};
+use super::super::link::{InterfaceAddress, Link};
+use super::super::neighbours::{Neighbour, NeighbourChange};
+use super::super::routes::{Route, RouteChange, RouteKey};
+use super::super::tunnel::TunnelSpec;
+use super::message::{self, Indices, Names};
+use super::socket::Socket;
+use super::{Kernel, LinkChange, Lookup};
+
+/// The network namespace of the thread that opened it. Clones share one socket.
+#[derive(Debug, Clone)]
+pub struct NetlinkKernel {
+    pub(super) socket: Socket,
+}
+
+impl NetlinkKernel {
+    /// Opens the namespace of the calling thread. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// No netlink socket can be had.
+    pub fn open() -> Result<Self, KernelError> {
+        Socket::open().map(|socket| Self { socket })
+    }
+
+    /// The socket's port number, by which [`super::super::Monitor`] knows our own changes.
+    pub fn port(&self) -> u32 {
+        self.socket.port()
+    }
+
+    async fn names(&self) -> Result<Names, KernelError> {
+        let links = self.links().await?;
+        Ok(links.into_iter().map(|l| (l.index, l.name)).collect())
+    }
+
+    async fn indices(&self) -> Result<Indices, KernelError> {
+        let links = self.links().await?;
+        Ok(links.into_iter().map(|l| (l.name, l.index)).collect())
+    }
+
+    pub(super) async fn index(&self, name: &str) -> Result<u32, KernelError> {
+        let link = self.link(name).await?;
+        link.map(|link| link.index)
+            .ok_or_else(|| KernelError::NoDevice(name.to_owned()))
+    }
+
+    /// Turns "already exists" into a replacement where the route is ours (a dump may have missed
+    /// it), and into a plain sentence where it is not.
+    async fn settle_existing(
+        &self,
+        changes: &[RouteChange],
+        indices: &Indices,
+        results: &mut [Result<(), KernelError>],
+    ) {
+        let refused: Vec<usize> = results
+            .iter()
+            .enumerate()
+            .filter(|(_, result)| matches!(result, Err(error) if error.is_exists()))
+            .map(|(position, _)| position)
+            .collect();
+        if refused.is_empty() {
+            return;
+        }
+        let Ok(ours) = self.routes().await else {
+            return;
+        };
+        let ours: std::collections::BTreeSet<RouteKey> = ours.iter().map(Route::key).collect();
+        for position in refused {
+            results[position] = match &changes[position] {
+                RouteChange::Add(route) if ours.contains(&route.key()) => {
+                    let replace = RouteChange::Replace(route.clone());
+                    match encode(&replace, indices) {
+                        Ok((message, flags)) => self.socket.send_one(message, flags).await,
+                        Err(error) => Err(error),
+                    }
+                }
+                _ => Err(KernelError::ForeignRoute),
+            };
+        }
+    }
+}
+
+fn encode(
+    change: &RouteChange,
+    indices: &Indices,
+) -> Result<(RouteNetlinkMessage, u16), KernelError> {
+    Ok(match change {
+        RouteChange::Add(route) => (
+            RouteNetlinkMessage::NewRoute(message::route_message(route, indices)?),
+            NLM_F_CREATE | NLM_F_EXCL,
+        ),
+        RouteChange::Replace(route) => (
+            RouteNetlinkMessage::NewRoute(message::route_message(route, indices)?),
+            NLM_F_CREATE | NLM_F_REPLACE,
+        ),
+        RouteChange::Delete(key) => (
+            RouteNetlinkMessage::DelRoute(message::delete_message(key)),
+            0,
+        ),
+    })
+}
+
+/// Runs the messages that could be encoded and puts the other errors in their places.
+async fn send_encoded(
+    socket: &Socket,
+    encoded: Vec<Result<(RouteNetlinkMessage, u16), KernelError>>,
+) -> Vec<Result<(), KernelError>> {
+    let mut errors = Vec::with_capacity(encoded.len());
+    let mut messages = Vec::with_capacity(encoded.len());
+    for item in encoded {
+        match item {
+            Ok(message) => {
+                messages.push(message);
+                errors.push(None);
+            }
+            Err(error) => errors.push(Some(error)),
+        }
+    }
+    let mut sent = socket.send(messages).await.into_iter();
+    errors
+        .into_iter()
+        .map(|error| match error {
+            Some(error) => Err(error),
+            None => sent.next().unwrap_or(Err(KernelError::Closed)),
+        })
+        .collect()
+}
+
+fn fail_all(count: usize, error: &KernelError) -> Vec<Result<(), KernelError>> {
+    (0..count)
+        .map(|_| Err(KernelError::Unexpected(error.to_string())))
+        .collect()
+}
+
+impl Kernel for NetlinkKernel {
+    async fn links(&self) -> Result<Vec<Link>, KernelError> {
+        let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        let items = self.socket.dump(request).await?;
+        Ok(items
+            .iter()
+            .filter_map(|item| match item {
+                RouteNetlinkMessage::NewLink(link) => message::parse_link(link),
+                _ => None,
+            })
+            .collect())
+    }
+
+    async fn link(&self, name: &str) -> Result<Option<Link>, KernelError> {
+        let mut request = LinkMessage::default();
+        request
+            .attributes
+            .push(LinkAttribute::IfName(name.to_owned()));
+        match self.socket.get(RouteNetlinkMessage::GetLink(request)).await {
+            Ok(RouteNetlinkMessage::NewLink(link)) => Ok(message::parse_link(&link)),
+            Ok(_) => Err(KernelError::Unexpected("not a link".to_owned())),
+            Err(error) if error.is_absent() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn addresses(&self) -> Result<Vec<InterfaceAddress>, KernelError> {
+        let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+        let items = self.socket.dump(request).await?;
+        Ok(items
+            .iter()
+            .filter_map(|item| match item {
+                RouteNetlinkMessage::NewAddress(address) => parse_address(address),
+                _ => None,
+            })
+            .collect())
+    }
+
+    async fn lookup(&self, address: IpAddr) -> Result<Lookup, KernelError> {
+        let request = RouteNetlinkMessage::GetRoute(message::lookup_request(address));
+        match self.socket.get(request).await {
+            Ok(RouteNetlinkMessage::NewRoute(route)) => {
+                Ok(message::parse_lookup(&route, &self.names().await?))
+            }
+            Ok(_) => Err(KernelError::Unexpected("not a route".to_owned())),
+            // "Unreachable", "prohibited" and "blackhole" are answers.
+            Err(KernelError::Refused {
+                errno: Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::EINVAL | Errno(13),
+                ..
+            }) => Ok(Lookup::None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn create_tunnel(&self, spec: &TunnelSpec) -> Result<(), KernelError> {
+        let request = RouteNetlinkMessage::NewLink(message::tunnel_message(spec)?);
+        self.socket
+            .send_one(request, NLM_F_CREATE | NLM_F_EXCL)
+            .await
+    }
+
+    async fn set_link(&self, name: &str, change: &LinkChange) -> Result<(), KernelError> {
+        let index = self.index(name).await?;
+        let request = message::change_message(index, change.mtu, change.up);
+        self.socket
+            .send_one(RouteNetlinkMessage::SetLink(request), 0)
+            .await
+    }
+
+    async fn delete_link(&self, name: &str) -> Result<(), KernelError> {
+        let mut request = LinkMessage::default();
+        request.header.index = self.index(name).await?;
+        self.socket
+            .send_one(RouteNetlinkMessage::DelLink(request), 0)
+            .await
+    }
+
+    async fn routes(&self) -> Result<Vec<Route>, KernelError> {
+        let names = self.names().await?;
+        let mut routes = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let request = RouteNetlinkMessage::GetRoute(message::routes_request(family));
+            let items = match self.socket.dump(request).await {
+                // A kernel without IPv6, or a table that was never made.
+                Err(error) if error.is_unsupported() || error.is_absent() => continue,
+                other => other?,
+            };
+            routes.extend(items.iter().filter_map(|item| match item {
+                RouteNetlinkMessage::NewRoute(route) => message::parse_route(route, &names),
+                _ => None,
+            }));
+        }
+        Ok(routes)
+    }
+
+    async fn apply_routes(&self, changes: &[RouteChange]) -> Vec<Result<(), KernelError>> {
+        let indices = match self.indices().await {
+            Ok(indices) => indices,
+            Err(error) => return fail_all(changes.len(), &error),
+        };
+        let encoded = changes.iter().map(|c| encode(c, &indices)).collect();
+        let mut results = send_encoded(&self.socket, encoded).await;
+        for (change, result) in changes.iter().zip(&mut results) {
+            // Gone already is what was wanted.
+            let gone = matches!(result, Err(error) if error.is_absent());
+            if gone && matches!(change, RouteChange::Delete(_)) {
+                *result = Ok(());
+            }
+        }
+        self.settle_existing(changes, &indices, &mut results).await;
+        results
+    }
+
+    async fn neighbours(&self, device: &str) -> Result<Vec<Neighbour>, KernelError> {
+        let index = self.index(device).await?;
+        let mut neighbours = NeighbourMessage::default();
+        neighbours
+            .attributes
+            .push(NeighbourAttribute::IfIndex(index));
+        let mut forwarding = NeighbourMessage::default();
+        forwarding.header.family = AddressFamily::Bridge;
+        forwarding.header.ifindex = index;
+        let mut entries = Vec::new();
+        for request in [neighbours, forwarding] {
+            let items = self
+                .socket
+                .dump(RouteNetlinkMessage::GetNeighbour(request))
+                .await?;
+            entries.extend(items.iter().filter_map(|item| match item {
+                RouteNetlinkMessage::NewNeighbour(entry) => message::parse_neighbour(entry, index),
+                _ => None,
+            }));
+        }
+        Ok(entries)
+    }
+
+    async fn apply_neighbours(
+        &self,
+        device: &str,
+        changes: &[NeighbourChange],
+    ) -> Vec<Result<(), KernelError>> {
+        let index = match self.index(device).await {
+            Ok(index) => index,
+            Err(error) => return fail_all(changes.len(), &error),
+        };
+        let messages = changes
+            .iter()
+            .map(|change| match change {
+                NeighbourChange::Set(entry) => (
+                    RouteNetlinkMessage::NewNeighbour(message::neighbour_message(index, entry)),
+                    NLM_F_CREATE | NLM_F_REPLACE,
+                ),
+                NeighbourChange::Remove(entry) => (
+                    RouteNetlinkMessage::DelNeighbour(message::neighbour_message(index, entry)),
+                    0,
+                ),
+            })
+            .collect();
+        let mut results = self.socket.send(messages).await;
+        for (change, result) in changes.iter().zip(&mut results) {
+            let gone = matches!(result, Err(error) if error.is_absent());
+            if gone && matches!(change, NeighbourChange::Remove(_)) {
+                *result = Ok(());
+            }
+        }
+        results
+    }
+}
+
+pub(super) fn parse_address(message: &AddressMessage) -> Option<InterfaceAddress> {
+    let mut local = None;
+    let mut address = None;
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Local(ip) => local = Some(*ip),
+            AddressAttribute::Address(ip) => address = Some(*ip),
+            _ => {}
+        }
+    }
+    Some(InterfaceAddress {
+        index: message.header.index,
+        // On a point-to-point link IFA_ADDRESS is the far end.
+        address: local.or(address)?,
+        prefix_length: message.header.prefix_len,
+    })
+}

@@ -1,0 +1,427 @@
+//! A pod's wiring: a veth pair with its far end straight in the pod's namespace.
+//!
+//! Two phases. [`create`] makes the pair and sets up everything inside the pod, and leaves the
+//! node's end **down**: without a carrier the pod can send nothing. The caller then commits the
+//! pod's policy, and [`activate`] sets the node's end up. The pod's host route has one owner, the
+//! route table ([`super::Dataplane`]): the caller adds [`PodLink::host_routes`] to the desired
+//! routes and applies; nothing in this module writes routes outside the pod.
+//!
+//! Inside the pod: the addresses as /32 and /128; a default route through [`GATEWAY_V4`] and
+//! [`GATEWAY_V6`], addresses that no pod can own, with a permanent neighbour entry for
+//! [`HOST_MAC`], so that a pod's first packet waits for no ARP. The node's end has a permanent
+//! entry for the pod's addresses, for the same reason in the other direction. Both entries are a
+//! saving, not a need: the node's end also answers ARP for the gateway (proxy_arp), and the pod
+//! answers for itself.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+
+use ipnetwork::IpNetwork;
+use sha1::{Digest, Sha1};
+
+use super::error::KernelError;
+use super::kernel::{LinkChange, PodKernel, VethSpec};
+use super::link::{LinkKind, MAX_INTERFACE_NAME, Mac};
+use super::neighbours::{Neighbour, NeighbourChange};
+use super::routes::RouteKind;
+use super::sysctl::{DesiredSysctls, SysctlTree};
+
+/// What every pod host interface's name begins with.
+pub const HOST_PREFIX: &str = "mgy";
+/// The hardware address of the node's end of every pair.
+pub const HOST_MAC: Mac = Mac([0xee; 6]);
+/// The pods' IPv4 gateway: link-local, on no interface (RFC 3927).
+pub const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+/// The pods' IPv6 gateway: the link-local address that the kernel derives from [`HOST_MAC`]
+/// (modified EUI-64, RFC 4291 appendix A), so the node's end really has it.
+pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0xecee, 0xeeff, 0xfeee, 0xeeee);
+
+/// The name of a pod's host interface: `mgy` and the first 11 hexadecimal digits of
+/// SHA-1("namespace.pod").
+pub fn host_interface(namespace: &str, pod: &str) -> String {
+    let hash = Sha1::digest(format!("{namespace}.{pod}"));
+    let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{HOST_PREFIX}{}", &hex[..11])
+}
+
+/// The hardware address of a pod's own end: from the host interface's name, so that a pod that
+/// is made anew under its name keeps its address.
+pub fn pod_mac(host_interface: &str) -> Mac {
+    let hash = Sha1::digest(host_interface);
+    Mac([
+        (hash[0] & 0xfc) | 0x02,
+        hash[1],
+        hash[2],
+        hash[3],
+        hash[4],
+        hash[5],
+    ])
+}
+
+/// The gateway of a pod in the family of `address`.
+pub fn gateway(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => GATEWAY_V4.into(),
+        IpAddr::V6(_) => GATEWAY_V6.into(),
+    }
+}
+
+/// A pod's wiring as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodLink {
+    /// The name of the node's end; see [`host_interface`].
+    pub host_interface: String,
+    /// The pod's network namespace.
+    pub namespace: PathBuf,
+    /// The name of the pod's end (CNI_IFNAME).
+    pub pod_interface: String,
+    /// The hardware address of the pod's end; see [`pod_mac`].
+    pub pod_mac: Mac,
+    /// The pod's addresses, at most one a family in practice, though nothing here depends on it.
+    pub addresses: Vec<IpAddr>,
+    /// The MTU of both ends in bytes.
+    pub mtu: u32,
+}
+
+impl PodLink {
+    /// The wiring of the pod `pod` in `namespace_name`.
+    pub fn new(
+        namespace_name: &str,
+        pod: &str,
+        namespace: impl Into<PathBuf>,
+        pod_interface: impl Into<String>,
+        addresses: Vec<IpAddr>,
+        mtu: u32,
+    ) -> Self {
+        let host_interface = host_interface(namespace_name, pod);
+        Self {
+            pod_mac: pod_mac(&host_interface),
+            host_interface,
+            namespace: namespace.into(),
+            pod_interface: pod_interface.into(),
+            addresses,
+            mtu,
+        }
+    }
+
+    /// The routes this pod needs in the node's table, for [`super::DesiredRoutes::insert`].
+    pub fn host_routes(&self) -> Vec<(IpNetwork, RouteKind)> {
+        host_routes(&self.host_interface, &self.addresses)
+    }
+
+    fn side(&self) -> PodSide {
+        PodSide {
+            interface: self.pod_interface.clone(),
+            addresses: self.addresses.clone(),
+            gateway_mac: HOST_MAC,
+        }
+    }
+}
+
+/// The routes to a pod with these addresses behind `host_interface`.
+pub fn host_routes(host_interface: &str, addresses: &[IpAddr]) -> Vec<(IpNetwork, RouteKind)> {
+    let kind = RouteKind::Link {
+        interface: host_interface.to_owned(),
+    };
+    addresses
+        .iter()
+        .map(|address| (IpNetwork::from(*address), kind.clone()))
+        .collect()
+}
+
+/// What is set up inside a pod's namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodSide {
+    /// The interface's name.
+    pub interface: String,
+    /// The pod's addresses.
+    pub addresses: Vec<IpAddr>,
+    /// The hardware address the gateways get.
+    pub gateway_mac: Mac,
+}
+
+/// What is found inside a pod's namespace.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PodSideState {
+    /// The interface, or none: up, MTU in bytes, hardware address.
+    pub link: Option<(bool, u32, Option<Mac>)>,
+    /// The interface's addresses, link-local ones left out.
+    pub addresses: Vec<IpAddr>,
+    /// The gateways of default routes out of the interface.
+    pub default_gateways: Vec<IpAddr>,
+}
+
+/// What [`create`] made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CreatedPodLink {
+    /// The index of the node's end.
+    pub host_index: u32,
+    /// The hardware address of the node's end.
+    pub host_mac: Mac,
+    /// The hardware address of the pod's end.
+    pub pod_mac: Mac,
+}
+
+/// One thing about a pod's wiring that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// What differs, such as "mtu of mgy0123456789a".
+    pub what: String,
+    /// What it should be.
+    pub wanted: String,
+    /// What it is.
+    pub found: String,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            what,
+            wanted,
+            found,
+        } = self;
+        write!(f, "{what} is {found}, should be {wanted}")
+    }
+}
+
+/// Makes the pair and sets up the pod's side; the node's end stays down.
+///
+/// A host interface left over under the same name (of a sandbox that died) is replaced. When
+/// anything fails, nothing is left behind.
+///
+/// # Errors
+/// The name of the pod's interface is taken, the namespace is not one or is the node's own, an
+/// interface name is not one, or the kernel refuses.
+pub async fn create<K: PodKernel>(
+    kernel: &K,
+    sysctls: &SysctlTree,
+    link: &PodLink,
+) -> Result<CreatedPodLink, KernelError> {
+    check_name(&link.host_interface)?;
+    check_name(&link.pod_interface)?;
+    remove(kernel, &link.host_interface).await?;
+    let spec = VethSpec {
+        host_interface: &link.host_interface,
+        host_mac: HOST_MAC,
+        namespace: &link.namespace,
+        pod_interface: &link.pod_interface,
+        pod_mac: link.pod_mac,
+        mtu: link.mtu,
+    };
+    kernel.create_veth(&spec).await?;
+    match finish(kernel, sysctls, link).await {
+        Ok(created) => Ok(created),
+        Err(error) => {
+            // The first error is the one to tell; a pair that cannot be removed either will be
+            // replaced by the next attempt.
+            if let Err(second) = remove(kernel, &link.host_interface).await {
+                tracing::warn!(interface = %link.host_interface, error = %second, "cannot remove the half-made pod interface");
+            }
+            Err(error)
+        }
+    }
+}
+
+async fn finish<K: PodKernel>(
+    kernel: &K,
+    sysctls: &SysctlTree,
+    link: &PodLink,
+) -> Result<CreatedPodLink, KernelError> {
+    sysctls.ensure(&host_sysctls(&link.host_interface, &link.addresses))?;
+    kernel.configure_pod(&link.namespace, &link.side()).await?;
+    let host = kernel.link(&link.host_interface).await?;
+    let host = host.ok_or_else(|| KernelError::NoDevice(link.host_interface.clone()))?;
+    Ok(CreatedPodLink {
+        host_index: host.index,
+        host_mac: HOST_MAC,
+        pod_mac: link.pod_mac,
+    })
+}
+
+/// The settings of a pod's host interface.
+///
+/// - `forwarding` 1: it is a router's interface, whatever `default` says.
+/// - `proxy_arp` 1, `proxy_delay` 0: the node answers at once for the gateway address, which is
+///   on no interface, should the pod lose its permanent entry.
+/// - `rp_filter` 1 (IPv4): a pod sends from its own addresses only; the route to the pod is the
+///   proof. (IPv6 has no such setting; the policy table drops spoofed packets in both families.)
+/// - `route_localnet` 0: a pod must not reach what listens on the node's 127.0.0.1.
+/// - `accept_redirects`, `send_redirects` 0: a pod must not bend the node's routes, and there is
+///   never a better next hop on a point-to-point link.
+/// - `accept_ra` 0: a pod's router advertisements are nothing to the node.
+/// - `accept_dad` 0, `keep_addr_on_down` untouched: two ends, nobody to collide with; the
+///   gateway address is usable at once.
+pub fn host_sysctls(host_interface: &str, addresses: &[IpAddr]) -> DesiredSysctls {
+    let mut all = DesiredSysctls::new();
+    let v4 = |key: &str| format!("net/ipv4/conf/{host_interface}/{key}");
+    let v6 = |key: &str| format!("net/ipv6/conf/{host_interface}/{key}");
+    all.set(v4("forwarding"), "1");
+    all.set(v4("proxy_arp"), "1");
+    all.set(format!("net/ipv4/neigh/{host_interface}/proxy_delay"), "0");
+    all.set(v4("rp_filter"), "1");
+    all.set(v4("route_localnet"), "0");
+    all.set(v4("accept_redirects"), "0");
+    all.set(v4("send_redirects"), "0");
+    all.set_if_present(v6("accept_ra"), "0");
+    all.set_if_present(v6("accept_redirects"), "0");
+    all.set_if_present(v6("accept_dad"), "0");
+    if addresses.iter().any(IpAddr::is_ipv6) {
+        all.set(v6("disable_ipv6"), "0");
+        all.set(v6("forwarding"), "1");
+    }
+    all
+}
+
+/// Sets the node's end up and enters the pod's addresses there. To be called once the pod's
+/// policy is in the kernel, and followed by the pod's routes ([`PodLink::host_routes`]).
+/// Repeating it does no harm.
+///
+/// # Errors
+/// The interface is gone, or the kernel refuses.
+pub async fn activate<K: PodKernel>(kernel: &K, link: &PodLink) -> Result<(), KernelError> {
+    let up = LinkChange {
+        up: Some(true),
+        mtu: None,
+    };
+    kernel.set_link(&link.host_interface, &up).await?;
+    let entries: Vec<NeighbourChange> = link
+        .addresses
+        .iter()
+        .map(|address| {
+            NeighbourChange::Set(Neighbour::Address {
+                address: *address,
+                mac: link.pod_mac,
+            })
+        })
+        .collect();
+    kernel
+        .apply_neighbours(&link.host_interface, &entries)
+        .await
+        .into_iter()
+        .collect()
+}
+
+/// Removes a pod's pair, and with it both ends' addresses, routes and neighbour entries. No
+/// error when there is none.
+///
+/// # Errors
+/// The name is not one of a pod's host interface, or the kernel refuses.
+pub async fn remove<K: PodKernel>(kernel: &K, host_interface: &str) -> Result<(), KernelError> {
+    if !super::is_pod_interface(host_interface) {
+        return Err(KernelError::Unsupported(format!(
+            "{host_interface} is not a pod's interface ({HOST_PREFIX} and 11 hexadecimal digits): not removed"
+        )));
+    }
+    match kernel.delete_link(host_interface).await {
+        Err(error) if error.is_absent() => Ok(()),
+        other => other,
+    }
+}
+
+/// Compares a pod's wiring with what it should be, the host routes aside; empty when all is well.
+///
+/// # Errors
+/// The kernel could not be asked.
+pub async fn check<K: PodKernel>(
+    kernel: &K,
+    link: &PodLink,
+) -> Result<Vec<Difference>, KernelError> {
+    let mut found = Differences(Vec::new());
+    let host = &link.host_interface;
+    match kernel.link(host).await? {
+        None => found.note(host, "there", "missing"),
+        Some(actual) => {
+            if actual.kind != LinkKind::Veth {
+                found.note(format!("kind of {host}"), "veth", "another");
+            }
+            found.compare_up(host, actual.up);
+            found.compare(format!("mtu of {host}"), link.mtu, actual.mtu);
+            let mac = actual.mac.map_or("none".to_owned(), |mac| mac.to_string());
+            found.compare(
+                format!("hardware address of {host}"),
+                HOST_MAC.to_string(),
+                mac,
+            );
+        }
+    }
+    let state = kernel
+        .inspect_pod(&link.namespace, &link.pod_interface)
+        .await?;
+    check_side(link, &state, &mut found);
+    Ok(found.0)
+}
+
+fn check_side(link: &PodLink, state: &PodSideState, found: &mut Differences) {
+    let name = format!("{} in the pod", link.pod_interface);
+    let Some((up, mtu, mac)) = state.link else {
+        found.note(name, "there", "missing");
+        return;
+    };
+    found.compare_up(&name, up);
+    found.compare(format!("mtu of {name}"), link.mtu, mtu);
+    let mac = mac.map_or("none".to_owned(), |mac| mac.to_string());
+    found.compare(
+        format!("hardware address of {name}"),
+        link.pod_mac.to_string(),
+        mac,
+    );
+    for address in &link.addresses {
+        if !state.addresses.contains(address) {
+            found.note(format!("address {address} on {name}"), "there", "missing");
+        }
+        let gateway = gateway(*address);
+        if !state.default_gateways.contains(&gateway) {
+            found.note(
+                format!("default route via {gateway} on {name}"),
+                "there",
+                "missing",
+            );
+        }
+    }
+}
+
+struct Differences(Vec<Difference>);
+
+impl Differences {
+    fn note(
+        &mut self,
+        what: impl Into<String>,
+        wanted: impl Into<String>,
+        found: impl Into<String>,
+    ) {
+        self.0.push(Difference {
+            what: what.into(),
+            wanted: wanted.into(),
+            found: found.into(),
+        });
+    }
+
+    fn compare<T: PartialEq + fmt::Display>(&mut self, what: String, wanted: T, found: T) {
+        if wanted != found {
+            self.note(what, wanted.to_string(), found.to_string());
+        }
+    }
+
+    fn compare_up(&mut self, interface: &str, up: bool) {
+        if !up {
+            self.note(format!("state of {interface}"), "up", "down");
+        }
+    }
+}
+
+fn check_name(name: &str) -> Result<(), KernelError> {
+    let bad = name.is_empty()
+        || name.len() > MAX_INTERFACE_NAME
+        || name == "."
+        || name == ".."
+        || name
+            .bytes()
+            .any(|b| b == b'/' || b == b':' || b.is_ascii_whitespace());
+    if bad {
+        return Err(KernelError::Unsupported(format!(
+            "{name:?} is not an interface name: 1 to {MAX_INTERFACE_NAME} bytes without '/', ':' or spaces"
+        )));
+    }
+    Ok(())
+}
