@@ -36,11 +36,11 @@ VM_TIMEOUT ?= 1200
 
 .PHONY: demo
 demo: build lab-packages ## A cluster in namespaces: pods, BGP with real routers, pings across (root)
-	$(STEP) "demo" $(CTL) lab demo
+	@$(STEP) "demo" $(CTL) lab demo
 
 .PHONY: demo-vm
 demo-vm: build lab-packages ## The same in a VM on Debian's kernel, which has IPIP: pods across two segments
-	$(STEP) "demo-vm" scripts/vm.sh --timeout $(VM_TIMEOUT) -- $(CTL) lab demo --require-tunnel ipip
+	@$(STEP) "demo-vm" scripts/vm.sh --timeout $(VM_TIMEOUT) -- $(CTL) lab demo --require-tunnel ipip
 
 .PHONY: lab-up
 lab-up: build lab-packages ## Start a lab and leave it running (NODES=3 SEGMENTS=2 TOR=bird|frr|none)
@@ -55,7 +55,7 @@ lab-down: build ## Stop the lab and remove its namespaces
 .PHONY: build
 build: ## margay, margayctl and margay-cni
 	@scripts/packages.sh build
-	$(STEP) "build" $(CARGO_BUILD) $(TARGETS)
+	@$(STEP) "build" $(CARGO_BUILD) $(TARGETS)
 
 .PHONY: generate
 generate: build ## Write anew what is generated from the types: the CRD manifests
@@ -78,34 +78,35 @@ test: check build generated lint docs unit demo ## Everything a change must pass
 .PHONY: check
 check: ## The checks that need no build: tree rules, licences, scripts, formatting
 	@scripts/packages.sh build test
-	$(STEP) "tree" scripts/check-tree.sh
-	$(STEP) "scripts" shellcheck scripts/*.sh .ci/run
-	$(STEP) "format" cargo fmt --all --check
+	@$(STEP) "tree" scripts/check-tree.sh
+	@$(STEP) "scripts" shellcheck scripts/*.sh .ci/run
+	@$(STEP) "format" cargo fmt --all --check
 
 .PHONY: generated
 generated: build
-	$(STEP) "generated files" $(BIN)/gen-crds --check
+	@$(STEP) "generated files" $(BIN)/gen-crds --check
 
 .PHONY: lint
 lint: ## clippy, with warnings as errors; and that the pure core of bgp/ builds alone
 	@scripts/packages.sh build
-	$(STEP) "clippy" cargo clippy --locked --workspace --all-targets -- -D warnings
-	$(STEP) "bgp without its shell" cargo clippy --locked -p margay-bgp --lib -- -D warnings
+	@$(STEP) "clippy" cargo clippy --locked --workspace --all-targets -- -D warnings
+	@$(STEP) "bgp without its shell" cargo clippy --locked -p margay-bgp --lib -- -D warnings
 
 .PHONY: docs
-docs: ## The API documentation, with broken links as errors
-	RUSTDOCFLAGS="-D warnings" $(STEP) "docs" cargo doc --locked --workspace --no-deps
+docs: ## The API documentation: broken links are errors, its examples are run
+	@RUSTDOCFLAGS="-D warnings" $(STEP) "docs" cargo doc --locked --workspace --no-deps
+	@$(STEP) "doc examples" cargo test --locked --workspace --doc --quiet
 
 .PHONY: unit
 unit: TARGETS := --all-targets
 unit: build lab-packages ## All tests, those in network namespaces too; one that cannot run is a failure (root)
 	@scripts/packages.sh nextest
-	$(STEP) "tests" scripts/rust-tests.sh
+	@$(STEP) "tests" scripts/rust-tests.sh
 
 .PHONY: bench-lab
 bench-lab: PROFILE := release
 bench-lab: build lab-packages ## How long the demo takes, over RUNS=5 runs of a release build (root)
-	$(STEP) "bench-lab" scripts/bench-lab.sh $(CTL) $(RUNS)
+	@$(STEP) "bench-lab" scripts/bench-lab.sh $(CTL) $(RUNS)
 
 .PHONY: lab-packages
 lab-packages:

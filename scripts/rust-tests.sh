@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs every Rust test of the workspace, and takes a test that skipped itself
-# for a failure: privileged tests announce that with the word SKIPPED.
+# for a failure: privileged tests announce that with the word SKIPPED. (Examples
+# in the documentation are tested by `make docs`: nextest does not run them.)
 # Arguments go to the test runner: scripts/rust-tests.sh -E 'test(netns_)'
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -24,8 +25,6 @@ else
   mkdir -p "$TARGET"
   cargo test --locked --workspace --lib --bins --tests "$@" -- --test-threads=1 --show-output 2>&1 | tee "$record"
 fi
-# nextest runs no documentation tests.
-cargo test --locked --workspace --doc --quiet
 
 if grep -E 'SKIPPED( \(|:)' "$record" >&2; then
   echo "tests: the tests above were skipped, which here is a failure" >&2

@@ -5,7 +5,7 @@ set -euo pipefail
 
 name=${1:?usage: scripts/step.sh NAME COMMAND…}
 shift
-printf '\n== %s\n' "$name"
+printf '\n== %s: %s\n' "$name" "$*"
 started=$SECONDS
 status=0
 "$@" || status=$?
