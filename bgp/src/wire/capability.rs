@@ -3,6 +3,8 @@
 //! Families the speaker does not carry are left out of the lists inside capabilities when read;
 //! capabilities it does not know are kept as they came.
 
+mod codec;
+
 use bytes::Bytes;
 
 use crate::types::{Asn, Family};

@@ -26,6 +26,16 @@ pub enum EncodeError {
         /// What fits, in octets.
         limit: usize,
     },
+    /// A number does not fit the bits that hold it.
+    #[error("{field} {value} is above its limit of {limit}")]
+    ValueTooLarge {
+        /// The field.
+        field: &'static str,
+        /// The number.
+        value: u32,
+        /// The largest that fits.
+        limit: u32,
+    },
     /// The next hop is not one the family can have on this session.
     #[error(
         "{family} routes cannot have a next hop of the other family: negotiate extended next hops (RFC 8950)"

@@ -2,9 +2,16 @@
 
 use std::fmt;
 
+use bytes::{BufMut, BytesMut};
+
 use crate::types::Family;
 
-use super::{Notification, Open, RouteRefresh, Update, Verdict};
+use super::frame::{frame_length, write_message};
+use super::pack::{encode_end_of_rib, encode_update};
+use super::{
+    Context, EncodeError, HEADER_LENGTH, MAX_MESSAGE_LENGTH, Notification, Open, RouteRefresh,
+    Update, Verdict,
+};
 
 /// A message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,4 +97,83 @@ impl fmt::Display for MessageType {
             Self::RouteRefresh => "ROUTE-REFRESH",
         })
     }
+}
+
+/// Reads one message: `octets` is exactly the message with its header, as [`frame_length`]
+/// delimits it.
+///
+/// # Errors
+/// The NOTIFICATION that ends the session, where the RFCs demand that: errors in the header, in an
+/// OPEN or ROUTE-REFRESH, and in an UPDATE whose routes cannot be told (RFC 7606 §3 j).
+pub fn decode(octets: &[u8], context: &Context) -> Result<Decoded, Notification> {
+    let length = frame_length(octets, context)?;
+    let (Some((header, body)), true) = (
+        octets.split_at_checked(HEADER_LENGTH),
+        length == Some(octets.len()),
+    ) else {
+        // The caller's slip, not the peer's: answered in kind all the same.
+        let length = u16::try_from(octets.len()).unwrap_or(u16::MAX);
+        return Err(Notification::bad_message_length(length));
+    };
+    let code = header.last().copied().unwrap_or_default();
+    let message = match MessageType::from_code(code) {
+        None => return Err(Notification::bad_message_type(code)),
+        Some(MessageType::Update) => return Update::decode(body, context),
+        Some(MessageType::Open) => Message::Open(Open::decode(body)?),
+        Some(MessageType::Notification) => Message::Notification(Notification::decode(body)),
+        Some(MessageType::Keepalive) => Message::Keepalive,
+        Some(kind @ MessageType::RouteRefresh) => match RouteRefresh::decode(body, octets)? {
+            Some(refresh) => Message::RouteRefresh(refresh),
+            None => Message::Ignored(kind),
+        },
+    };
+    Ok(Decoded {
+        message,
+        verdict: Verdict::Accept,
+    })
+}
+
+/// Appends a message to `out` and returns how many it took: one, but for an [`Update`] as many as
+/// its routes need (each UPDATE written holds one kind of route, RFC 7606 §5.1), and none for
+/// [`Message::Ignored`].
+///
+/// The data of a NOTIFICATION that is too long for the session is cut: sending it matters more.
+///
+/// # Errors
+/// When the message cannot be written without breaking the session's limits. `out` is then as it
+/// was.
+pub fn encode(
+    message: &Message,
+    context: &Context,
+    out: &mut BytesMut,
+) -> Result<usize, EncodeError> {
+    let kind = message.kind();
+    match message {
+        Message::Open(open) => {
+            // RFC 8654 §4: an OPEN never uses the extended length.
+            write_message(out, kind, MAX_MESSAGE_LENGTH, |out| open.encode(out))?;
+        }
+        Message::Update(update) => return encode_update(update, context, out),
+        Message::EndOfRib(family) => encode_end_of_rib(*family, out)?,
+        Message::Notification(notification) => {
+            let limit = context.max_message_length();
+            write_message(out, kind, limit, |out| {
+                out.put_u8(notification.code);
+                out.put_u8(notification.subcode);
+                let room = limit - HEADER_LENGTH - 2;
+                let data = &notification.data;
+                out.put_slice(data.get(..room).unwrap_or(data));
+                Ok(())
+            })?;
+        }
+        Message::Keepalive => write_message(out, kind, HEADER_LENGTH, |_| Ok(()))?,
+        Message::RouteRefresh(refresh) => {
+            write_message(out, kind, MAX_MESSAGE_LENGTH, |out| {
+                refresh.encode(out);
+                Ok(())
+            })?;
+        }
+        Message::Ignored(_) => return Ok(0),
+    }
+    Ok(1)
 }

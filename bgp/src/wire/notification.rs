@@ -67,6 +67,14 @@ impl Notification {
         }
     }
 
+    /// Reads a message's body, which framing has checked to have at least two octets.
+    pub(super) fn decode(body: &[u8]) -> Self {
+        match body {
+            [code, subcode, data @ ..] => Self::with(*code, *subcode, data),
+            _ => Self::new(0, 0),
+        }
+    }
+
     fn with(code: u8, subcode: u8, data: &[u8]) -> Self {
         Self {
             code,
@@ -267,7 +275,10 @@ impl Notification {
     }
 
     fn with_communication(reason: Cease, text: &str) -> Self {
-        let end = text.floor_char_boundary(SHUTDOWN_COMMUNICATION_LIMIT);
+        let mut end = text.len().min(SHUTDOWN_COMMUNICATION_LIMIT);
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
         let text = text.get(..end).unwrap_or_default();
         let mut data = BytesMut::with_capacity(1 + text.len());
         // Cut above to at most 255 octets.

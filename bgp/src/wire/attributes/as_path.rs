@@ -29,6 +29,12 @@ impl AsSegment {
         }
     }
 
+    /// Whether the segment is a confederation's (RFC 5065).
+    #[must_use]
+    pub const fn is_confederation(&self) -> bool {
+        matches!(self, Self::ConfedSequence(_) | Self::ConfedSet(_))
+    }
+
     /// The type code on the wire.
     pub(crate) const fn code(&self) -> u8 {
         match self {
@@ -136,9 +142,7 @@ impl AsPath {
     /// Whether any segment is a confederation's (RFC 5065).
     #[must_use]
     pub fn has_confederation(&self) -> bool {
-        let is_confederation =
-            |s: &AsSegment| matches!(s, AsSegment::ConfedSequence(_) | AsSegment::ConfedSet(_));
-        self.segments.iter().any(is_confederation)
+        self.segments.iter().any(AsSegment::is_confederation)
     }
 
     /// The path with `asn` put in front `times` times, as when a route leaves the AS

@@ -1,12 +1,20 @@
 //! Path attributes: what routes of one UPDATE have in common.
 
 mod as_path;
+mod decode;
+mod encode;
+mod four_octet;
+mod header;
+mod path_codec;
+mod values;
 
 use bytes::Bytes;
 
 use crate::types::{Asn, Community, ExtendedCommunity, LargeCommunity, RouterId};
 
 pub use as_path::{AsPath, AsSegment};
+pub(super) use decode::{Announced, AttributeReader, Collected, Flow};
+pub(super) use encode::{encode_attributes, write_wide_header};
 
 /// Attribute type codes.
 pub mod attribute_code {
