@@ -23,7 +23,7 @@ CARGO_BUILD = cargo build --locked --workspace --profile $(PROFILE)
 STEP := scripts/step.sh
 
 # The lab that lab-up starts.
-NODES ?= 3
+NODES ?= 4
 SEGMENTS ?= 2
 TOR ?= bird
 RUNS ?= 5
@@ -43,7 +43,7 @@ demo-vm: build lab-packages ## The same in a VM on Debian's kernel, which has IP
 	@$(STEP) "demo-vm" scripts/vm.sh --timeout $(VM_TIMEOUT) -- $(CTL) lab demo --require-tunnel ipip
 
 .PHONY: lab-up
-lab-up: build lab-packages ## Start a lab and leave it running (NODES=3 SEGMENTS=2 TOR=bird|frr|none)
+lab-up: build lab-packages ## Start a lab and leave it running (NODES=4 SEGMENTS=2 TOR=bird|frr|none)
 	$(CTL) lab up --nodes $(NODES) --segments $(SEGMENTS) --tor $(TOR)
 
 .PHONY: lab-down

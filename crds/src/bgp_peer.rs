@@ -59,7 +59,7 @@ pub struct BGPPeerSpec {
     #[schemars(length(min = 1, max = 1024))]
     pub node_selector: Option<String>,
 
-    /// The router: an address, or an address with a port (192.0.2.1:1790, [2001:db8::1]:1790).
+    /// The router: an address, or an address with a port (`192.0.2.1:1790`, `[2001:db8::1]:1790`).
     #[serde(rename = "peerIP")]
     #[schemars(length(min = 2, max = 56))]
     pub peer_ip: String,

@@ -16,7 +16,6 @@
     unreachable_pub,
     reason = "the derive of CustomResource wraps the spec types in a private module"
 )]
-
 #![expect(
     clippy::duplicated_attributes,
     reason = "each printer column repeats the keys name, type_ and json_path"
