@@ -9,6 +9,7 @@
 //! Not here: packet filtering (the policy crate and its table), who gets which address, and
 //! which route is best.
 
+mod apply;
 mod error;
 pub mod kernel;
 mod link;
@@ -16,12 +17,15 @@ mod monitor;
 mod neighbours;
 mod onlink;
 mod plan;
+mod pod_check;
 pub mod pod_link;
+mod resolve;
 mod routes;
 mod sysctl;
 pub mod tunnel;
 pub mod uplink;
 
+pub use self::apply::Dataplane;
 pub use self::error::{Errno, KernelError};
 pub use self::kernel::{FakeKernel, Kernel, Lookup, NetlinkKernel, PodKernel};
 pub use self::link::{
@@ -33,7 +37,7 @@ pub use self::neighbours::{
     MacCollision, Neighbour, NeighbourChange, NeighbourKey, VxlanPeer, vtep_mac,
 };
 pub use self::onlink::{Encapsulation, Invalidator, Reach, ReachCache};
-pub use self::plan::{ApplyError, ApplyReport, Dataplane, DesiredState, Plan, PlanProblem, Step};
+pub use self::plan::{ApplyError, ApplyReport, DesiredState, Plan, PlanProblem, Step};
 pub use self::pod_link::{PodLink, host_interface};
 pub use self::routes::{
     DesiredRoute, DesiredRoutes, NextHop, ROUTE_PROTOCOL, Route, RouteChange, RouteKey, RouteKind,

@@ -13,7 +13,6 @@
 //! saving, not a need: the node's end also answers ARP for the gateway (proxy_arp), and the pod
 //! answers for itself.
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
@@ -22,8 +21,9 @@ use sha1::{Digest, Sha1};
 
 use super::error::KernelError;
 use super::kernel::{LinkChange, PodKernel, VethSpec};
-use super::link::{LinkKind, MAX_INTERFACE_NAME, Mac};
+use super::link::{MAX_INTERFACE_NAME, Mac};
 use super::neighbours::{Neighbour, NeighbourChange};
+pub use super::pod_check::{Difference, check};
 use super::routes::RouteKind;
 use super::sysctl::{DesiredSysctls, SysctlTree};
 
@@ -163,28 +163,6 @@ pub struct CreatedPodLink {
     pub pod_mac: Mac,
 }
 
-/// One thing about a pod's wiring that is not as it should be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Difference {
-    /// What differs, such as "mtu of mgy0123456789a".
-    pub what: String,
-    /// What it should be.
-    pub wanted: String,
-    /// What it is.
-    pub found: String,
-}
-
-impl fmt::Display for Difference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            what,
-            wanted,
-            found,
-        } = self;
-        write!(f, "{what} is {found}, should be {wanted}")
-    }
-}
-
 /// Makes the pair and sets up the pod's side; the node's end stays down.
 ///
 /// A host interface left over under the same name (of a sandbox that died) is replaced. When
@@ -316,97 +294,6 @@ pub async fn remove<K: PodKernel>(kernel: &K, host_interface: &str) -> Result<()
     match kernel.delete_link(host_interface).await {
         Err(error) if error.is_absent() => Ok(()),
         other => other,
-    }
-}
-
-/// Compares a pod's wiring with what it should be, the host routes aside; empty when all is well.
-///
-/// # Errors
-/// The kernel could not be asked.
-pub async fn check<K: PodKernel>(
-    kernel: &K,
-    link: &PodLink,
-) -> Result<Vec<Difference>, KernelError> {
-    let mut found = Differences(Vec::new());
-    let host = &link.host_interface;
-    match kernel.link(host).await? {
-        None => found.note(host, "there", "missing"),
-        Some(actual) => {
-            if actual.kind != LinkKind::Veth {
-                found.note(format!("kind of {host}"), "veth", "another");
-            }
-            found.compare_up(host, actual.up);
-            found.compare(format!("mtu of {host}"), link.mtu, actual.mtu);
-            let mac = actual.mac.map_or("none".to_owned(), |mac| mac.to_string());
-            found.compare(
-                format!("hardware address of {host}"),
-                HOST_MAC.to_string(),
-                mac,
-            );
-        }
-    }
-    let state = kernel
-        .inspect_pod(&link.namespace, &link.pod_interface)
-        .await?;
-    check_side(link, &state, &mut found);
-    Ok(found.0)
-}
-
-fn check_side(link: &PodLink, state: &PodSideState, found: &mut Differences) {
-    let name = format!("{} in the pod", link.pod_interface);
-    let Some((up, mtu, mac)) = state.link else {
-        found.note(name, "there", "missing");
-        return;
-    };
-    found.compare_up(&name, up);
-    found.compare(format!("mtu of {name}"), link.mtu, mtu);
-    let mac = mac.map_or("none".to_owned(), |mac| mac.to_string());
-    found.compare(
-        format!("hardware address of {name}"),
-        link.pod_mac.to_string(),
-        mac,
-    );
-    for address in &link.addresses {
-        if !state.addresses.contains(address) {
-            found.note(format!("address {address} on {name}"), "there", "missing");
-        }
-        let gateway = gateway(*address);
-        if !state.default_gateways.contains(&gateway) {
-            found.note(
-                format!("default route via {gateway} on {name}"),
-                "there",
-                "missing",
-            );
-        }
-    }
-}
-
-struct Differences(Vec<Difference>);
-
-impl Differences {
-    fn note(
-        &mut self,
-        what: impl Into<String>,
-        wanted: impl Into<String>,
-        found: impl Into<String>,
-    ) {
-        self.0.push(Difference {
-            what: what.into(),
-            wanted: wanted.into(),
-            found: found.into(),
-        });
-    }
-
-    fn compare<T: PartialEq + fmt::Display>(&mut self, what: String, wanted: T, found: T) {
-        if wanted != found {
-            self.note(what, wanted.to_string(), found.to_string());
-        }
-    }
-
-    fn compare_up(&mut self, interface: &str, up: bool) {
-        if !up {
-            self.note(format!("state of {interface}"), "up", "down");
-        }
     }
 }
 

@@ -271,12 +271,36 @@ pub async fn apply<K: Kernel>(kernel: &K, change: &TunnelChange) -> Result<(), K
 }
 
 async fn create<K: Kernel>(kernel: &K, spec: &TunnelSpec) -> Result<(), KernelError> {
-    kernel.create_tunnel(spec).await?;
+    if let Err(error) = kernel.create_tunnel(spec).await {
+        return Err(explain(kernel, spec, error).await);
+    }
     let up = LinkChange {
         up: Some(true),
         mtu: None,
     };
     kernel.set_link(&spec.name, &up).await
+}
+
+/// Names the device that stands in the way: the kernel allows one a VXLAN identifier and port
+/// (Calico's has the same), and one an IPIP pair of ends, and says only "already exists".
+async fn explain<K: Kernel>(kernel: &K, spec: &TunnelSpec, error: KernelError) -> KernelError {
+    if !error.is_exists() {
+        return error;
+    }
+    let in_the_way = |link: &Link| match (&link.kind, spec.mode) {
+        (LinkKind::Vxlan(v), TunnelMode::Vxlan) => v.vni == VXLAN_VNI && v.port == VXLAN_PORT,
+        (LinkKind::Ipip(_), TunnelMode::Ipip) => link.kind == spec.kind(),
+        _ => false,
+    };
+    let links = kernel.links().await.unwrap_or_default();
+    match links.iter().find(|link| in_the_way(link)) {
+        Some(link) => KernelError::Unsupported(format!(
+            "device {} is {} already and the kernel allows only one such: remove it",
+            link.name,
+            describe(&link.kind)
+        )),
+        None => error,
+    }
 }
 
 async fn remove<K: Kernel>(kernel: &K, name: &str) -> Result<(), KernelError> {

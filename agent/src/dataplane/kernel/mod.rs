@@ -8,6 +8,7 @@ mod fake;
 mod message;
 mod netlink;
 mod netlink_pod;
+mod route_message;
 mod socket;
 
 use std::future::Future;

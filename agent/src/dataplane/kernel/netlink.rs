@@ -13,7 +13,8 @@ use super::super::link::{InterfaceAddress, Link};
 use super::super::neighbours::{Neighbour, NeighbourChange};
 use super::super::routes::{Route, RouteChange, RouteKey};
 use super::super::tunnel::TunnelSpec;
-use super::message::{self, Indices, Names};
+use super::message;
+use super::route_message::{self, Indices, Names};
 use super::socket::Socket;
 use super::{Kernel, LinkChange, Lookup};
 
@@ -45,6 +46,21 @@ impl NetlinkKernel {
     async fn indices(&self) -> Result<Indices, KernelError> {
         let links = self.links().await?;
         Ok(links.into_iter().map(|l| (l.name, l.index)).collect())
+    }
+
+    async fn link_by_index(&self, index: u32) -> Result<Option<Link>, KernelError> {
+        let mut request = LinkMessage::default();
+        request.header.index = index;
+        self.one_link(request).await
+    }
+
+    async fn one_link(&self, request: LinkMessage) -> Result<Option<Link>, KernelError> {
+        match self.socket.get(RouteNetlinkMessage::GetLink(request)).await {
+            Ok(RouteNetlinkMessage::NewLink(link)) => Ok(message::parse_link(&link)),
+            Ok(_) => Err(KernelError::Unexpected("not a link".to_owned())),
+            Err(error) if error.is_absent() => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     pub(super) async fn index(&self, name: &str) -> Result<u32, KernelError> {
@@ -95,15 +111,15 @@ fn encode(
 ) -> Result<(RouteNetlinkMessage, u16), KernelError> {
     Ok(match change {
         RouteChange::Add(route) => (
-            RouteNetlinkMessage::NewRoute(message::route_message(route, indices)?),
+            RouteNetlinkMessage::NewRoute(route_message::route_message(route, indices)?),
             NLM_F_CREATE | NLM_F_EXCL,
         ),
         RouteChange::Replace(route) => (
-            RouteNetlinkMessage::NewRoute(message::route_message(route, indices)?),
+            RouteNetlinkMessage::NewRoute(route_message::route_message(route, indices)?),
             NLM_F_CREATE | NLM_F_REPLACE,
         ),
         RouteChange::Delete(key) => (
-            RouteNetlinkMessage::DelRoute(message::delete_message(key)),
+            RouteNetlinkMessage::DelRoute(route_message::delete_message(key)),
             0,
         ),
     })
@@ -159,12 +175,7 @@ impl Kernel for NetlinkKernel {
         request
             .attributes
             .push(LinkAttribute::IfName(name.to_owned()));
-        match self.socket.get(RouteNetlinkMessage::GetLink(request)).await {
-            Ok(RouteNetlinkMessage::NewLink(link)) => Ok(message::parse_link(&link)),
-            Ok(_) => Err(KernelError::Unexpected("not a link".to_owned())),
-            Err(error) if error.is_absent() => Ok(None),
-            Err(error) => Err(error),
-        }
+        self.one_link(request).await
     }
 
     async fn addresses(&self) -> Result<Vec<InterfaceAddress>, KernelError> {
@@ -180,10 +191,16 @@ impl Kernel for NetlinkKernel {
     }
 
     async fn lookup(&self, address: IpAddr) -> Result<Lookup, KernelError> {
-        let request = RouteNetlinkMessage::GetRoute(message::lookup_request(address));
+        let request = RouteNetlinkMessage::GetRoute(route_message::lookup_request(address));
         match self.socket.get(request).await {
             Ok(RouteNetlinkMessage::NewRoute(route)) => {
-                Ok(message::parse_lookup(&route, &self.names().await?))
+                let mut names = Names::new();
+                if let Some(index) = route_message::output_interface(&route)
+                    && let Some(link) = self.link_by_index(index).await?
+                {
+                    names.insert(index, link.name);
+                }
+                Ok(route_message::parse_lookup(&route, &names))
             }
             Ok(_) => Err(KernelError::Unexpected("not a route".to_owned())),
             // "Unreachable", "prohibited" and "blackhole" are answers.
@@ -222,14 +239,14 @@ impl Kernel for NetlinkKernel {
         let names = self.names().await?;
         let mut routes = Vec::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            let request = RouteNetlinkMessage::GetRoute(message::routes_request(family));
+            let request = RouteNetlinkMessage::GetRoute(route_message::routes_request(family));
             let items = match self.socket.dump(request).await {
                 // A kernel without IPv6, or a table that was never made.
                 Err(error) if error.is_unsupported() || error.is_absent() => continue,
                 other => other?,
             };
             routes.extend(items.iter().filter_map(|item| match item {
-                RouteNetlinkMessage::NewRoute(route) => message::parse_route(route, &names),
+                RouteNetlinkMessage::NewRoute(route) => route_message::parse_route(route, &names),
                 _ => None,
             }));
         }

@@ -27,8 +27,9 @@ use super::super::error::KernelError;
 use super::super::neighbours::Neighbour;
 use super::super::pod_link::{PodSide, PodSideState, gateway};
 use super::super::sysctl::{DesiredSysctls, SysctlTree};
-use super::message::{self, change_message, family, neighbour_message};
+use super::message::{change_message, family, neighbour_message};
 use super::netlink::NetlinkKernel;
+use super::route_message::{default_gateway, routes_request};
 use super::{Kernel, PodKernel, VethSpec};
 
 /// Runs `work` on a new thread in the network namespace at `path`, with a runtime of its own.
@@ -243,14 +244,14 @@ async fn inspect(interface: &str) -> Result<PodSideState, KernelError> {
     let addresses = kernel.addresses().await?;
     let mut gateways = Vec::new();
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-        let mut request = message::routes_request(family);
+        let mut request = routes_request(family);
         request.header.protocol = RouteProtocol::Unspec;
         let items = kernel
             .socket
             .dump(RouteNetlinkMessage::GetRoute(request))
             .await?;
         gateways.extend(items.iter().filter_map(|item| match item {
-            RouteNetlinkMessage::NewRoute(route) => message::default_gateway(route, link.index),
+            RouteNetlinkMessage::NewRoute(route) => default_gateway(route, link.index),
             _ => None,
         }));
     }
