@@ -13,6 +13,7 @@ pub mod config;
 pub mod fsm;
 pub mod jitter;
 pub mod policy;
+pub mod rib;
 pub mod router;
 #[cfg(feature = "speaker")]
 pub mod speaker;

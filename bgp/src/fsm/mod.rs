@@ -1,9 +1,17 @@
 //! One peer's session (RFC 4271 section 8), without sockets and without a clock.
 
+mod event;
+mod open;
+mod peer;
+#[cfg(test)]
+mod tests;
 mod timer;
 
 use serde::{Deserialize, Serialize};
 
+pub use event::{Action, ConnectionEvent, Down, Event, Negotiated, Outgoing, Serial};
+pub use open::Settings;
+pub use peer::PeerFsm;
 pub use timer::{Timer, TimerTable};
 
 /// Which side opened the TCP connection.

@@ -1,7 +1,285 @@
 //! The speaker without its sockets: peers, RIB and policies joined into one value.
+//!
+//! [`Router`] takes what happened (`handle_*`), and says what is to be done about it (`poll_*` and [`Router::transmit`]).
+//! Whoever owns it brings connections, a clock and patience; the tests in this module bring simulated ones.
+//!
+//! | file | what |
+//! |---|---|
+//! | `peer` | one peer: its state machine, its connections, its session |
+//! | `configure` | from the configuration in force to the one desired |
+//! | `receive` | octets to messages to events |
+//! | `import` | UPDATEs into the RIB |
+//! | `export` | which route a peer is given for a destination |
+//! | `transmit` | what is sent on a connection next |
+//! | `subscribe` | routes for whoever installs them |
+//! | `summary` | what people are shown |
 
+mod configure;
+mod export;
+mod import;
+#[cfg(test)]
+mod pair;
+mod peer;
+mod receive;
+mod subscribe;
+mod summary;
+#[cfg(test)]
+mod tests;
+mod transmit;
 mod view;
 
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::config::{ConfigError, SpeakerConfig};
+use crate::fsm::{ConnectionEvent, Event, Serial};
+use crate::jitter::Jitter;
+use crate::rib::{DestinationId, Rib};
+use crate::wire::Notification;
+
+use peer::Peer;
+use subscribe::Subscriber;
+pub use subscribe::SubscriberId;
 pub use view::{
     BestPath, FamilySummary, MessageCounts, PeerSummary, RibEntry, RouteBatch, RouteChange,
 };
+
+/// Names a configured peer; a peer that is removed and comes back gets a new one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerId(u32);
+
+/// Names a TCP connection, existing or being opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId {
+    peer: PeerId,
+    serial: Serial,
+}
+
+/// What the owner of a [`Router`] is asked to do, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Open a TCP connection and answer with [`Router::handle_connected`] or [`Router::handle_closed`].
+    Connect {
+        /// What to call it.
+        connection: ConnectionId,
+        /// Where to.
+        remote: SocketAddr,
+        /// The source address; `None` leaves it to the system.
+        local: Option<IpAddr>,
+        /// TTL or hop limit of the packets.
+        ttl: u8,
+    },
+    /// There is something to send: call [`Router::transmit`] as long as the connection takes more. Said once; the owner
+    /// has to remember it until `transmit` returned `None`.
+    Transmit(ConnectionId),
+    /// Send `last` if that is possible without waiting for long, and close the connection; or give up opening it.
+    Close {
+        /// Which one. Nothing more is said or wanted about it.
+        connection: ConnectionId,
+        /// What remains to be sent, a NOTIFICATION mostly. May be empty.
+        last: Bytes,
+    },
+    /// There is something to fetch with [`Router::poll_routes`]. Said once, as for `Transmit`.
+    Routes(SubscriberId),
+}
+
+/// One BGP speaker.
+///
+/// Inputs: [`configure`](Self::configure), [`handle_incoming`](Self::handle_incoming),
+/// [`handle_connected`](Self::handle_connected), [`handle_octets`](Self::handle_octets),
+/// [`handle_written`](Self::handle_written), [`handle_closed`](Self::handle_closed),
+/// [`handle_timeout`](Self::handle_timeout), [`stop`](Self::stop). After any of them take
+/// [`poll_output`](Self::poll_output) until it is `None`, and then ask [`poll_timeout`](Self::poll_timeout) when to call
+/// `handle_timeout`. `now` must never go backwards.
+#[derive(Debug)]
+pub struct Router {
+    config: SpeakerConfig,
+    peers: BTreeMap<PeerId, Peer>,
+    addresses: BTreeMap<IpAddr, PeerId>,
+    next_peer: u32,
+    next_subscriber: u64,
+    subscribers: BTreeMap<SubscriberId, Subscriber>,
+    rib: Rib,
+    jitter: Jitter,
+    outputs: VecDeque<Output>,
+}
+
+impl Router {
+    /// A speaker that starts working on `config` at once. `seed` is where its jitter comes from.
+    ///
+    /// # Errors
+    /// A [`ConfigError`] if the configuration cannot be used.
+    pub fn new(now: Instant, config: SpeakerConfig, seed: u64) -> Result<Self, ConfigError> {
+        config.validate()?;
+        let mut jitter = Jitter::new(seed);
+        let empty = SpeakerConfig::new(config.asn, config.router_id);
+        let mut router = Self {
+            config: empty,
+            peers: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+            next_peer: 0,
+            next_subscriber: 0,
+            subscribers: BTreeMap::new(),
+            rib: Rib::new(jitter.next_u64()),
+            jitter,
+            outputs: VecDeque::new(),
+        };
+        router.configure(now, config)?;
+        Ok(router)
+    }
+
+    /// The configuration in force.
+    #[must_use]
+    pub fn config(&self) -> &SpeakerConfig {
+        &self.config
+    }
+
+    /// A TCP connection was accepted. `None`: close it, nobody wants it.
+    pub fn handle_incoming(
+        &mut self,
+        now: Instant,
+        remote: SocketAddr,
+        local: SocketAddr,
+    ) -> Option<ConnectionId> {
+        let id = *self.addresses.get(&remote.ip().to_canonical())?;
+        let peer = self.peers.get_mut(&id)?;
+        let local = local.ip().to_canonical();
+        if peer
+            .config
+            .local_address
+            .is_some_and(|wanted| wanted != local)
+        {
+            return None;
+        }
+        let serial = peer.fsm.accept(now)?;
+        peer.add_line(serial, Some(local));
+        self.drain(now, id);
+        Some(ConnectionId { peer: id, serial })
+    }
+
+    /// A connection asked for with [`Output::Connect`] is open.
+    pub fn handle_connected(&mut self, now: Instant, connection: ConnectionId, local: SocketAddr) {
+        let ConnectionId { peer: id, serial } = connection;
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        if let Some(line) = peer.line_mut(serial) {
+            line.local = Some(local.ip().to_canonical());
+        }
+        self.feed(now, id, serial, ConnectionEvent::TcpConnected);
+    }
+
+    /// A connection could not be opened, or has ended; `reason` is for people.
+    pub fn handle_closed(&mut self, now: Instant, connection: ConnectionId, reason: String) {
+        let event = ConnectionEvent::TcpConnectionFails(reason);
+        self.feed(now, connection.peer, connection.serial, event);
+    }
+
+    /// Something of what [`Router::transmit`] gave has been taken by the peer's side; `outstanding` if not all of it.
+    pub fn handle_written(&mut self, now: Instant, connection: ConnectionId, outstanding: bool) {
+        if let Some(peer) = self.peers.get_mut(&connection.peer)
+            && peer.session_on(connection.serial).is_some()
+        {
+            peer.fsm.handle_transmit(now, outstanding);
+        }
+    }
+
+    /// The TTL or hop limit of packets on a connection.
+    #[must_use]
+    pub fn ttl(&self, connection: ConnectionId) -> Option<u8> {
+        self.peers.get(&connection.peer).map(Peer::ttl)
+    }
+
+    /// Lets every timer fire that is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let due: Vec<_> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.fsm.poll_timeout().is_some_and(|at| at <= now))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in due {
+            if let Some(peer) = self.peers.get_mut(&id) {
+                peer.fsm.handle_timeout(now);
+            }
+            self.drain(now, id);
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is next due.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.peers
+            .values()
+            .filter_map(|peer| peer.fsm.poll_timeout())
+            .min()
+    }
+
+    /// The next thing to do.
+    #[must_use]
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// Ends every session, with a NOTIFICATION or, without one, so that peers with graceful restart keep our routes.
+    pub fn stop(&mut self, now: Instant, notification: Option<Notification>) {
+        let ids: Vec<_> = self.peers.keys().copied().collect();
+        for id in ids {
+            if let Some(peer) = self.peers.get_mut(&id) {
+                let notification = notification.clone();
+                peer.fsm.handle_event(now, Event::Stop { notification });
+            }
+            self.drain(now, id);
+        }
+    }
+
+    /// Feeds an event of a connection to the state machine and does what it asks for.
+    fn feed(&mut self, now: Instant, id: PeerId, serial: Serial, event: ConnectionEvent) {
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.fsm.handle_connection_event(now, serial, event);
+        }
+        self.drain(now, id);
+    }
+
+    /// Tells every view that these destinations changed.
+    fn spread(&mut self, changed: &[DestinationId]) {
+        if changed.is_empty() {
+            return;
+        }
+        for (id, peer) in &mut self.peers {
+            let Some(session) = &mut peer.session else {
+                continue;
+            };
+            let mut news = false;
+            for destination in changed {
+                // In a full mesh this keeps the routes of internal peers out of every internal peer's queue.
+                let concerns = session.view.knows(*destination)
+                    || !(peer.internal && self.rib.is_best_internal(*destination));
+                if concerns {
+                    session.view.mark(self.rib.table_mut(), *destination);
+                    news = true;
+                }
+            }
+            let serial = session.serial;
+            if news && peer.arm(serial) {
+                self.outputs
+                    .push_back(Output::Transmit(ConnectionId { peer: *id, serial }));
+            }
+        }
+        for (id, subscriber) in &mut self.subscribers {
+            for destination in changed {
+                subscriber.view.mark(self.rib.table_mut(), *destination);
+            }
+            if subscriber.arm() {
+                self.outputs.push_back(Output::Routes(*id));
+            }
+        }
+        // Those that have no path left and concern nobody.
+        for destination in changed {
+            self.rib.table_mut().collect(*destination);
+        }
+    }
+}

@@ -7,6 +7,8 @@
 //! Kernel routes are not installed here: that is for whoever subscribes.
 
 mod handle;
+mod io;
+mod listen;
 mod owner;
 mod stream;
 

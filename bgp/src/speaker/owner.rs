@@ -1,13 +1,48 @@
-//! The owner task: holds the router, answers commands.
+//! The owner task: the one place that holds the router. It never waits for a peer or a subscriber.
+//!
+//! ```text
+//!   Speaker handles ──commands──▶ ┌───────┐ ◀──events── listeners, connectors, connections
+//!                                 │ owner │ ──chunks──▶ one bounded channel per connection
+//!   RouteStreams ◀────batches──── └───────┘
+//! ```
+//!
+//! Towards connections and subscribers the owner first waits (beside everything else) for a place in their channel, and only
+//! then has the router make what goes into it. Whoever reads slowly therefore costs a full channel and nothing more.
 
+use std::collections::HashMap;
+use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::time::Duration;
 
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use tokio::sync::mpsc::OwnedPermit;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
 
 use super::handle::{Shutdown, SpeakerError};
+use super::io::{self, Event};
+use super::listen::Listeners;
 use super::stream::RouteStream;
 use crate::config::SpeakerConfig;
-use crate::router::{PeerSummary, RibEntry};
+use crate::router::{
+    ConnectionId, Output, PeerSummary, RibEntry, RouteBatch, Router, SubscriberId,
+};
+use crate::wire::Notification;
+
+/// Events waiting for the owner, from all connections together. Each holds one read at most, so this bounds memory and makes
+/// a flood from one peer slow down the reading from it.
+const EVENTS: usize = 64;
+/// Chunks waiting to be written on one connection.
+const CHUNKS: usize = 2;
+/// Batches waiting for one subscriber.
+const BATCHES: usize = 4;
+/// How long a shutdown waits for the last words to be written.
+const LAST_WORDS: Duration = Duration::from_secs(3);
 
 /// What a [`super::Speaker`] handle asks of the owner task.
 #[derive(Debug)]
@@ -34,31 +69,264 @@ pub(super) enum Command {
     },
 }
 
-/// Starts the owner task.
+/// A connection as the owner sees it.
+enum Connection {
+    Connecting(AbortHandle),
+    Open {
+        chunks: mpsc::Sender<Bytes>,
+        close: oneshot::Sender<Bytes>,
+    },
+}
+
+/// A place in a channel, or the news that the other end is gone.
+enum Place {
+    Connection(ConnectionId, Option<OwnedPermit<Bytes>>),
+    Subscriber(SubscriberId, Option<OwnedPermit<RouteBatch>>),
+}
+
+type Places = FuturesUnordered<Pin<Box<dyn Future<Output = Place> + Send>>>;
+
+struct Owner {
+    router: Router,
+    listeners: Listeners,
+    connections: HashMap<ConnectionId, Connection>,
+    subscribers: HashMap<SubscriberId, mpsc::Sender<RouteBatch>>,
+    places: Places,
+    tasks: JoinSet<()>,
+    events: mpsc::Sender<Event>,
+}
+
+/// Opens the listeners and starts the owner task.
 pub(super) async fn start(config: SpeakerConfig) -> Result<mpsc::Sender<Command>, SpeakerError> {
     config.validate()?;
-    let (commands, mut inbox) = mpsc::channel(64);
-    tokio::spawn(async move {
-        let mut subscribers = Vec::new();
-        while let Some(command) = inbox.recv().await {
-            match command {
-                Command::Configure { config, reply } => {
-                    let _ = reply.send(config.validate().map_err(SpeakerError::from));
+    let (events, event_inbox) = mpsc::channel(EVENTS);
+    let mut listeners = Listeners::new(events.clone());
+    let opened = listeners.open_missing(&config.listen)?;
+    listeners.keep(opened);
+    let owner = Owner {
+        router: Router::new(now(), config, seed())?,
+        listeners,
+        connections: HashMap::new(),
+        subscribers: HashMap::new(),
+        places: FuturesUnordered::new(),
+        tasks: JoinSet::new(),
+        events,
+    };
+    let (commands, command_inbox) = mpsc::channel(64);
+    tokio::spawn(owner.run(command_inbox, event_inbox));
+    Ok(commands)
+}
+
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
+}
+
+/// Entropy without a dependency: the keys the standard library draws for its hash maps.
+fn seed() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::collections::hash_map::RandomState::new()
+        .build_hasher()
+        .finish()
+}
+
+impl Owner {
+    async fn run(
+        mut self,
+        mut commands: mpsc::Receiver<Command>,
+        mut events: mpsc::Receiver<Event>,
+    ) {
+        let done = loop {
+            self.act();
+            let wake = self.router.poll_timeout().map(Instant::from_std);
+            let timer = async {
+                match wake {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
                 }
-                Command::Subscribe { reply } => {
-                    let (sender, receiver) = mpsc::channel(8);
-                    subscribers.push(sender);
-                    let _ = reply.send(RouteStream::new(receiver));
-                }
-                Command::Summary { reply } => drop(reply.send(Vec::new())),
-                Command::Rib { reply } => drop(reply.send(Vec::new())),
-                Command::Listening { reply } => drop(reply.send(config.listen.clone())),
-                Command::Shutdown { how: _, reply } => {
-                    let _ = reply.send(());
+            };
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(Command::Shutdown { how, reply }) => break Some((how, reply)),
+                    Some(command) => self.obey(command),
+                    None => break None,
+                },
+                // The channel cannot end: the owner holds a sender.
+                Some(event) = events.recv() => self.happened(event),
+                Some(place) = self.places.next() => self.fill(place),
+                Some(_) = self.tasks.join_next() => {}
+                () = timer => self.router.handle_timeout(now()),
+            }
+        };
+        let (how, reply) = done.unzip();
+        self.shut_down(how.unwrap_or(Shutdown::Graceful)).await;
+        if let Some(reply) = reply {
+            let _ = reply.send(());
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        // Whoever asked may have stopped waiting for the answer; that is no error.
+        match command {
+            Command::Configure { config, reply } => drop(reply.send(self.configure(*config))),
+            Command::Subscribe { reply } => {
+                let (sender, receiver) = mpsc::channel(BATCHES);
+                self.subscribers.insert(self.router.subscribe(), sender);
+                let _ = reply.send(RouteStream::new(receiver));
+            }
+            Command::Summary { reply } => drop(reply.send(self.router.summary())),
+            Command::Rib { reply } => drop(reply.send(self.router.rib())),
+            Command::Listening { reply } => drop(reply.send(self.listeners.addresses())),
+            // Ends the loop in `run`.
+            Command::Shutdown { reply, .. } => drop(reply.send(())),
+        }
+    }
+
+    fn configure(&mut self, config: SpeakerConfig) -> Result<(), SpeakerError> {
+        config.validate()?;
+        // New listeners first: if one fails, nothing has changed.
+        let opened = self.listeners.open_missing(&config.listen)?;
+        let wanted = config.listen.clone();
+        self.router.configure(now(), config)?;
+        self.listeners.keep(opened);
+        self.listeners.close_unwanted(&wanted);
+        Ok(())
+    }
+
+    fn happened(&mut self, event: Event) {
+        let now = now();
+        match event {
+            Event::Incoming {
+                stream,
+                remote,
+                local,
+            } => match self.router.handle_incoming(now, remote, local) {
+                Some(connection) => self.attach(connection, stream),
+                None => debug!(%remote, "connection refused: no such peer, or not now"),
+            },
+            Event::Connected {
+                connection,
+                stream,
+                local,
+            } => {
+                if !self.connections.contains_key(&connection) {
                     return;
                 }
+                self.attach(connection, stream);
+                self.router.handle_connected(now, connection, local);
+            }
+            Event::Octets { connection, octets } => {
+                if self.connections.contains_key(&connection) {
+                    self.router.handle_octets(now, connection, &octets);
+                }
+            }
+            Event::Closed { connection, reason } => {
+                debug!(?connection, reason, "connection ended");
+                self.router.handle_closed(now, connection, reason);
             }
         }
-    });
-    Ok(commands)
+    }
+
+    fn attach(&mut self, connection: ConnectionId, stream: tokio::net::TcpStream) {
+        if let Some(ttl) = self.router.ttl(connection) {
+            io::set_ttl(&stream, ttl);
+        }
+        let (chunks, inbox) = mpsc::channel(CHUNKS);
+        let (close, closing) = oneshot::channel();
+        self.tasks.spawn(io::run(
+            connection,
+            stream,
+            inbox,
+            closing,
+            self.events.clone(),
+        ));
+        self.connections
+            .insert(connection, Connection::Open { chunks, close });
+    }
+
+    /// Does what the router asks for.
+    fn act(&mut self) {
+        while let Some(output) = self.router.poll_output() {
+            match output {
+                Output::Connect {
+                    connection,
+                    remote,
+                    local,
+                    ttl,
+                } => {
+                    let task = io::connect(connection, remote, local, ttl, self.events.clone());
+                    let abort = self.tasks.spawn(task);
+                    self.connections
+                        .insert(connection, Connection::Connecting(abort));
+                }
+                Output::Transmit(connection) => self.await_place_on(connection),
+                Output::Routes(subscriber) => self.await_place_for(subscriber),
+                Output::Close { connection, last } => match self.connections.remove(&connection) {
+                    Some(Connection::Connecting(abort)) => abort.abort(),
+                    Some(Connection::Open { close, .. }) => drop(close.send(last)),
+                    None => {}
+                },
+            }
+        }
+    }
+
+    fn await_place_on(&self, connection: ConnectionId) {
+        if let Some(Connection::Open { chunks, .. }) = self.connections.get(&connection) {
+            let place = chunks.clone().reserve_owned();
+            self.places.push(Box::pin(async move {
+                Place::Connection(connection, place.await.ok())
+            }));
+        }
+    }
+
+    fn await_place_for(&self, subscriber: SubscriberId) {
+        if let Some(sender) = self.subscribers.get(&subscriber) {
+            let place = sender.clone().reserve_owned();
+            self.places.push(Box::pin(async move {
+                Place::Subscriber(subscriber, place.await.ok())
+            }));
+        }
+    }
+
+    /// There is room in a channel: have the router make something for it.
+    fn fill(&mut self, place: Place) {
+        match place {
+            Place::Connection(connection, Some(permit)) => {
+                let chunk = self.router.transmit(connection);
+                self.router
+                    .handle_written(now(), connection, chunk.is_some());
+                if let Some(chunk) = chunk {
+                    permit.send(chunk);
+                    self.await_place_on(connection);
+                }
+            }
+            // The connection's task is gone, and says so itself.
+            Place::Connection(_, None) => {}
+            Place::Subscriber(subscriber, Some(permit)) => {
+                if let Some(batch) = self.router.poll_routes(subscriber) {
+                    permit.send(batch);
+                    self.await_place_for(subscriber);
+                }
+            }
+            Place::Subscriber(subscriber, None) => {
+                self.subscribers.remove(&subscriber);
+                self.router.unsubscribe(subscriber);
+            }
+        }
+    }
+
+    async fn shut_down(mut self, how: Shutdown) {
+        info!(?how, "speaker is shutting down");
+        self.listeners.close_unwanted(&[]);
+        let notification = match how {
+            Shutdown::Cease { message } => Some(Notification::administrative_shutdown(&message)),
+            Shutdown::Graceful => None,
+        };
+        self.router.stop(now(), notification);
+        self.act();
+        self.connections.clear();
+        let finish = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(LAST_WORDS, finish).await.is_err() {
+            warn!("some connections did not take their last message in time");
+        }
+    }
 }

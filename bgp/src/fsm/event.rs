@@ -1,0 +1,106 @@
+//! What goes into a session and what comes out, in the terms of RFC 4271.
+
+use std::time::Duration;
+
+use crate::types::{Asn, FamilySet, RouterId};
+use crate::wire::{Notification, Open};
+
+/// Names one TCP connection of one peer; never used again for another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Serial(pub u32);
+
+/// Something that happened to the peer as a whole (RFC 4271 section 8.1.2).
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// The peer was configured or enabled (event 1).
+    ManualStart,
+    /// The peer was removed, disabled or must start over (event 2, 8). With a NOTIFICATION the peer is told why; without,
+    /// the connections are closed silently, so that a peer with graceful restart keeps our routes.
+    Stop {
+        /// Sent on every connection that got as far as an OPEN.
+        notification: Option<Notification>,
+    },
+}
+
+/// Something that happened on one connection (RFC 4271 sections 8.1.4 and 8.1.5).
+///
+/// The peer's incoming connections are announced with [`super::PeerFsm::accept`] instead, which may refuse them.
+#[derive(Debug, Clone)]
+pub enum ConnectionEvent {
+    /// Our attempt to connect succeeded (event 16, Tcp_CR_Acked).
+    TcpConnected,
+    /// The attempt failed, or the connection ended (event 18, TcpConnectionFails). The text is for people.
+    TcpConnectionFails(String),
+    /// An OPEN that could be decoded (event 19).
+    BgpOpen(Box<Open>),
+    /// A message that could not be decoded (events 21, 22, 28), or one whose contents must end the session (event 8): the
+    /// NOTIFICATION says which.
+    MessageError(Notification),
+    /// A NOTIFICATION (events 24, 25).
+    NotifMsg(Notification),
+    /// A KEEPALIVE (event 26).
+    KeepAliveMsg,
+    /// An UPDATE (event 27). Its contents are the router's business, and only if the connection is established afterwards.
+    UpdateMsg,
+    /// A ROUTE-REFRESH (RFC 2918), with the rules of an UPDATE.
+    RouteRefreshMsg,
+}
+
+/// What the session asks its owner to do, in order.
+#[derive(Debug, Clone)]
+pub enum Action {
+    /// Open a TCP connection to the peer and report back as `Serial`.
+    Connect(Serial),
+    /// Send a message.
+    Send(Serial, Outgoing),
+    /// Close the connection after everything sent so far, or give up the attempt to connect. Nothing more is said about it.
+    Close(Serial),
+    /// The session is up on this connection.
+    Established(Serial, Box<Negotiated>),
+    /// The session is no longer up.
+    Down(Down),
+    /// A connection ended before the session was up on it; the text says why.
+    Failed(String),
+}
+
+/// The messages a session sends by itself.
+#[derive(Debug, Clone)]
+pub enum Outgoing {
+    /// OPEN.
+    Open(Box<Open>),
+    /// KEEPALIVE.
+    Keepalive,
+    /// NOTIFICATION.
+    Notification(Notification),
+}
+
+/// Why an established session ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Down {
+    /// For people.
+    pub reason: String,
+    /// The connection broke without a NOTIFICATION from either side, the case in which a graceful restart helper keeps the
+    /// peer's routes (RFC 4724 section 4.2).
+    pub silent: bool,
+}
+
+/// What both sides agreed on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Negotiated {
+    /// The peer's BGP Identifier.
+    pub peer_id: RouterId,
+    /// The peer's AS.
+    pub peer_asn: Asn,
+    /// Hold time in seconds; 0: no hold timer and no KEEPALIVEs.
+    pub hold_time: u16,
+    /// Time between KEEPALIVEs before jitter.
+    pub keepalive: Duration,
+    /// AS numbers have four octets in both directions (RFC 6793).
+    pub four_octet_asn: bool,
+    /// The families both sides offer.
+    pub families: FamilySet,
+    /// The peer understands ROUTE-REFRESH.
+    pub route_refresh: bool,
+    /// The peer announced graceful restart, with this restart time in seconds.
+    pub graceful_restart: Option<u16>,
+}

@@ -1,0 +1,265 @@
+//! Our OPEN, and what both OPENs together mean.
+
+use std::time::Duration;
+
+use crate::config::GracefulRestart;
+use crate::types::{Asn, Family, FamilySet, RouterId};
+use crate::wire::{self, Capability, Notification, Open};
+
+use super::event::Negotiated;
+
+/// What a session needs to know of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Our AS.
+    pub local_asn: Asn,
+    /// Our BGP Identifier.
+    pub router_id: RouterId,
+    /// The AS the peer must present.
+    pub peer_asn: Asn,
+    /// Never connect, only accept.
+    pub passive: bool,
+    /// Hold time to propose, in seconds: 0 or at least 3.
+    pub hold_time: u16,
+    /// Time between KEEPALIVEs before jitter; `None`: a third of the negotiated hold time.
+    pub keepalive: Option<Duration>,
+    /// Time between two attempts to connect, before jitter.
+    pub connect_retry: Duration,
+    /// The families to offer.
+    pub families: FamilySet,
+    /// What to say about graceful restart, if anything.
+    pub graceful_restart: Option<GracefulRestart>,
+}
+
+impl Settings {
+    /// Whether the peer is in our AS.
+    #[must_use]
+    pub fn is_internal(&self) -> bool {
+        self.local_asn == self.peer_asn
+    }
+}
+
+/// The OPEN these settings call for.
+pub(super) fn build(settings: &Settings) -> Open {
+    let mut capabilities: Vec<_> = settings
+        .families
+        .iter()
+        .map(Capability::Multiprotocol)
+        .collect();
+    capabilities.push(Capability::RouteRefresh);
+    capabilities.push(Capability::FourOctetAsn(settings.local_asn));
+    if let Some(restart) = settings.graceful_restart {
+        let family = |family: Family| wire::GracefulRestartFamily {
+            family,
+            forwarding: restart.forwarding_preserved,
+        };
+        capabilities.push(Capability::GracefulRestart(wire::GracefulRestart {
+            restarting: restart.restarting,
+            notification: false,
+            restart_time: restart.restart_time.min(4095),
+            families: settings.families.iter().map(family).collect(),
+        }));
+    }
+    Open {
+        asn: settings.local_asn,
+        hold_time: settings.hold_time,
+        router_id: settings.router_id,
+        capabilities,
+    }
+}
+
+/// Checks the peer's OPEN (RFC 4271 section 6.2) and works out what holds for the session.
+pub(super) fn negotiate(settings: &Settings, peer: &Open) -> Result<Negotiated, Notification> {
+    // AS_TRANS stands for an AS that the capability would have named (RFC 6793 section 4.2.3); without it nobody is named.
+    if peer.asn != settings.peer_asn || peer.asn == Asn::TRANS || peer.asn == Asn::ZERO {
+        return Err(Notification::bad_peer_as());
+    }
+    // Equal identifiers are allowed between ASes (RFC 6286 section 2.1).
+    let same = peer.router_id == settings.router_id && settings.is_internal();
+    if peer.router_id == RouterId(0) || same {
+        return Err(Notification::bad_router_id());
+    }
+    if matches!(peer.hold_time, 1 | 2) {
+        return Err(Notification::unacceptable_hold_time());
+    }
+    let families = common_families(settings, peer)?;
+    let hold_time = peer.hold_time.min(settings.hold_time);
+    let third = Duration::from_secs(hold_time.into()) / 3;
+    Ok(Negotiated {
+        peer_id: peer.router_id,
+        peer_asn: peer.asn,
+        hold_time,
+        keepalive: settings
+            .keepalive
+            .map_or(third, |configured| configured.min(third)),
+        four_octet_asn: peer
+            .find(|c| matches!(c, Capability::FourOctetAsn(_)).then_some(()))
+            .is_some(),
+        families,
+        route_refresh: peer.has(&Capability::RouteRefresh),
+        graceful_restart: peer.find(|c| match c {
+            Capability::GracefulRestart(restart) => Some(restart.restart_time),
+            _ => None,
+        }),
+    })
+}
+
+/// The families both sides offer. A peer that offers none by capability speaks IPv4 unicast (RFC 4760 section 8).
+fn common_families(settings: &Settings, peer: &Open) -> Result<FamilySet, Notification> {
+    let offered = |capability: &Capability| match capability {
+        Capability::Multiprotocol(family) => Some(*family),
+        _ => None,
+    };
+    let multiprotocol = peer.capabilities.iter().any(|c| {
+        matches!(
+            c,
+            Capability::Multiprotocol(_) | Capability::Unknown { code: 1, .. }
+        )
+    });
+    let theirs: FamilySet = if multiprotocol {
+        peer.capabilities.iter().filter_map(offered).collect()
+    } else {
+        FamilySet::only(Family::Ipv4Unicast)
+    };
+    let common = settings.families.intersection(theirs);
+    if !common.is_empty() {
+        return Ok(common);
+    }
+    // A session that can carry nothing helps nobody; say what would have made it useful (RFC 5492 section 3).
+    let wanted: Vec<u8> = settings
+        .families
+        .iter()
+        .flat_map(|family| {
+            let [high, low] = family.afi().to_be_bytes();
+            [1, 4, high, low, 0, family.safi()]
+        })
+        .collect();
+    Err(Notification::unsupported_capability(&wanted))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> Settings {
+        Settings {
+            local_asn: Asn(64512),
+            router_id: RouterId(0x0a00_0001),
+            peer_asn: Asn(64513),
+            passive: false,
+            hold_time: 90,
+            keepalive: None,
+            connect_retry: Duration::from_secs(5),
+            families: FamilySet::ALL,
+            graceful_restart: None,
+        }
+    }
+
+    fn open() -> Open {
+        let peer = Settings {
+            local_asn: Asn(64513),
+            router_id: RouterId(0x0a00_0002),
+            ..settings()
+        };
+        build(&peer)
+    }
+
+    #[test]
+    fn what_ends_a_session_at_its_open() {
+        type Change = fn(&mut Settings, &mut Open);
+        let table: [(&str, Change, u8); 8] = [
+            ("another AS", |_, o| o.asn = Asn(64999), 2),
+            ("AS 0", |s, o| (s.peer_asn, o.asn) = (Asn(0), Asn(0)), 2),
+            (
+                "AS_TRANS",
+                |s, o| (s.peer_asn, o.asn) = (Asn::TRANS, Asn::TRANS),
+                2,
+            ),
+            ("identifier 0", |_, o| o.router_id = RouterId(0), 3),
+            (
+                "our identifier in our AS",
+                |s, o| {
+                    (s.peer_asn, o.asn) = (s.local_asn, s.local_asn);
+                    o.router_id = s.router_id;
+                },
+                3,
+            ),
+            ("hold time 1", |_, o| o.hold_time = 1, 6),
+            ("hold time 2", |_, o| o.hold_time = 2, 6),
+            (
+                "no family in common",
+                |s, o| {
+                    s.families = FamilySet::only(Family::Ipv6Unicast);
+                    o.capabilities.clear();
+                },
+                7,
+            ),
+        ];
+        for (what, change, subcode) in table {
+            let (mut settings, mut open) = (settings(), open());
+            change(&mut settings, &mut open);
+            let error = negotiate(&settings, &open).unwrap_err();
+            assert_eq!((error.code, error.subcode), (2, subcode), "{what}");
+        }
+    }
+
+    #[test]
+    fn our_identifier_in_another_as_is_fine() {
+        let mut open = open();
+        open.router_id = settings().router_id;
+        assert!(negotiate(&settings(), &open).is_ok());
+    }
+
+    #[test]
+    fn the_smaller_hold_time_counts_and_zero_switches_it_off() {
+        for (ours, theirs, expected, keepalive) in [
+            (90, 180, 90, 30_000),
+            (90, 9, 9, 3_000),
+            (90, 0, 0, 0),
+            (4, 90, 4, 1_333),
+        ] {
+            let settings = Settings {
+                hold_time: ours,
+                ..settings()
+            };
+            let mut open = open();
+            open.hold_time = theirs;
+            let negotiated = negotiate(&settings, &open).unwrap();
+            assert_eq!(negotiated.hold_time, expected);
+            assert_eq!(negotiated.keepalive.as_millis(), keepalive);
+        }
+    }
+
+    #[test]
+    fn a_peer_without_capabilities_speaks_ipv4_and_two_octets() {
+        let mut open = open();
+        open.capabilities.clear();
+        let negotiated = negotiate(&settings(), &open).unwrap();
+        assert_eq!(negotiated.families, FamilySet::only(Family::Ipv4Unicast));
+        assert!(!negotiated.four_octet_asn && !negotiated.route_refresh);
+        assert_eq!(negotiated.graceful_restart, None);
+    }
+
+    #[test]
+    fn forwarding_bits_are_set_only_if_asked_for() {
+        for (asked, expected) in [
+            (None, None),
+            (Some(false), Some(false)),
+            (Some(true), Some(true)),
+        ] {
+            let graceful_restart = asked.map(|forwarding_preserved| GracefulRestart {
+                forwarding_preserved,
+                ..GracefulRestart::default()
+            });
+            let open = build(&Settings {
+                graceful_restart,
+                ..settings()
+            });
+            let bits = open.find(|c| match c {
+                Capability::GracefulRestart(g) => Some(g.families.iter().all(|f| f.forwarding)),
+                _ => None,
+            });
+            assert_eq!(bits, expected);
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! From the configuration in force to the one desired, touching only what differs.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::peer::Peer;
+use super::view::MessageCounts;
+use super::{PeerId, Router};
+use crate::config::{Announcement, ConfigError, PeerConfig, SpeakerConfig};
+use crate::fsm::{Event, PeerFsm, Settings};
+use crate::jitter::Jitter;
+use crate::rib::{Path, Route, Source};
+use crate::types::FamilySet;
+use crate::wire::{Cease, NextHop, Notification, PathAttributes};
+
+impl Router {
+    /// Makes `config` the configuration in force.
+    ///
+    /// Peers that stay as they are notice nothing, announcements never touch a session, and a changed filter is applied to
+    /// the routes at hand without a new session.
+    ///
+    /// # Errors
+    /// A [`ConfigError`] if the configuration cannot be used; nothing has changed then.
+    pub fn configure(&mut self, now: Instant, config: SpeakerConfig) -> Result<(), ConfigError> {
+        config.validate()?;
+        let old = std::mem::replace(&mut self.config, config);
+        let new_identity = old.asn != self.config.asn || old.router_id != self.config.router_id;
+        self.remove_peers(now);
+        let wanted: Vec<_> = self
+            .config
+            .peers
+            .iter()
+            .map(|(a, p)| (*a, p.clone()))
+            .collect();
+        for (address, peer) in wanted {
+            match self.addresses.get(&address).copied() {
+                None => self.add_peer(now, address, peer),
+                Some(id) => self.change_peer(now, id, peer, &old, new_identity),
+            }
+        }
+        self.change_announcements(&old);
+        Ok(())
+    }
+
+    fn remove_peers(&mut self, now: Instant) {
+        let gone: Vec<_> = self
+            .addresses
+            .iter()
+            .filter(|(address, _)| !self.config.peers.contains_key(address))
+            .map(|(address, id)| (*address, *id))
+            .collect();
+        for (address, id) in gone {
+            self.stop_peer(now, id, Cease::PeerDeconfigured);
+            self.addresses.remove(&address);
+            self.peers.remove(&id);
+        }
+    }
+
+    fn add_peer(&mut self, now: Instant, address: IpAddr, config: PeerConfig) {
+        let id = PeerId(self.next_peer);
+        self.next_peer += 1;
+        let settings = settings(&self.config, &config);
+        let internal = settings.is_internal();
+        let disabled = config.disabled;
+        let peer = Peer {
+            address,
+            config,
+            internal,
+            fsm: PeerFsm::new(settings, Jitter::new(self.jitter.next_u64())),
+            lines: Vec::new(),
+            session: None,
+            since: now,
+            last_error: None,
+            flaps: 0,
+            received: MessageCounts::default(),
+            sent: MessageCounts::default(),
+        };
+        self.addresses.insert(address, id);
+        self.peers.insert(id, peer);
+        if !disabled {
+            self.start_peer(now, id);
+        }
+    }
+
+    fn change_peer(
+        &mut self,
+        now: Instant,
+        id: PeerId,
+        config: PeerConfig,
+        old: &SpeakerConfig,
+        new_identity: bool,
+    ) {
+        let settings = settings(&self.config, &config);
+        let new_next_hops = old.next_hop != self.config.next_hop;
+        let new_default = old.require_policy != self.config.require_policy;
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let before = std::mem::replace(&mut peer.config, config.clone());
+        peer.internal = settings.is_internal();
+        if new_identity || !before.keeps_session(&config) {
+            let shut = config.disabled && !before.disabled;
+            let reason = if shut {
+                Cease::AdministrativeShutdown
+            } else {
+                Cease::OtherConfigurationChange
+            };
+            self.stop_peer(now, id, reason);
+            if let Some(peer) = self.peers.get_mut(&id) {
+                peer.fsm.set_settings(settings);
+            }
+            if !config.disabled {
+                self.start_peer(now, id);
+            }
+            return;
+        }
+        let external = !peer.internal;
+        peer.fsm.set_settings(settings);
+        if before.import != config.import || (new_default && external && config.import.is_none()) {
+            self.import_again(id);
+        }
+        let new_export = before.export != config.export
+            || before.next_hop != config.next_hop
+            || new_next_hops
+            || (new_default && external && config.export.is_none());
+        if new_export {
+            self.feed_again(id, FamilySet::ALL);
+        }
+    }
+
+    fn start_peer(&mut self, now: Instant, id: PeerId) {
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.fsm.handle_event(now, Event::ManualStart);
+        }
+        self.drain(now, id);
+    }
+
+    fn stop_peer(&mut self, now: Instant, id: PeerId, reason: Cease) {
+        if let Some(peer) = self.peers.get_mut(&id) {
+            let notification = Some(Notification::cease(reason));
+            peer.fsm.handle_event(now, Event::Stop { notification });
+        }
+        self.drain(now, id);
+    }
+
+    fn change_announcements(&mut self, old: &SpeakerConfig) {
+        let mut changed = Vec::new();
+        for prefix in old.announcements.keys() {
+            if !self.config.announcements.contains_key(prefix) {
+                changed.extend(self.rib.withdraw(prefix, Source::LOCAL));
+            }
+        }
+        for (prefix, announcement) in &self.config.announcements {
+            if old.announcements.get(prefix) == Some(announcement) {
+                continue;
+            }
+            let route = self.rib.intern(originate(announcement));
+            let path = Path::new(Source::LOCAL, Arc::clone(&route), Some(route));
+            changed.extend(self.rib.announce(*prefix, path));
+        }
+        self.spread(&changed);
+    }
+}
+
+fn originate(announcement: &Announcement) -> Route {
+    Route {
+        next_hop: announcement.next_hop.map(NextHop::from),
+        attributes: PathAttributes {
+            local_pref: announcement.local_pref,
+            med: announcement.med,
+            communities: announcement.communities.iter().copied().collect(),
+            large_communities: announcement.large_communities.iter().copied().collect(),
+            ..PathAttributes::default()
+        },
+    }
+}
+
+fn settings(speaker: &SpeakerConfig, peer: &PeerConfig) -> Settings {
+    Settings {
+        local_asn: speaker.asn,
+        router_id: speaker.router_id,
+        peer_asn: peer.asn,
+        passive: peer.passive,
+        // Checked to fit when the configuration was taken.
+        hold_time: u16::try_from(peer.hold_time.as_secs()).unwrap_or(u16::MAX),
+        keepalive: peer.keepalive_time,
+        connect_retry: peer.connect_retry_time,
+        families: peer.families.iter().copied().collect(),
+        graceful_restart: speaker.graceful_restart,
+    }
+}

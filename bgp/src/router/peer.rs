@@ -1,0 +1,252 @@
+//! One peer as the router sees it: configuration, state machine, connections, session, counters.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use bytes::BytesMut;
+
+use super::view::MessageCounts;
+use super::{ConnectionId, Output, PeerId, Router};
+use crate::config::PeerConfig;
+use crate::fsm::{Action, Negotiated, Outgoing, PeerFsm, Serial};
+use crate::rib::{Neighbor, Source, View};
+use crate::types::FamilySet;
+use crate::wire::{self, Context, Message, MessageType, SessionKind};
+
+/// A configured peer.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) address: IpAddr,
+    pub(super) config: PeerConfig,
+    /// In our AS.
+    pub(super) internal: bool,
+    pub(super) fsm: PeerFsm,
+    /// The connections the state machine currently has, two at most.
+    pub(super) lines: Vec<Line>,
+    /// What there is only while the session is established.
+    pub(super) session: Option<Session>,
+    pub(super) since: Instant,
+    pub(super) last_error: Option<String>,
+    pub(super) flaps: u64,
+    pub(super) received: MessageCounts,
+    pub(super) sent: MessageCounts,
+}
+
+/// One TCP connection of a peer.
+#[derive(Debug)]
+pub(super) struct Line {
+    pub(super) serial: Serial,
+    pub(super) local: Option<IpAddr>,
+    /// Received, not yet a whole message.
+    pub(super) input: BytesMut,
+    /// Messages of the state machine, to be sent before any route.
+    pub(super) control: BytesMut,
+    /// The owner knows that there is something to send.
+    armed: bool,
+}
+
+/// An established session.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) serial: Serial,
+    pub(super) negotiated: Box<Negotiated>,
+    pub(super) context: Context,
+    /// Our address on the connection.
+    pub(super) local: IpAddr,
+    /// The Adj-RIB-Out.
+    pub(super) view: View,
+    pub(super) end_of_rib_sent: bool,
+    pub(super) end_of_rib_received: FamilySet,
+}
+
+impl PeerId {
+    /// The peer as a source of routes.
+    pub(super) fn source(self) -> Source {
+        Source(self.0)
+    }
+}
+
+impl Peer {
+    pub(super) fn add_line(&mut self, serial: Serial, local: Option<IpAddr>) {
+        self.lines.push(Line {
+            serial,
+            local,
+            input: BytesMut::new(),
+            control: BytesMut::new(),
+            armed: false,
+        });
+    }
+
+    pub(super) fn line_mut(&mut self, serial: Serial) -> Option<&mut Line> {
+        self.lines.iter_mut().find(|line| line.serial == serial)
+    }
+
+    /// The session, if it runs on this connection.
+    pub(super) fn session_on(&self, serial: Serial) -> Option<&Session> {
+        self.session
+            .as_ref()
+            .filter(|session| session.serial == serial)
+    }
+
+    /// What decides how octets on this connection are read.
+    pub(super) fn context_on(&self, serial: Serial) -> Context {
+        match self.session_on(serial) {
+            Some(session) => session.context,
+            None => Context {
+                session: self.kind(),
+                ..Context::default()
+            },
+        }
+    }
+
+    /// A peer in another AS is a neighbour on the link unless configured otherwise (RFC 4271 section 5.1.3).
+    pub(super) fn ttl(&self) -> u8 {
+        self.config
+            .ttl
+            .unwrap_or(if self.internal { 64 } else { 1 })
+    }
+
+    pub(super) fn kind(&self) -> SessionKind {
+        if self.internal {
+            SessionKind::Internal
+        } else {
+            SessionKind::External
+        }
+    }
+
+    /// Notes that there is something to send; true if the owner has to be told.
+    pub(super) fn arm(&mut self, serial: Serial) -> bool {
+        self.line_mut(serial)
+            .is_some_and(|line| !std::mem::replace(&mut line.armed, true))
+    }
+
+    /// Notes that there is nothing to send any more.
+    pub(super) fn disarm(&mut self, serial: Serial) {
+        if let Some(line) = self.line_mut(serial) {
+            line.armed = false;
+        }
+    }
+
+    fn context_of(&self, negotiated: &Negotiated) -> Context {
+        Context {
+            four_octet_asn: negotiated.four_octet_asn,
+            families: negotiated.families,
+            session: self.kind(),
+            ..Context::default()
+        }
+    }
+}
+
+impl MessageCounts {
+    pub(super) fn count(&mut self, kind: MessageType) {
+        match kind {
+            MessageType::Open => self.open += 1,
+            MessageType::Update => self.update += 1,
+            MessageType::Notification => self.notification += 1,
+            MessageType::Keepalive => self.keepalive += 1,
+            MessageType::RouteRefresh => self.route_refresh += 1,
+        }
+    }
+}
+
+impl Router {
+    /// Does what a peer's state machine asks for.
+    pub(super) fn drain(&mut self, now: Instant, id: PeerId) {
+        while let Some(action) = self
+            .peers
+            .get_mut(&id)
+            .and_then(|peer| peer.fsm.poll_action())
+        {
+            self.perform(now, id, action);
+        }
+    }
+
+    fn perform(&mut self, now: Instant, id: PeerId, action: Action) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        match action {
+            Action::Connect(serial) => {
+                peer.add_line(serial, None);
+                self.outputs.push_back(Output::Connect {
+                    connection: ConnectionId { peer: id, serial },
+                    remote: (peer.address, peer.config.port).into(),
+                    local: peer.config.local_address,
+                    ttl: peer.ttl(),
+                });
+            }
+            Action::Send(serial, message) => {
+                let context = peer.context_on(serial);
+                let message = match message {
+                    Outgoing::Open(open) => Message::Open(*open),
+                    Outgoing::Keepalive => Message::Keepalive,
+                    Outgoing::Notification(notification) => Message::Notification(notification),
+                };
+                peer.sent.count(message.kind());
+                let Some(line) = peer.line_mut(serial) else {
+                    return;
+                };
+                // Of these only an OPEN can be too long, with more capabilities than there are.
+                let _ = wire::encode(&message, &context, &mut line.control);
+                if peer.arm(serial) {
+                    self.outputs
+                        .push_back(Output::Transmit(ConnectionId { peer: id, serial }));
+                }
+            }
+            Action::Close(serial) => {
+                let Some(at) = peer.lines.iter().position(|line| line.serial == serial) else {
+                    return;
+                };
+                let last = peer.lines.swap_remove(at).control.freeze();
+                let connection = ConnectionId { peer: id, serial };
+                self.outputs.push_back(Output::Close { connection, last });
+            }
+            Action::Established(serial, negotiated) => self.establish(now, id, serial, negotiated),
+            Action::Down(down) => {
+                peer.last_error = Some(down.reason);
+                peer.since = now;
+                peer.flaps += 1;
+                self.end_session(id);
+            }
+            Action::Failed(reason) => peer.last_error = Some(reason),
+        }
+    }
+
+    fn establish(&mut self, now: Instant, id: PeerId, serial: Serial, negotiated: Box<Negotiated>) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let Some(local) = peer.line_mut(serial).and_then(|line| line.local) else {
+            return;
+        };
+        let neighbor = Neighbor {
+            address: peer.address,
+            router_id: negotiated.peer_id,
+            internal: peer.internal,
+        };
+        self.rib.add_source(id.source(), neighbor);
+        peer.since = now;
+        peer.session = Some(Session {
+            serial,
+            context: peer.context_of(&negotiated),
+            negotiated,
+            local,
+            view: View::new(self.rib.table()),
+            end_of_rib_sent: false,
+            end_of_rib_received: FamilySet::EMPTY,
+        });
+        if peer.arm(serial) {
+            self.outputs
+                .push_back(Output::Transmit(ConnectionId { peer: id, serial }));
+        }
+    }
+
+    fn end_session(&mut self, id: PeerId) {
+        let session = self.peers.get_mut(&id).and_then(|peer| peer.session.take());
+        if let Some(session) = session {
+            session.view.retire(self.rib.table_mut());
+        }
+        let changed = self.rib.remove_source(id.source());
+        self.spread(&changed);
+    }
+}

@@ -1,0 +1,121 @@
+//! From octets to messages to what they mean for the session and the RIB.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::{ConnectionId, Output, PeerId, Router};
+use crate::fsm::{ConnectionEvent, Serial};
+use crate::types::Family;
+use crate::wire::{
+    self, Decoded, HEADER_LENGTH, Message, MessageType, RefreshSubtype, RouteRefresh,
+};
+
+impl Router {
+    /// Octets have come in on a connection. Whole messages are acted on at once; less than one message is kept.
+    pub fn handle_octets(&mut self, now: Instant, connection: ConnectionId, octets: &[u8]) {
+        let ConnectionId { peer: id, serial } = connection;
+        if let Some(line) = self
+            .peers
+            .get_mut(&id)
+            .and_then(|peer| peer.line_mut(serial))
+        {
+            line.input.extend_from_slice(octets);
+        }
+        // The connection may be closed by any of its messages.
+        while let Some(frame) = self.next_frame(now, id, serial) {
+            self.handle_frame(now, id, serial, &frame);
+        }
+    }
+
+    fn next_frame(&mut self, now: Instant, id: PeerId, serial: Serial) -> Option<Bytes> {
+        let peer = self.peers.get_mut(&id)?;
+        let context = peer.context_on(serial);
+        let line = peer.line_mut(serial)?;
+        match wire::frame_length(&line.input, &context) {
+            Ok(Some(length)) if line.input.len() >= length => {
+                Some(line.input.split_to(length).freeze())
+            }
+            Ok(_) => None,
+            Err(notification) => {
+                self.feed(now, id, serial, ConnectionEvent::MessageError(notification));
+                None
+            }
+        }
+    }
+
+    fn handle_frame(&mut self, now: Instant, id: PeerId, serial: Serial, frame: &[u8]) {
+        let code = frame.get(HEADER_LENGTH - 1).copied().unwrap_or_default();
+        let Some(kind) = MessageType::from_code(code) else {
+            return;
+        };
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        peer.received.count(kind);
+        // An UPDATE is read only on an established session; the event may be what makes it one, and with it the context.
+        let allowed = match kind {
+            MessageType::Update => Some(ConnectionEvent::UpdateMsg),
+            MessageType::RouteRefresh => Some(ConnectionEvent::RouteRefreshMsg),
+            _ => None,
+        };
+        if let Some(event) = allowed {
+            self.feed(now, id, serial, event);
+            if self
+                .peers
+                .get(&id)
+                .is_none_or(|peer| peer.session_on(serial).is_none())
+            {
+                return;
+            }
+        }
+        let Some(peer) = self.peers.get(&id) else {
+            return;
+        };
+        let event = match wire::decode(frame, &peer.context_on(serial)) {
+            Err(notification) => ConnectionEvent::MessageError(notification),
+            Ok(Decoded { message, .. }) => match message {
+                Message::Open(open) => ConnectionEvent::BgpOpen(Box::new(open)),
+                Message::Keepalive => ConnectionEvent::KeepAliveMsg,
+                Message::Notification(received) => ConnectionEvent::NotifMsg(received),
+                Message::Update(update) => return self.import(id, update),
+                Message::EndOfRib(family) => return self.end_of_rib(id, family),
+                Message::RouteRefresh(refresh) => return self.refresh(id, refresh),
+                Message::Ignored(_) => return,
+            },
+        };
+        self.feed(now, id, serial, event);
+    }
+
+    fn end_of_rib(&mut self, id: PeerId, family: Family) {
+        if let Some(session) = self
+            .peers
+            .get_mut(&id)
+            .and_then(|peer| peer.session.as_mut())
+        {
+            session.end_of_rib_received.insert(family);
+        }
+    }
+
+    fn refresh(&mut self, id: PeerId, refresh: RouteRefresh) {
+        if refresh.subtype == RefreshSubtype::Request {
+            self.feed_again(id, [refresh.family].into_iter().collect());
+        }
+    }
+
+    /// Has every route of these families sent to a peer again, or withdrawn if the policy has changed its mind.
+    pub(super) fn feed_again(&mut self, id: PeerId, families: crate::types::FamilySet) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let Some(session) = &mut peer.session else {
+            return;
+        };
+        session.view.feed_again(self.rib.table(), families);
+        let serial = session.serial;
+        if peer.arm(serial) {
+            self.outputs
+                .push_back(Output::Transmit(ConnectionId { peer: id, serial }));
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Routes for whoever installs them.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::view::{BestPath, RouteBatch, RouteChange};
+use super::{Output, Router};
+use crate::rib::{Destination, Path, View, local_pref};
+use crate::types::Family;
+
+/// Changes in one batch at most.
+const BATCH: usize = 4096;
+
+/// Names a subscriber.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SubscriberId(u64);
+
+#[derive(Debug)]
+pub(super) struct Subscriber {
+    pub(super) view: View,
+    armed: bool,
+    synced: bool,
+}
+
+impl Subscriber {
+    /// Notes that there is something to fetch; true if the owner has to be told.
+    pub(super) fn arm(&mut self) -> bool {
+        !std::mem::replace(&mut self.armed, true)
+    }
+}
+
+impl Router {
+    /// A new subscriber, which is going to be told of every best route there is and then of every change.
+    pub fn subscribe(&mut self) -> SubscriberId {
+        let id = SubscriberId(self.next_subscriber);
+        self.next_subscriber += 1;
+        let view = View::new(self.rib.table());
+        self.subscribers.insert(
+            id,
+            Subscriber {
+                view,
+                armed: true,
+                synced: false,
+            },
+        );
+        self.outputs.push_back(Output::Routes(id));
+        id
+    }
+
+    /// Forgets a subscriber.
+    pub fn unsubscribe(&mut self, id: SubscriberId) {
+        if let Some(subscriber) = self.subscribers.remove(&id) {
+            subscriber.view.retire(self.rib.table_mut());
+        }
+    }
+
+    /// The next changes for a subscriber. `None`: none for now, and [`Output::Routes`] will say when there are.
+    ///
+    /// Changes that are not fetched wait here, one for each prefix at most; the latest state is what counts.
+    pub fn poll_routes(&mut self, id: SubscriberId) -> Option<RouteBatch> {
+        let subscriber = self.subscribers.get_mut(&id)?;
+        while subscriber.view.has_work() || !subscriber.synced {
+            let taken = subscriber.view.take(self.rib.table_mut(), BATCH);
+            let mut changes = Vec::with_capacity(taken.len());
+            for destination_id in taken {
+                let Some(destination) = self.rib.table().get(destination_id) else {
+                    continue;
+                };
+                let change = describe(destination, |path| self.rib.neighbor(path.source));
+                let known = !change.paths.is_empty();
+                if known || subscriber.view.knows(destination_id) {
+                    changes.push(change);
+                }
+                subscriber
+                    .view
+                    .settle(self.rib.table_mut(), destination_id, known);
+            }
+            let first_sync = !subscriber.synced && !subscriber.view.is_feeding();
+            subscriber.synced |= first_sync;
+            if first_sync || !changes.is_empty() {
+                return Some(RouteBatch {
+                    changes,
+                    synced: subscriber.synced,
+                });
+            }
+        }
+        subscriber.armed = false;
+        None
+    }
+}
+
+fn describe(
+    destination: &Destination,
+    neighbor: impl Fn(&Path) -> Option<crate::rib::Neighbor>,
+) -> RouteChange {
+    let prefix = destination.prefix;
+    let nowhere = match prefix.family() {
+        Family::Ipv4Unicast => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        Family::Ipv6Unicast => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    let mut paths: Vec<BestPath> = Vec::new();
+    let all = destination.paths.as_slice();
+    let best = all.iter().filter(|path| path.is_best());
+    for path in best.chain(
+        all.iter()
+            .filter(|path| path.is_multipath() && !path.is_best()),
+    ) {
+        let from = neighbor(path);
+        let attributes = &path.effective.attributes;
+        let described = BestPath {
+            next_hop: path
+                .effective
+                .next_hop
+                .map_or(nowhere, |next_hop| next_hop.address()),
+            peer: from.map_or(nowhere, |from| from.address),
+            internal: from.is_some_and(|from| from.internal),
+            local: path.source.is_local(),
+            local_pref: local_pref(path),
+            med: attributes.med,
+            as_path_length: u32::try_from(attributes.as_path.length()).unwrap_or(u32::MAX),
+        };
+        // Two peers with the same next hop are one way for packets.
+        if paths
+            .iter()
+            .all(|known| known.next_hop != described.next_hop)
+        {
+            paths.push(described);
+        }
+    }
+    RouteChange { prefix, paths }
+}

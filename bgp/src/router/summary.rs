@@ -1,0 +1,98 @@
+//! What people are shown.
+
+use super::peer::Peer;
+use super::view::{FamilySummary, PeerSummary, RibEntry};
+use super::{PeerId, Router};
+use crate::fsm::State;
+use crate::rib::{Destination, Path, local_pref};
+
+impl Router {
+    /// One line for each peer, ordered by address. Reads counters only, whatever the size of the RIB.
+    #[must_use]
+    pub fn summary(&self) -> Vec<PeerSummary> {
+        let peers = self
+            .addresses
+            .values()
+            .filter_map(|id| Some((*id, self.peers.get(id)?)));
+        peers.map(|(id, peer)| self.summarize(id, peer)).collect()
+    }
+
+    fn summarize(&self, id: PeerId, peer: &Peer) -> PeerSummary {
+        let counts = self.rib.counts(id.source());
+        let session = peer.session.as_ref();
+        let families = session.map_or_else(Vec::new, |session| {
+            let families = session.negotiated.families.iter();
+            let summary = |family| FamilySummary {
+                family,
+                end_of_rib_received: session.end_of_rib_received.contains(family),
+                end_of_rib_sent: session.end_of_rib_sent,
+            };
+            families.map(summary).collect()
+        });
+        PeerSummary {
+            name: peer.config.name.clone(),
+            address: peer.address,
+            asn: peer.config.asn,
+            state: peer.fsm.state(),
+            since: peer.since,
+            last_error: peer.last_error.clone(),
+            local_address: peer.lines.iter().find_map(|line| line.local),
+            router_id: session.map(|session| session.negotiated.peer_id),
+            hold_time: session.map(|session| session.negotiated.hold_time),
+            families,
+            prefixes_received: counts.received,
+            prefixes_accepted: counts.accepted,
+            prefixes_sent: session.map_or(0, |session| session.view.known_count()),
+            messages_received: peer.received,
+            messages_sent: peer.sent,
+            flaps: peer.flaps,
+        }
+    }
+
+    /// How many peers have an established session.
+    #[must_use]
+    pub fn established(&self) -> usize {
+        self.peers
+            .values()
+            .filter(|peer| peer.fsm.state() == State::Established)
+            .count()
+    }
+
+    /// Every path held, ordered by prefix. Walks the whole RIB.
+    #[must_use]
+    pub fn rib(&self) -> Vec<RibEntry> {
+        let destinations = self.rib.table().iter();
+        let paths = destinations.flat_map(|d| d.paths.as_slice().iter().map(move |path| (d, path)));
+        let mut entries: Vec<_> = paths.map(|(d, path)| self.entry(d, path)).collect();
+        entries.sort_by_key(|entry| (entry.prefix, !entry.best, entry.peer));
+        entries
+    }
+
+    fn entry(&self, destination: &Destination, path: &Path) -> RibEntry {
+        let attributes = &path.effective.attributes;
+        RibEntry {
+            prefix: destination.prefix,
+            next_hop: path.effective.next_hop.map(|next_hop| next_hop.address()),
+            peer: self
+                .rib
+                .neighbor(path.source)
+                .map(|neighbor| neighbor.address),
+            best: path.is_best(),
+            multipath: path.is_multipath(),
+            accepted: path.is_accepted(),
+            as_path: attributes.as_path.to_string(),
+            local_pref: local_pref(path),
+            med: attributes.med,
+            communities: attributes
+                .communities
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+            large_communities: attributes
+                .large_communities
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+        }
+    }
+}

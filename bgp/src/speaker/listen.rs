@@ -1,0 +1,129 @@
+//! The listening sockets.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tracing::warn;
+
+use super::handle::SpeakerError;
+use super::io::{self, Event};
+
+/// Connections the system keeps for us until they are accepted: a rack of peers may come at once.
+const BACKLOG: i32 = 256;
+
+/// The listeners in force, by the address that was asked for.
+pub(super) struct Listeners {
+    open: BTreeMap<SocketAddr, Listener>,
+    events: mpsc::Sender<Event>,
+}
+
+/// A listener that accepts until it is dropped.
+pub(super) struct Listener {
+    bound: SocketAddr,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Listeners {
+    pub(super) fn new(events: mpsc::Sender<Event>) -> Self {
+        Self {
+            open: BTreeMap::new(),
+            events,
+        }
+    }
+
+    /// Opens those of `wanted` that are not open yet, all or none.
+    pub(super) fn open_missing(
+        &self,
+        wanted: &[SocketAddr],
+    ) -> Result<Vec<(SocketAddr, Listener)>, SpeakerError> {
+        let mut opened: Vec<(SocketAddr, Listener)> = Vec::new();
+        for address in wanted {
+            let known = self.open.contains_key(address) || opened.iter().any(|(a, _)| a == address);
+            if !known {
+                let listener =
+                    open(*address, self.events.clone()).map_err(|source| SpeakerError::Listen {
+                        address: *address,
+                        source,
+                    })?;
+                opened.push((*address, listener));
+            }
+        }
+        Ok(opened)
+    }
+
+    pub(super) fn keep(&mut self, opened: Vec<(SocketAddr, Listener)>) {
+        self.open.extend(opened);
+    }
+
+    pub(super) fn close_unwanted(&mut self, wanted: &[SocketAddr]) {
+        self.open.retain(|address, _| wanted.contains(address));
+    }
+
+    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
+        self.open.values().map(|listener| listener.bound).collect()
+    }
+}
+
+fn open(address: SocketAddr, events: mpsc::Sender<Event>) -> std::io::Result<Listener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    // Without it a restart would have to wait for the last connections' TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        // IPv4 has listeners of its own; addresses of peers then always have their own family.
+        socket.set_only_v6(true)?;
+    }
+    io::set_options(SockRef::from(&socket), address.is_ipv4())?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    let listener = TcpListener::from_std(socket.into())?;
+    let bound = listener.local_addr()?;
+    Ok(Listener {
+        bound,
+        task: tokio::spawn(accept(listener, events)),
+    })
+}
+
+async fn accept(listener: TcpListener, events: mpsc::Sender<Event>) {
+    loop {
+        let (stream, remote) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of descriptors, or a connection that is gone already: neither ends the listener.
+                warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let _ = io::set_options(SockRef::from(&stream), remote.is_ipv4());
+        let Ok(local) = stream.local_addr() else {
+            continue;
+        };
+        if events
+            .send(Event::Incoming {
+                stream,
+                remote,
+                local,
+            })
+            .await
+            .is_err()
+        {
+            return;
+        }
+    }
+}
