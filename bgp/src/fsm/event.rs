@@ -59,8 +59,8 @@ pub enum Action {
     Established(Serial, Box<Negotiated>),
     /// The session is no longer up.
     Down(Down),
-    /// A connection ended before the session was up on it; the text says why.
-    Failed(String),
+    /// A connection ended before the session was up on it.
+    Failed(Down),
 }
 
 /// The messages a session sends by itself.
@@ -74,7 +74,7 @@ pub enum Outgoing {
     Notification(Notification),
 }
 
-/// Why an established session ended.
+/// Why a connection ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Down {
     /// For people.

@@ -227,9 +227,11 @@ impl PeerFsm {
                         .is_some_and(|c| c.state == State::Connect)
                     {
                         self.close(Role::Outgoing);
-                        self.actions.push_back(Action::Failed(
-                            "the attempt to connect timed out".to_owned(),
-                        ));
+                        let reason = "the attempt to connect timed out".to_owned();
+                        self.actions.push_back(Action::Failed(Down {
+                            reason,
+                            silent: true,
+                        }));
                     }
                     self.connect(now);
                 }
@@ -512,7 +514,8 @@ impl PeerFsm {
             }
             self.down(reason, silent);
         } else {
-            self.actions.push_back(Action::Failed(reason));
+            self.actions
+                .push_back(Action::Failed(Down { reason, silent }));
         }
         let other = role.other();
         if self.slot(other).is_some_and(|c| c.confirmed) {

@@ -219,7 +219,7 @@ mod tests {
     #[test]
     fn stays_small() {
         assert_eq!(size_of::<Path>(), 24);
-        assert_eq!(size_of::<Paths>(), 24);
+        assert_eq!(size_of::<Paths>(), 32);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use super::view::MessageCounts;
 use super::{ConnectionId, Output, PeerId, Router};
 use crate::config::PeerConfig;
-use crate::fsm::{Action, Negotiated, Outgoing, PeerFsm, Serial};
+use crate::fsm::{Action, Down, Negotiated, Outgoing, PeerFsm, Serial};
 use crate::rib::{Neighbor, Source, View};
 use crate::types::FamilySet;
 use crate::wire::{self, Context, Message, MessageType, SessionKind};
@@ -26,7 +26,10 @@ pub(super) struct Peer {
     /// What there is only while the session is established.
     pub(super) session: Option<Session>,
     pub(super) since: Instant,
-    pub(super) last_error: Option<String>,
+    /// The last NOTIFICATION either way.
+    pub(super) last_notification: Option<String>,
+    /// The last connection that ended or failed without one, if that was later.
+    pub(super) last_failure: Option<String>,
     pub(super) flaps: u64,
     pub(super) received: MessageCounts,
     pub(super) sent: MessageCounts,
@@ -127,6 +130,24 @@ impl Peer {
         }
     }
 
+    fn note(&mut self, down: Down) {
+        if down.silent {
+            self.last_failure = Some(down.reason);
+        } else {
+            self.last_notification = Some(down.reason);
+            self.last_failure = None;
+        }
+    }
+
+    /// Why there is no session, for people. A peer that says why it goes is mostly not there for a while afterwards; that must
+    /// not hide what it said.
+    pub(super) fn last_error(&self) -> Option<String> {
+        match (&self.last_failure, &self.last_notification) {
+            (Some(failure), Some(said)) => Some(format!("{failure}; before that: {said}")),
+            (failure, said) => failure.clone().or_else(|| said.clone()),
+        }
+    }
+
     fn context_of(&self, negotiated: &Negotiated) -> Context {
         Context {
             four_octet_asn: negotiated.four_octet_asn,
@@ -203,12 +224,12 @@ impl Router {
             }
             Action::Established(serial, negotiated) => self.establish(now, id, serial, negotiated),
             Action::Down(down) => {
-                peer.last_error = Some(down.reason);
+                peer.note(down);
                 peer.since = now;
                 peer.flaps += 1;
                 self.end_session(id);
             }
-            Action::Failed(reason) => peer.last_error = Some(reason),
+            Action::Failed(down) => peer.note(down),
         }
     }
 
@@ -226,6 +247,8 @@ impl Router {
         };
         self.rib.add_source(id.source(), neighbor);
         peer.since = now;
+        // From here on the last error is why the session was down before, whatever it was.
+        peer.last_failure = peer.last_notification.take().or(peer.last_failure.take());
         peer.session = Some(Session {
             serial,
             context: peer.context_of(&negotiated),

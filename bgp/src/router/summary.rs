@@ -35,7 +35,7 @@ impl Router {
             asn: peer.config.asn,
             state: peer.fsm.state(),
             since: peer.since,
-            last_error: peer.last_error.clone(),
+            last_error: peer.last_error(),
             local_address: peer.lines.iter().find_map(|line| line.local),
             router_id: session.map(|session| session.negotiated.peer_id),
             hold_time: session.map(|session| session.negotiated.hold_time),

@@ -1,1 +1,4 @@
+//! Scenarios: two or more routers in virtual time.
 
+mod routes;
+mod sessions;

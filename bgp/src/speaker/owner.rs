@@ -323,7 +323,9 @@ impl Owner {
         };
         self.router.stop(now(), notification);
         self.act();
+        // The rest of the senders: a connection ends once nobody can give it anything more.
         self.connections.clear();
+        self.places.clear();
         let finish = async { while self.tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(LAST_WORDS, finish).await.is_err() {
             warn!("some connections did not take their last message in time");
