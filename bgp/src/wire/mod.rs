@@ -32,6 +32,13 @@ mod route_refresh;
 mod update;
 mod verdict;
 
+#[cfg(test)]
+#[expect(
+    clippy::indexing_slicing,
+    reason = "a test that indexes past the end fails, as it should"
+)]
+mod tests;
+
 pub use attributes::{
     Aggregator, AsPath, AsSegment, Origin, PathAttributes, UnknownAttribute, attribute_code,
 };
