@@ -58,3 +58,6 @@ pub fn is_pod_interface(interface: &str) -> bool {
         .strip_prefix(pod_link::HOST_PREFIX)
         .is_some_and(|rest| rest.len() == 11 && rest.bytes().all(|b| b.is_ascii_hexdigit()))
 }
+
+#[cfg(test)]
+mod tests;
