@@ -1,0 +1,356 @@
+//! The journey of an address: assign, make the pair down, commit the policy, set it up.
+//!
+//! Whatever fails, all that was made before is undone in reverse, and errors on the way back are
+//! told with the first. An address goes last: as long as it is held, the block says whose it is,
+//! so that a later try can find what is left. Where the API server cannot be reached, the release
+//! is written down and caught up with later ([`super::replay`]); the pod's end does not wait.
+//!
+//! Not here: how any of the steps is done.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use margay_cni::config::Attachment;
+use margay_cni::protocol::{Command, Request, args};
+use margay_cni::{CniError, Code, journal};
+use margay_crds::Owner;
+use margay_ipam::{IpamError, Timestamp};
+
+use super::edges::{Addresses, BoxError, Holder, LinkMade, LinkSpec, Links, Policy};
+use super::network::{AddRequest, Added, DelOutcome, DelRequest, PodIdentity, PodNetwork};
+
+/// Attachments younger than this are no garbage, whatever a runtime's list says: the list may
+/// have been made before them.
+const YOUNG: Duration = Duration::from_secs(60);
+
+/// Wires pods over three edges.
+#[derive(Debug)]
+pub struct Wiring<A, L, P> {
+    addresses: A,
+    links: L,
+    policy: P,
+    journal: PathBuf,
+}
+
+impl<A: Addresses, L: Links, P: Policy> Wiring<A, L, P> {
+    /// Wiring over these edges; `journal` is the directory of releases that wait.
+    pub fn new(addresses: A, links: L, policy: P, journal: PathBuf) -> Self {
+        Self {
+            addresses,
+            links,
+            policy,
+            journal,
+        }
+    }
+
+    // ===== the way there =====
+
+    async fn wire(&self, request: &AddRequest) -> Result<Added, CniError> {
+        let owner = owner(request);
+        let addresses = match self.addresses.assign(&owner).await {
+            Ok(addresses) => addresses,
+            Err(error) => {
+                let failure = address_error(&error);
+                return Err(self.undo(request, failure, Progress::Assigned).await);
+            }
+        };
+        let spec = link_spec(request, addresses);
+        let made = match self.links.create(&spec).await {
+            Ok(made) => made,
+            Err(error) => {
+                let failure = step_error("cannot make the pod's interface", &error);
+                return Err(self.undo(request, failure, Progress::Created).await);
+            }
+        };
+        if let Err(error) = self.policy.commit(&spec, &made).await {
+            let failure = step_error("cannot commit the pod's policy", &error);
+            return Err(self.undo(request, failure, Progress::Committed).await);
+        }
+        if let Err(error) = self.links.activate(&spec, &made).await {
+            let failure = step_error("cannot set the pod's interface up", &error);
+            return Err(self.undo(request, failure, Progress::Committed).await);
+        }
+        Ok(self.added(&spec, made))
+    }
+
+    fn added(&self, spec: &LinkSpec, made: LinkMade) -> Added {
+        let addresses = spec.addresses.iter();
+        Added {
+            host_interface: made.host_interface,
+            host_mac: made.host_mac,
+            pod_mac: made.pod_mac,
+            mtu: made.mtu,
+            addresses: addresses
+                .map(|address| (*address, self.links.gateway(*address)))
+                .collect(),
+        }
+    }
+
+    /// A second interface of a pod would have the first one's name on the node.
+    fn refuse_second_interface(&self, request: &AddRequest) -> Result<(), CniError> {
+        let wanted = &request.attachment;
+        let other = self.addresses.holders().into_iter().find(|holder| {
+            holder.attachment.container_id == wanted.container_id
+                && holder.attachment.ifname != wanted.ifname
+        });
+        let Some(other) = other else {
+            return Ok(());
+        };
+        Err(CniError::new(
+            Code::INVALID_CONFIG,
+            format!(
+                "pod {}/{} has interface {} of Margay already, cannot add {}",
+                request.pod.namespace, request.pod.name, other.attachment.ifname, wanted.ifname
+            ),
+        )
+        .with_details("use Margay for one network of a pod only"))
+    }
+
+    // ===== the way back =====
+
+    /// Takes back all that was begun; answers the first failure with what went wrong on the way.
+    async fn undo(&self, request: &AddRequest, failure: CniError, reached: Progress) -> CniError {
+        let mut also = Vec::new();
+        let (pod, attachment) = (&request.pod, &request.attachment);
+        // The interface goes before its policy: no moment with the one and without the other.
+        if reached >= Progress::Created
+            && let Err(error) = self.links.remove(pod, attachment).await
+        {
+            also.push(format!("cannot remove the pod's interface: {error}"));
+        }
+        if reached >= Progress::Committed
+            && let Err(error) = self.policy.withdraw(pod, attachment).await
+        {
+            also.push(format!("cannot withdraw the pod's policy: {error}"));
+        }
+        // An interface that may still carry the address keeps it; the runtime's DEL tries again.
+        if also.is_empty()
+            && let Err(error) = self.release(attachment, Some(pod)).await
+        {
+            also.push(error.to_string());
+        }
+        if also.is_empty() {
+            return failure;
+        }
+        tracing::warn!(
+            pod = %format!("{}/{}", pod.namespace, pod.name),
+            container = %attachment.container_id,
+            errors = %also.join("; "),
+            "cannot undo a pod's wiring"
+        );
+        let details = [failure.details.clone(), also.join("; ")];
+        let details = details.into_iter().filter(|text| !text.is_empty());
+        let details: Vec<String> = details.collect();
+        failure.with_details(details.join("; and while undoing it: "))
+    }
+
+    /// Releases now, or writes the release down.
+    async fn release(
+        &self,
+        attachment: &Attachment,
+        pod: Option<&PodIdentity>,
+    ) -> Result<DelOutcome, CniError> {
+        let error = match self.addresses.release(attachment).await {
+            Ok(_) => return Ok(DelOutcome::Done),
+            Err(error) => error,
+        };
+        self.defer(attachment, pod).await.map_err(|second| {
+            address_error(&error).with_details(format!(
+                "{error}; and the release cannot be written to {}: {second}",
+                self.journal.display()
+            ))
+        })?;
+        tracing::warn!(
+            container = %attachment.container_id,
+            %error,
+            "the release of a pod's address is written down for later"
+        );
+        Ok(DelOutcome::Deferred)
+    }
+
+    async fn defer(
+        &self,
+        attachment: &Attachment,
+        pod: Option<&PodIdentity>,
+    ) -> Result<(), BoxError> {
+        let mut pairs = Vec::new();
+        if let Some(pod) = pod {
+            pairs.push((args::POD_NAMESPACE.to_owned(), pod.namespace.clone()));
+            pairs.push((args::POD_NAME.to_owned(), pod.name.clone()));
+        }
+        let request = Request {
+            command: Command::Del,
+            container_id: attachment.container_id.clone(),
+            netns: None,
+            ifname: attachment.ifname.clone(),
+            args: pairs.into_iter().collect(),
+            config: margay_cni::NetworkConfig::default(),
+            prev_result: None,
+        };
+        let directory = self.journal.clone();
+        tokio::task::spawn_blocking(move || journal::write(&directory, &request)).await??;
+        Ok(())
+    }
+
+    async fn unwire(&self, request: &DelRequest) -> Result<DelOutcome, CniError> {
+        let holders = self.addresses.holders();
+        let attachment = &request.attachment;
+        let own = holders
+            .iter()
+            .find(|holder| holder.attachment == *attachment);
+        let pod = request.pod.as_ref().or(own.map(|own| &own.pod));
+        let mut failed = Vec::new();
+        if let Some(pod) = pod.filter(|pod| !is_succeeded(&holders, attachment, pod)) {
+            if let Err(error) = self.links.remove(pod, attachment).await {
+                // The pod may still be there with its address: nobody else may get it.
+                return Err(step_error("cannot remove the pod's interface", &error));
+            }
+            if let Err(error) = self.policy.withdraw(pod, attachment).await {
+                failed.push(step_error("cannot withdraw the pod's policy", &error));
+            }
+        }
+        let released = self.release(attachment, pod).await?;
+        match failed.pop() {
+            Some(error) => Err(error),
+            None => Ok(released),
+        }
+    }
+}
+
+impl<A: Addresses, L: Links, P: Policy> PodNetwork for Wiring<A, L, P> {
+    async fn add(&self, request: AddRequest) -> Result<Added, CniError> {
+        self.status().await.map_err(|error| CniError {
+            code: Code::TRY_AGAIN,
+            ..error
+        })?;
+        self.refuse_second_interface(&request)?;
+        self.wire(&request).await
+    }
+
+    async fn del(&self, request: DelRequest) -> Result<DelOutcome, CniError> {
+        self.unwire(&request).await
+    }
+
+    async fn check(&self, request: AddRequest) -> Result<(), CniError> {
+        let holders = self.addresses.holders();
+        let mut all = holders.into_iter();
+        let own = all.find(|holder| holder.attachment == request.attachment);
+        let own = own.ok_or_else(|| {
+            CniError::new(
+                Code::CHECK_FAILED,
+                format!(
+                    "no address of this node is held by container {} interface {}",
+                    request.attachment.container_id, request.attachment.ifname
+                ),
+            )
+        })?;
+        let spec = link_spec(&request, own.addresses);
+        let differences = self.links.check(&spec).await.map_err(|error| {
+            step_error(
+                "cannot compare the pod's interface with what it should be",
+                &error,
+            )
+        })?;
+        if differences.is_empty() {
+            return Ok(());
+        }
+        Err(CniError::new(
+            Code::CHECK_FAILED,
+            "the pod's interface is not as it should be",
+        )
+        .with_details(differences.join("; ")))
+    }
+
+    async fn status(&self) -> Result<(), CniError> {
+        let not_available = |reason: String| {
+            CniError::new(Code::NOT_AVAILABLE, "the node cannot wire pods yet").with_details(reason)
+        };
+        let addresses = self.addresses.ready();
+        addresses.map_err(|error| not_available(error.to_string()))?;
+        let policy = self.policy.ready();
+        policy.map_err(|error| not_available(error.to_string()))
+    }
+
+    async fn stale(&self, valid: &HashSet<Attachment>) -> Vec<DelRequest> {
+        let now = Timestamp::now();
+        let is_old = |holder: &Holder| {
+            let age = holder.since.map(|since| now.duration_since(since));
+            age.is_none_or(|age| Duration::try_from(age).is_ok_and(|age| age >= YOUNG))
+        };
+        let holders = self.addresses.holders().into_iter();
+        holders
+            .filter(|holder| !valid.contains(&holder.attachment) && is_old(holder))
+            .map(|holder| DelRequest {
+                attachment: holder.attachment,
+                pod: Some(holder.pod),
+                netns: None,
+            })
+            .collect()
+    }
+}
+
+/// How far an attachment had come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Progress {
+    /// Addresses were asked for.
+    Assigned,
+    /// The pair was asked for.
+    Created,
+    /// The policy was asked for.
+    Committed,
+}
+
+/// Whether a younger sandbox of the same pod has taken the pod's interface over: a late DEL of
+/// the old one must leave it alone.
+fn is_succeeded(holders: &[Holder], attachment: &Attachment, pod: &PodIdentity) -> bool {
+    let own = holders
+        .iter()
+        .find(|holder| holder.attachment == *attachment);
+    let mut others = holders
+        .iter()
+        .filter(|holder| holder.attachment != *attachment && holder.pod.is_same_name(pod));
+    match own {
+        None => others.next().is_some(),
+        Some(own) => others.any(|other| other.since > own.since),
+    }
+}
+
+fn owner(request: &AddRequest) -> Owner {
+    Owner {
+        namespace: request.pod.namespace.clone(),
+        pod: request.pod.name.clone(),
+        container_id: request.attachment.container_id.clone(),
+        interface: request.attachment.ifname.clone(),
+    }
+}
+
+fn link_spec(request: &AddRequest, addresses: Vec<std::net::IpAddr>) -> LinkSpec {
+    LinkSpec {
+        pod: request.pod.clone(),
+        attachment: request.attachment.clone(),
+        netns: request.netns.clone(),
+        addresses,
+        mtu: request.mtu,
+    }
+}
+
+/// What the runtime is told when there is no address. All of it can pass without the pod being
+/// made anew: an address comes free, a pool is added, the API server comes back.
+fn address_error(error: &IpamError) -> CniError {
+    let code = match error {
+        IpamError::Refused { .. } => Code::WIRING,
+        _ => Code::TRY_AGAIN,
+    };
+    let msg = match error {
+        IpamError::Exhausted { family, pools, .. } => {
+            format!("no free {family} address in IPPool {}", pools.join(", "))
+        }
+        _ => "no address for the pod".to_owned(),
+    };
+    CniError::new(code, msg).with_details(error.to_string())
+}
+
+fn step_error(what: &str, error: &BoxError) -> CniError {
+    CniError::new(Code::WIRING, what).with_details(error.to_string())
+}
