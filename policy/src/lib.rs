@@ -1,1 +1,23 @@
-//! Placeholder.
+//! Margay's policy compiler.
+//!
+//! [`Cluster`] holds what policy knows of the cluster; [`Compiler::compile`] turns it, with one node's endpoints, into a
+//! [`Ruleset`] value; [`diff`] finds the [`Transaction`] from one ruleset to the next; a [`writer`] commits it to the
+//! kernel.
+//!
+//! Everything but [`writer::Nft`] is pure: no sockets, no clock, no Kubernetes client.
+
+pub mod compile;
+mod decision;
+mod identity;
+pub mod model;
+mod numbering;
+pub mod port;
+pub mod problem;
+pub mod ruleset;
+pub mod selector;
+pub mod writer;
+
+pub use compile::{Compiler, LocalEndpoint, NodeInput, Pool};
+pub use model::Cluster;
+pub use problem::Problem;
+pub use ruleset::{Ruleset, Transaction, diff};

@@ -1,0 +1,373 @@
+//! The ruleset of classes and endpoints. The packet's way:
+//!
+//! ```text
+//! prerouting (raw)  mgy* → sources: tunnelled? drop · own address? on · neighbour discovery? on · drop
+//! forward           established, related → accept
+//!                   in mgy*  → from-pods: to itself? accept · interface → class, or on · unknown: drop
+//!                   out mgy* → to-pods:   interface → class, or on · unknown: drop
+//! a class           note the peer's identity → identity → decision · else the default decision
+//! a decision        each allowed port: on · drop
+//! ```
+//!
+//! "On" is `return`: the packet goes on in `forward`, so that what the source's egress lets through still meets the
+//! destination's ingress, also when both pods are on this node. Locally generated traffic (the node to its pods) and local
+//! delivery (pods to their own node) never pass `forward`; beside the source check they are let through.
+//!
+//! The identity is noted in the packet's priority field. nft has no way to feed one map's answer to the next lookup but
+//! through a field of the packet, and the mark is not ours to overwrite: kube-proxy keeps there until postrouting what it
+//! must masquerade. A pod's packets come with priority 0 (the kernel clears it between namespaces) and leave with 0; only
+//! the first packet of a connection gets here.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv6Addr,
+};
+
+use ipnetwork::{IpNetwork, Ipv6Network};
+
+use super::{
+    INTERFACE_PREFIX,
+    class::{Class, ClassKey, Member},
+};
+use crate::{
+    decision::Decision,
+    identity::AddressBook,
+    model::Direction,
+    numbering,
+    port::{PortRange, Protocol},
+    ruleset::{
+        Action, Chain, ConnectionState, Family, Field, Hook, Key, KeyType, Map, Match, Name, Rule,
+        Ruleset, Set, Value, ValueType, Verdict,
+    },
+};
+
+/// IPv4 in IP: what a pod could reach other nodes' tunnel devices with.
+const PROTOCOL_IPIP: u8 = 4;
+/// The port of the VXLAN device.
+const PORT_VXLAN: u16 = 4789;
+
+/// ICMPv6 types a pod needs before it has an address to speak from: multicast listener reports (131, 132, 143), router
+/// solicitation (133), neighbour solicitation and advertisement (135, 136). Router advertisements and redirects are not
+/// among them.
+const DISCOVERY_TYPES: [u8; 6] = [131, 132, 133, 135, 136, 143];
+
+const POD_INTERFACES: &str = "pods";
+const FROM_PODS: &str = "from-pods";
+const TO_PODS: &str = "to-pods";
+const SOURCES: &str = "sources";
+const ITSELF: &str = "itself";
+const DISCOVERY: &str = "discovery";
+
+pub(super) fn emit(
+    members: &[Member<'_>],
+    classes: &BTreeMap<ClassKey, Class>,
+    book: &AddressBook,
+) -> Ruleset {
+    let mut ruleset = Ruleset::new();
+    emit_source_check(members, &mut ruleset);
+    emit_dispatch(members, &class_names(classes), &mut ruleset);
+    emit_identities(book, &mut ruleset);
+    emit_classes(classes, &mut ruleset);
+    ruleset
+}
+
+fn from_pod() -> Match {
+    Match::InterfacePrefix(Field::InInterface, INTERFACE_PREFIX.to_owned())
+}
+
+fn to_pod() -> Match {
+    Match::InterfacePrefix(Field::OutInterface, INTERFACE_PREFIX.to_owned())
+}
+
+fn with_family(name: &str, family: Family) -> Name {
+    format!("{name}{}", family.digit())
+}
+
+fn emit_source_check(members: &[Member<'_>], ruleset: &mut Ruleset) {
+    let interfaces = members
+        .iter()
+        .map(|member| Key::Interface(member.endpoint.interface.to_owned()));
+    add_set(
+        ruleset,
+        POD_INTERFACES,
+        KeyType::Interface,
+        interfaces.collect(),
+    );
+    let types = DISCOVERY_TYPES
+        .iter()
+        .map(|number| Key::IcmpV6Type(*number))
+        .collect();
+    add_set(ruleset, DISCOVERY, KeyType::IcmpV6Type, types);
+    let mut rules = vec![
+        Rule::new([Match::Protocol(PROTOCOL_IPIP)], Verdict::Drop),
+        Rule::new(
+            [Match::Port(Protocol::Udp, PortRange::single(PORT_VXLAN))],
+            Verdict::Drop,
+        ),
+    ];
+    for family in Family::ALL {
+        let name = with_family(SOURCES, family);
+        let pairs = members.iter().flat_map(|Member { endpoint, .. }| {
+            let own = endpoint
+                .addresses
+                .iter()
+                .filter(|address| Family::of(**address) == family);
+            own.map(|address| Key::InterfaceAddress(endpoint.interface.to_owned(), *address))
+        });
+        add_set(
+            ruleset,
+            &name,
+            KeyType::InterfaceAddress(family),
+            pairs.collect(),
+        );
+        let own = Match::In(vec![Field::InInterface, Field::Source(family)], name);
+        rules.push(Rule::new([own], Verdict::Return));
+    }
+    let link_local = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0);
+    for (address, prefix) in [(link_local, 10), (Ipv6Addr::UNSPECIFIED, 128)] {
+        // Both prefixes are in range, so neither is skipped.
+        let Ok(network) = Ipv6Network::new(address, prefix) else {
+            continue;
+        };
+        let conditions = [
+            Match::In(vec![Field::InInterface], POD_INTERFACES.to_owned()),
+            Match::Network(Field::Source(Family::V6), IpNetwork::V6(network)),
+            Match::In(vec![Field::IcmpV6Type], DISCOVERY.to_owned()),
+        ];
+        rules.push(Rule::new(conditions, Verdict::Return));
+    }
+    rules.push(Rule::always(Verdict::Drop));
+    ruleset.chains.insert(SOURCES.to_owned(), Chain::of(rules));
+    let prerouting = Chain {
+        hook: Some(Hook::PreroutingRaw),
+        rules: vec![Rule::new([from_pod()], Verdict::Jump(SOURCES.to_owned()))],
+    };
+    ruleset.chains.insert("prerouting".to_owned(), prerouting);
+}
+
+fn emit_dispatch(members: &[Member<'_>], names: &BTreeMap<&ClassKey, Name>, ruleset: &mut Ruleset) {
+    let verdict = |class: Option<&ClassKey>| match class.map(|key| names.get(key)) {
+        None => Verdict::Return,
+        Some(Some(chain)) => Verdict::Goto(chain.clone()),
+        Some(None) => Verdict::Drop,
+    };
+    let dispatch = |direction| {
+        let elements = members.iter().map(|member| {
+            let interface = Key::Interface(member.endpoint.interface.to_owned());
+            (interface, verdict(member.class(direction)))
+        });
+        elements.collect::<Vec<_>>()
+    };
+    add_verdicts(
+        ruleset,
+        FROM_PODS,
+        KeyType::Interface,
+        dispatch(Direction::Egress),
+    );
+    add_verdicts(
+        ruleset,
+        TO_PODS,
+        KeyType::Interface,
+        dispatch(Direction::Ingress),
+    );
+    let itself = members.iter().map(|member| {
+        let interface = member.endpoint.interface;
+        Key::InterfacePair(interface.to_owned(), interface.to_owned())
+    });
+    add_set(ruleset, ITSELF, KeyType::InterfacePair, itself.collect());
+
+    let invalid = || {
+        Rule::new(
+            [Match::Connection(vec![ConnectionState::Invalid])],
+            Verdict::Drop,
+        )
+    };
+    let to_itself = Match::In(
+        vec![Field::InInterface, Field::OutInterface],
+        ITSELF.to_owned(),
+    );
+    let from_pods = [
+        invalid(),
+        Rule::new([to_itself], Verdict::Accept),
+        Rule::always(Action::VerdictMap(Field::InInterface, FROM_PODS.to_owned())),
+        Rule::always(Verdict::Drop),
+    ];
+    let to_pods = [
+        invalid(),
+        Rule::always(Action::VerdictMap(Field::OutInterface, TO_PODS.to_owned())),
+        Rule::always(Verdict::Drop),
+    ];
+    ruleset
+        .chains
+        .insert(FROM_PODS.to_owned(), Chain::of(from_pods));
+    ruleset
+        .chains
+        .insert(TO_PODS.to_owned(), Chain::of(to_pods));
+    let known = vec![ConnectionState::Established, ConnectionState::Related];
+    let forward = Chain {
+        hook: Some(Hook::Forward),
+        rules: vec![
+            Rule::new([Match::Connection(known)], Verdict::Accept),
+            Rule::new([from_pod()], Verdict::Jump(FROM_PODS.to_owned())),
+            Rule::new([to_pod()], Verdict::Jump(TO_PODS.to_owned())),
+            Rule::new([from_pod()], Action::ClearIdentity),
+            Rule::new([to_pod()], Action::ClearIdentity),
+        ],
+    };
+    ruleset.chains.insert("forward".to_owned(), forward);
+}
+
+fn emit_identities(book: &AddressBook, ruleset: &mut Ruleset) {
+    for family in Family::ALL {
+        let addresses = book
+            .addresses
+            .iter()
+            .filter(|(address, _)| Family::of(**address) == family)
+            .map(|(address, identity)| (Key::Address(*address), Value::Identity(*identity)));
+        let map = Map {
+            key: KeyType::Address(family),
+            value: ValueType::Identity,
+            elements: addresses.collect(),
+        };
+        ruleset.maps.insert(with_family("addresses", family), map);
+        let networks = book
+            .intervals
+            .iter()
+            .filter(|interval| Family::of(interval.first) == family)
+            .map(|interval| {
+                (
+                    Key::Range(interval.first, interval.last),
+                    Value::Identity(interval.identity),
+                )
+            });
+        let map = Map {
+            key: KeyType::Range(family),
+            value: ValueType::Identity,
+            elements: networks.collect(),
+        };
+        ruleset.maps.insert(with_family("networks", family), map);
+    }
+    for (name, field) in [
+        ("identify-source", Field::Source as fn(Family) -> Field),
+        ("identify-destination", Field::Destination),
+    ] {
+        let mut rules = vec![Rule::always(Action::ClearIdentity)];
+        // Networks first: a single address overrules the interval around it.
+        for map in ["networks", "addresses"] {
+            for family in Family::ALL {
+                rules.push(Rule::always(Action::Identify(
+                    field(family),
+                    with_family(map, family),
+                )));
+            }
+        }
+        ruleset.chains.insert(name.to_owned(), Chain::of(rules));
+    }
+}
+
+fn class_names(classes: &BTreeMap<ClassKey, Class>) -> BTreeMap<&ClassKey, Name> {
+    let numbers = numbering::number(classes.keys().collect());
+    let name = |key: &ClassKey, number: u32| match key {
+        ClassKey::Closed => "closed".to_owned(),
+        ClassKey::Isolated { direction, .. } => format!("{}-{number:08x}", direction.as_str()),
+    };
+    numbers
+        .into_iter()
+        .map(|(key, number)| (key, name(key, number)))
+        .collect()
+}
+
+fn emit_classes(classes: &BTreeMap<ClassKey, Class>, ruleset: &mut Ruleset) {
+    let decisions: BTreeSet<&Decision> = classes
+        .values()
+        .flat_map(|class| class.by_identity.values().chain([&class.default]))
+        .filter(|decision| !decision.is_everything() && !decision.is_nothing())
+        .collect();
+    let numbers = numbering::number(decisions);
+    let chain_of = |number: &u32| format!("ports-{number:08x}");
+    for (decision, number) in &numbers {
+        ruleset
+            .chains
+            .insert(chain_of(number), decision_chain(decision));
+    }
+    let verdict = |decision: &Decision| match numbers.get(decision) {
+        Some(number) => Verdict::Goto(chain_of(number)),
+        None if decision.is_everything() => Verdict::Return,
+        None => Verdict::Drop,
+    };
+    let names = class_names(classes);
+    for (key, class) in classes {
+        let Some(name) = names.get(key) else {
+            continue;
+        };
+        let mut rules = Vec::new();
+        if !class.by_identity.is_empty() {
+            let identify = match key {
+                ClassKey::Isolated {
+                    direction: Direction::Egress,
+                    ..
+                } => "identify-destination",
+                _ => "identify-source",
+            };
+            rules.push(Rule::always(Verdict::Jump(identify.to_owned())));
+            rules.push(Rule::always(Action::VerdictMap(
+                Field::Identity,
+                name.clone(),
+            )));
+            let elements = class
+                .by_identity
+                .iter()
+                .map(|(identity, decision)| (Key::Identity(*identity), verdict(decision)));
+            add_verdicts(ruleset, name, KeyType::Identity, elements.collect());
+        }
+        rules.push(Rule::always(verdict(&class.default)));
+        ruleset.chains.insert(name.clone(), Chain::of(rules));
+    }
+}
+
+/// Each allowed range lets the packet on; what is left is dropped, or let on when only some protocols are restricted.
+fn decision_chain(decision: &Decision) -> Chain {
+    let mut rules = Vec::new();
+    for protocol in Protocol::ALL {
+        if decision.is_whole(protocol) {
+            rules.push(Rule::new(
+                [Match::Protocol(protocol.number())],
+                Verdict::Return,
+            ));
+            continue;
+        }
+        for range in decision.ranges(protocol) {
+            rules.push(Rule::new([Match::Port(protocol, *range)], Verdict::Return));
+        }
+        if decision.allows_others() {
+            rules.push(Rule::new(
+                [Match::Protocol(protocol.number())],
+                Verdict::Drop,
+            ));
+        }
+    }
+    let rest = if decision.allows_others() {
+        Verdict::Return
+    } else {
+        Verdict::Drop
+    };
+    rules.push(Rule::always(rest));
+    Chain::of(rules)
+}
+
+pub(super) fn add_set(ruleset: &mut Ruleset, name: &str, key: KeyType, elements: BTreeSet<Key>) {
+    ruleset.sets.insert(name.to_owned(), Set { key, elements });
+}
+
+fn add_verdicts(ruleset: &mut Ruleset, name: &str, key: KeyType, elements: Vec<(Key, Verdict)>) {
+    let elements = elements
+        .into_iter()
+        .map(|(key, verdict)| (key, Value::Verdict(verdict)))
+        .collect();
+    let map = Map {
+        key,
+        value: ValueType::Verdict,
+        elements,
+    };
+    ruleset.maps.insert(name.to_owned(), map);
+}

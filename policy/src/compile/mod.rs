@@ -1,0 +1,251 @@
+//! From the cluster and one node's endpoints to the node's ruleset.
+//!
+//! The way: the policies that select an endpoint here put selectors in force (`identity`) → each address gets the identity
+//! of the selectors it matches → endpoints that the same policies select form a *class* per direction (`class`), for which
+//! the policies are flattened to `identity → decision` → the ruleset (`emit`, `nat`). Every step is a pure function of the
+//! inputs, so a compile after any history equals a fresh one; `ruleset::diff` finds what to tell the kernel.
+//!
+//! Where the compiler knows less than it should it errs closed:
+//! - An endpoint whose pod the API has not shown yet (the CNI can be ahead of the watch), or showed with another uid, is
+//!   selected by the labels that came with the endpoint; without labels it is isolated: nothing comes in but from its own
+//!   node, nothing goes out but to its own node.
+//! - So is the endpoint of a pod that has ended.
+//! - Packets of a pod interface that is no endpoint are dropped.
+
+mod class;
+mod emit;
+mod nat;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use ipnetwork::IpNetwork;
+
+use crate::{
+    identity::{AddressBook, Claim, Claims},
+    model::{Cluster, Direction, NamedPort, ObjectKey, Pod, Policy},
+    problem::{Problem, Problems},
+    ruleset::Ruleset,
+    selector::Labels,
+};
+use class::{Class, ClassKey, Member};
+
+/// What every pod's host interface is called at the beginning. Interfaces called otherwise are none of ours.
+pub const INTERFACE_PREFIX: &str = "mgy";
+
+/// The longest interface name the kernel takes, in bytes.
+const INTERFACE_NAME_LIMIT: usize = 15;
+
+/// A pod's network on this node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LocalEndpoint {
+    /// The pod's namespace.
+    pub namespace: String,
+    /// The pod's name.
+    pub pod: String,
+    /// The pod's uid, where the runtime told it: a pod object with another uid is not this endpoint's.
+    pub uid: Option<String>,
+    /// The pod's labels, where they are known before the API shows the pod.
+    pub labels: Option<Labels>,
+    /// The host side of the veth; begins with [`INTERFACE_PREFIX`].
+    pub interface: String,
+    /// The addresses given to the pod: the only ones it may send from.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// An address pool, as far as NAT is concerned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// The pool's network.
+    pub cidr: IpNetwork,
+    /// Whether what its pods send out of all pools leaves with the node's address.
+    pub nat_outgoing: bool,
+}
+
+/// What the compiler must know about the node beside the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeInput {
+    /// The node's name.
+    pub node: String,
+    /// The pods that have a network here.
+    pub endpoints: Vec<LocalEndpoint>,
+    /// Every pool of the cluster.
+    pub pools: Vec<Pool>,
+    /// Node addresses that pods reach without NAT. List the nodes that have a route back to the pods outside any tunnel;
+    /// towards a node that answers through a tunnel the packet must carry this node's address, or reverse path filters
+    /// on either side drop it.
+    pub node_addresses: BTreeSet<IpAddr>,
+    /// The names of the tunnel devices: what leaves by them keeps the pod's address.
+    pub tunnel_devices: BTreeSet<String>,
+}
+
+/// Compiles. It keeps nothing between compiles today; taking `&mut self` leaves room for caches that do not change results.
+#[derive(Debug, Default)]
+pub struct Compiler {}
+
+impl Compiler {
+    /// A compiler.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The ruleset for this node, and what was wrong with its input. Problems of the cluster's objects have been returned
+    /// by [`Cluster`] when it took them.
+    pub fn compile(&mut self, cluster: &Cluster, node: &NodeInput) -> (Ruleset, Vec<Problem>) {
+        let mut problems = Vec::new();
+        let endpoints = endpoints(cluster, node, &mut problems);
+        let claims = claims(cluster, &endpoints);
+        let members: Vec<Member<'_>> = endpoints
+            .into_iter()
+            .map(|endpoint| Member::new(cluster, endpoint))
+            .collect();
+        let keys = class::classes(&members);
+        let terms = class::terms(cluster, &keys);
+        let book = AddressBook::new(&terms, &claims, |namespace| {
+            cluster.namespace_labels(namespace)
+        });
+        let classes: BTreeMap<ClassKey, Class> = keys
+            .into_iter()
+            .map(|key| {
+                let class = Class::flatten(&key, cluster, &terms, &book);
+                (key, class)
+            })
+            .collect();
+        let mut ruleset = emit::emit(&members, &classes, &book);
+        nat::emit(node, &mut ruleset);
+        (ruleset, problems)
+    }
+}
+
+/// A local endpoint together with what the API says about its pod.
+#[derive(Debug)]
+struct Endpoint<'a> {
+    interface: &'a str,
+    addresses: &'a [IpAddr],
+    namespace: &'a str,
+    pod: &'a str,
+    labels: &'a Labels,
+    ports: &'a [NamedPort],
+    /// Whether nothing is known that policies could select it by, or it has ended.
+    closed: bool,
+}
+
+impl Endpoint<'_> {
+    /// The policies that isolate the endpoint in this direction.
+    fn policies<'c>(&self, cluster: &'c Cluster, direction: Direction) -> Vec<&'c Policy> {
+        cluster
+            .policies()
+            .filter(|policy| {
+                policy.isolates(direction)
+                    && policy.namespace == self.namespace
+                    && policy.subject.matches(self.labels)
+            })
+            .collect()
+    }
+}
+
+static NO_LABELS: Labels = Labels::new();
+
+fn endpoints<'a>(
+    cluster: &'a Cluster,
+    node: &'a NodeInput,
+    problems: &mut Vec<Problem>,
+) -> Vec<Endpoint<'a>> {
+    let mut seen = BTreeSet::new();
+    let mut endpoints = Vec::new();
+    for local in &node.endpoints {
+        let mut found = Problems::of("Endpoint", &local.namespace, &local.pod);
+        if let Err(reason) = check_interface(&local.interface) {
+            found.report("interface", reason);
+        } else if !seen.insert(local.interface.as_str()) {
+            found.report(
+                "interface",
+                format!(
+                    "{} belongs to another endpoint already; this one is left out",
+                    local.interface
+                ),
+            );
+        } else {
+            endpoints.push(known(cluster, local));
+        }
+        problems.extend(found.into_found());
+    }
+    endpoints
+}
+
+fn check_interface(name: &str) -> Result<(), String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if name.starts_with(INTERFACE_PREFIX)
+        && name.len() <= INTERFACE_NAME_LIMIT
+        && name.chars().all(allowed)
+    {
+        return Ok(());
+    }
+    Err(format!(
+        "{name:?} is not the name of a pod interface ({INTERFACE_PREFIX}…, up to {INTERFACE_NAME_LIMIT} letters, \
+         digits, '.', '_' and '-'); the endpoint is left out"
+    ))
+}
+
+fn known<'a>(cluster: &'a Cluster, local: &'a LocalEndpoint) -> Endpoint<'a> {
+    let same_uid = |pod: &&Pod| match (&pod.uid, &local.uid) {
+        (Some(api), Some(runtime)) => api == runtime,
+        _ => true,
+    };
+    let pod = cluster
+        .pod(&ObjectKey::new(&local.namespace, &local.pod))
+        .filter(same_uid);
+    let labels = pod.map(|pod| &pod.labels).or(local.labels.as_ref());
+    Endpoint {
+        interface: &local.interface,
+        addresses: &local.addresses,
+        namespace: &local.namespace,
+        pod: &local.pod,
+        labels: labels.unwrap_or(&NO_LABELS),
+        ports: pod.map_or(&[], |pod| &pod.ports),
+        closed: labels.is_none() || pod.is_some_and(|pod| !pod.is_selectable()),
+    }
+}
+
+/// Who claims which address. What is local is certain, since the interface is known and nobody else can send from the
+/// address here; beside that, the API may show several pods with one address for a while.
+fn claims<'a>(cluster: &'a Cluster, endpoints: &[Endpoint<'a>]) -> Claims<'a> {
+    let mut claims = Claims::new();
+    let local: BTreeSet<(&str, &str)> = endpoints
+        .iter()
+        .map(|endpoint| (endpoint.namespace, endpoint.pod))
+        .collect();
+    let local_addresses: BTreeSet<IpAddr> = endpoints
+        .iter()
+        .flat_map(|endpoint| endpoint.addresses)
+        .copied()
+        .collect();
+    for pod in cluster.pods().filter(|pod| pod.is_selectable()) {
+        if local.contains(&(pod.namespace.as_str(), pod.name.as_str())) {
+            continue;
+        }
+        for address in pod
+            .addresses
+            .iter()
+            .filter(|address| !local_addresses.contains(*address))
+        {
+            claims.entry(*address).or_default().push(Claim {
+                namespace: &pod.namespace,
+                labels: &pod.labels,
+                ports: &pod.ports,
+            });
+        }
+    }
+    for endpoint in endpoints.iter().filter(|endpoint| !endpoint.closed) {
+        for address in endpoint.addresses {
+            claims.entry(*address).or_default().push(Claim {
+                namespace: endpoint.namespace,
+                labels: endpoint.labels,
+                ports: endpoint.ports,
+            });
+        }
+    }
+    claims
+}

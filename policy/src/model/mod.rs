@@ -1,0 +1,371 @@
+//! The cluster as policy sees it: namespaces, pods, nodes and policies, without anything else their objects carry.
+//!
+//! Objects come in through `apply_*` (from a watch or from a file) and leave through `remove_*`. What is wrong with one is
+//! returned as [`Problem`]s; the wrong part is lost in the closed direction and the rest is taken.
+//! Nothing here decides whether a connection is allowed.
+
+mod network_policy;
+mod pod;
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use ipnetwork::IpNetwork;
+use k8s_openapi::api::{core::v1 as core, networking::v1 as networking};
+
+use crate::{
+    port::{PortRange, Protocol},
+    problem::{Problem, Problems},
+    selector::{Labels, Selector},
+};
+
+/// The label that every namespace carries with its own name as the value.
+pub const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
+
+/// A namespace and a name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectKey {
+    /// The namespace.
+    pub namespace: String,
+    /// The name inside it.
+    pub name: String,
+}
+
+impl ObjectKey {
+    /// The key `namespace/name`.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
+    }
+}
+
+impl std::fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// A port a container declares under a name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NamedPort {
+    /// The name rules refer to.
+    pub name: String,
+    /// The protocol; a rule's must be the same.
+    pub protocol: Protocol,
+    /// The number it stands for in this pod.
+    pub number: u16,
+}
+
+/// A pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pod {
+    /// The namespace.
+    pub namespace: String,
+    /// The name.
+    pub name: String,
+    /// The uid, where known: it tells a pod from its predecessor of the same name.
+    pub uid: Option<String>,
+    /// The labels.
+    pub labels: Labels,
+    /// Every address of every family; empty before the pod has a network.
+    pub addresses: Vec<IpAddr>,
+    /// The node it is bound to.
+    pub node: Option<String>,
+    /// Whether it shares its node's network: then it is neither subject nor selectable peer.
+    pub host_network: bool,
+    /// Whether it has ended (Succeeded or Failed). Its addresses may still be in its status and belong to another pod
+    /// by now, so it is neither subject nor peer.
+    pub finished: bool,
+    /// The named ports of its containers.
+    pub ports: Vec<NamedPort>,
+}
+
+impl Pod {
+    /// The pod's key.
+    pub fn key(&self) -> ObjectKey {
+        ObjectKey::new(&self.namespace, &self.name)
+    }
+
+    /// Whether policies can select it, as subject or as peer.
+    pub fn is_selectable(&self) -> bool {
+        !self.host_network && !self.finished
+    }
+}
+
+/// A node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Node {
+    /// The name.
+    pub name: String,
+    /// Its addresses (InternalIP and ExternalIP).
+    pub addresses: Vec<IpAddr>,
+}
+
+/// Traffic into a pod, or out of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Direction {
+    /// Into the pod.
+    Ingress,
+    /// Out of the pod.
+    Egress,
+}
+
+impl Direction {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Ingress, Self::Egress];
+
+    /// `ingress` or `egress`, as policies write it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
+        }
+    }
+}
+
+/// A `networking.k8s.io/v1` NetworkPolicy, defaults filled in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// The namespace: it bounds the subjects.
+    pub namespace: String,
+    /// The name.
+    pub name: String,
+    /// Which pods of the namespace it applies to.
+    pub subject: Selector,
+    /// Whether it isolates its subjects for traffic into them; without this `ingress` is inert.
+    pub isolates_ingress: bool,
+    /// Whether it isolates its subjects for traffic out of them; without this `egress` is inert.
+    pub isolates_egress: bool,
+    /// What may come in.
+    pub ingress: Vec<Rule>,
+    /// What may go out.
+    pub egress: Vec<Rule>,
+}
+
+impl Policy {
+    /// The policy's key.
+    pub fn key(&self) -> ObjectKey {
+        ObjectKey::new(&self.namespace, &self.name)
+    }
+
+    /// Whether it isolates its subjects in this direction.
+    pub fn isolates(&self, direction: Direction) -> bool {
+        match direction {
+            Direction::Ingress => self.isolates_ingress,
+            Direction::Egress => self.isolates_egress,
+        }
+    }
+
+    /// The rules of this direction, inert or not.
+    pub fn rules(&self, direction: Direction) -> &[Rule] {
+        match direction {
+            Direction::Ingress => &self.ingress,
+            Direction::Egress => &self.egress,
+        }
+    }
+}
+
+/// One rule: a peer that matches, on a port that matches, is allowed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rule {
+    /// The rule's place in the object, so that reports name it even when an earlier one was lost.
+    pub index: usize,
+    /// The peers; `None` is every peer, an empty list none (its items could not be read).
+    pub peers: Option<Vec<Peer>>,
+    /// The ports; `None` is every port of every protocol, an empty list none.
+    pub ports: Option<Vec<PortMatch>>,
+}
+
+/// One item of a rule's `from` or `to`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// Pods, by their namespace and their labels: both must match.
+    Pods {
+        /// Which namespaces.
+        namespaces: Namespaces,
+        /// Which pods inside them.
+        pods: Selector,
+    },
+    /// Addresses.
+    Block(IpBlock),
+}
+
+/// The namespaces of a peer item.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Namespaces {
+    /// The policy's own: there was no `namespaceSelector`.
+    Own,
+    /// Those whose labels match.
+    Matching(Selector),
+}
+
+/// An address block without its exceptions. Both hold network addresses: host bits have been masked away.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IpBlock {
+    /// The block.
+    pub cidr: IpNetwork,
+    /// Parts of it that are not meant.
+    pub except: Vec<IpNetwork>,
+}
+
+impl IpBlock {
+    /// Whether the address is in the block and in no exception.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.cidr.contains(address) && !self.except.iter().any(|except| except.contains(address))
+    }
+}
+
+/// One item of a rule's `ports`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PortMatch {
+    /// Ports by number.
+    Numbers(Protocol, PortRange),
+    /// A port by its name in the destination pod.
+    Named(Protocol, String),
+}
+
+/// Everything policy needs to know about the cluster. Ordered maps, so that all that is derived from it is deterministic.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cluster {
+    namespaces: BTreeMap<String, Labels>,
+    pods: BTreeMap<ObjectKey, Pod>,
+    nodes: BTreeMap<String, Node>,
+    policies: BTreeMap<ObjectKey, Policy>,
+}
+
+impl Cluster {
+    /// A cluster with nothing in it.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes a Namespace object, new or changed.
+    pub fn apply_namespace(&mut self, namespace: &core::Namespace) -> Vec<Problem> {
+        let name = namespace.metadata.name.clone().unwrap_or_default();
+        if name.is_empty() {
+            return nameless("Namespace", "");
+        }
+        let labels = namespace.metadata.labels.clone().unwrap_or_default();
+        self.insert_namespace(name, labels);
+        Vec::new()
+    }
+
+    /// Takes a namespace by name and labels. The label with its own name is always there, whatever `labels` say.
+    pub fn insert_namespace(&mut self, name: impl Into<String>, mut labels: Labels) {
+        let name = name.into();
+        labels.insert(NAMESPACE_NAME_LABEL.to_owned(), name.clone());
+        self.namespaces.insert(name, labels);
+    }
+
+    /// Forgets a namespace. Its pods and policies leave by their own deletions.
+    pub fn remove_namespace(&mut self, name: &str) {
+        self.namespaces.remove(name);
+    }
+
+    /// Takes a Pod object, new or changed.
+    pub fn apply_pod(&mut self, pod: &core::Pod) -> Vec<Problem> {
+        let (pod, problems) = pod::read(pod);
+        if pod.name.is_empty() {
+            return nameless("Pod", &pod.namespace);
+        }
+        self.insert_pod(pod);
+        problems
+    }
+
+    /// Takes a pod.
+    pub fn insert_pod(&mut self, pod: Pod) {
+        self.pods.insert(pod.key(), pod);
+    }
+
+    /// Forgets a pod.
+    pub fn remove_pod(&mut self, namespace: &str, name: &str) {
+        self.pods.remove(&ObjectKey::new(namespace, name));
+    }
+
+    /// Takes a Node object, new or changed.
+    pub fn apply_node(&mut self, node: &core::Node) -> Vec<Problem> {
+        let (node, problems) = pod::read_node(node);
+        if node.name.is_empty() {
+            return nameless("Node", "");
+        }
+        self.insert_node(node);
+        problems
+    }
+
+    /// Takes a node.
+    pub fn insert_node(&mut self, node: Node) {
+        self.nodes.insert(node.name.clone(), node);
+    }
+
+    /// Forgets a node.
+    pub fn remove_node(&mut self, name: &str) {
+        self.nodes.remove(name);
+    }
+
+    /// Takes a NetworkPolicy object, new or changed. Rules, peers and ports that cannot be read are lost and reported; a
+    /// policy whose subject cannot be read isolates its whole namespace and allows nothing.
+    pub fn apply_network_policy(&mut self, policy: &networking::NetworkPolicy) -> Vec<Problem> {
+        let (policy, problems) = network_policy::read(policy);
+        if policy.name.is_empty() {
+            return nameless("NetworkPolicy", &policy.namespace);
+        }
+        self.insert_policy(policy);
+        problems
+    }
+
+    /// Takes a policy.
+    pub fn insert_policy(&mut self, policy: Policy) {
+        self.policies.insert(policy.key(), policy);
+    }
+
+    /// Forgets a NetworkPolicy.
+    pub fn remove_network_policy(&mut self, namespace: &str, name: &str) {
+        self.policies.remove(&ObjectKey::new(namespace, name));
+    }
+
+    /// The labels of a namespace. One that is not known (a file without it, a watch that is behind) has only the label
+    /// that every namespace has.
+    pub fn namespace_labels(&self, name: &str) -> Labels {
+        self.namespaces
+            .get(name)
+            .cloned()
+            .unwrap_or_else(|| Labels::from([(NAMESPACE_NAME_LABEL.to_owned(), name.to_owned())]))
+    }
+
+    /// One pod.
+    pub fn pod(&self, key: &ObjectKey) -> Option<&Pod> {
+        self.pods.get(key)
+    }
+
+    /// Every pod, in the order of their keys.
+    pub fn pods(&self) -> impl Iterator<Item = &Pod> {
+        self.pods.values()
+    }
+
+    /// One node.
+    pub fn node(&self, name: &str) -> Option<&Node> {
+        self.nodes.get(name)
+    }
+
+    /// Every node, in the order of their names.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.values()
+    }
+
+    /// One policy.
+    pub fn policy(&self, key: &ObjectKey) -> Option<&Policy> {
+        self.policies.get(key)
+    }
+
+    /// Every policy, in the order of their keys.
+    pub fn policies(&self) -> impl Iterator<Item = &Policy> {
+        self.policies.values()
+    }
+}
+
+fn nameless(kind: &'static str, namespace: &str) -> Vec<Problem> {
+    let mut problems = Problems::of(kind, namespace, "");
+    problems.report("metadata.name", "an object without a name is left out");
+    problems.into_found()
+}

@@ -1,0 +1,86 @@
+//! Brings transactions to the kernel, and writes them for people.
+//!
+//! [`text`] and [`json`] are the two forms `nft` reads; [`Nft`] runs it; [`Memory`] is a complete in-memory stand-in that
+//! refuses what the kernel would refuse. Another way to the kernel (netlink) is another [`Writer`].
+//!
+//! The `nftables` crate's types are not used: they cannot express a named verdict map, which is what dispatch and every
+//! class are, and its runner loses what `nft` prints on stderr. What the compiler needs of nftables is small enough to own.
+
+pub mod json;
+mod memory;
+mod nft;
+pub mod text;
+
+use std::{future::Future, pin::Pin, time::Duration};
+
+pub use memory::Memory;
+pub use nft::Nft;
+
+use crate::ruleset::{ReplayError, Transaction};
+
+/// What a writer's `apply` returns.
+pub type Applied<'a> = Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;
+
+/// A way to commit transactions.
+pub trait Writer: Send + Sync {
+    /// Commits the whole transaction or nothing of it. An empty one succeeds without touching anything.
+    fn apply<'a>(&'a self, transaction: &'a Transaction) -> Applied<'a>;
+}
+
+/// Commits with the `nft` on the path, in the network namespace of the calling thread.
+///
+/// # Errors
+/// See [`Error`]; nothing of the transaction is in force then.
+pub async fn apply(transaction: &Transaction) -> Result<(), Error> {
+    Nft::default().apply(transaction).await
+}
+
+/// Why a transaction is not in force.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The program could not be started or talked to.
+    #[error("nft cannot be run: {0}; install nftables 1.0.6 or later on the node")]
+    Run(#[source] std::io::Error),
+    /// It did not end in time and was killed. The kernel may have taken the transaction: replace the table.
+    #[error("nft did not end within {0:?} and was killed")]
+    Timeout(Duration),
+    /// The program may not change the ruleset.
+    #[error("nft may not change the ruleset: {0}; the agent needs CAP_NET_ADMIN")]
+    Permission(String),
+    /// The transaction names something the kernel does not have: somebody changed the table. Replace it.
+    #[error("the kernel's table differs from what was committed (something is missing): {0}")]
+    Missing(String),
+    /// The transaction makes something the kernel has already: somebody changed the table. Replace it.
+    #[error("the kernel's table differs from what was committed (something is there already): {0}")]
+    Exists(String),
+    /// The transaction deletes something in use: somebody changed the table. Replace it.
+    #[error("the kernel's table differs from what was committed (something is still in use): {0}")]
+    Busy(String),
+    /// Anything else the program or the kernel said.
+    #[error("nft refused the transaction: {0}")]
+    Refused(String),
+}
+
+impl Error {
+    /// Whether replacing the whole table ([`Ruleset::full`](crate::Ruleset::full)) can help: what is in the kernel is not,
+    /// or perhaps not, what the transaction was made for.
+    pub fn wants_replacement(&self) -> bool {
+        match self {
+            Self::Missing(_) | Self::Exists(_) | Self::Busy(_) | Self::Timeout(_) => true,
+            Self::Run(_) | Self::Permission(_) | Self::Refused(_) => false,
+        }
+    }
+}
+
+impl From<ReplayError> for Error {
+    fn from(error: ReplayError) -> Self {
+        let text = error.to_string();
+        match error {
+            ReplayError::Missing(_) => Self::Missing(text),
+            ReplayError::Exists(_) => Self::Exists(text),
+            ReplayError::Busy(_) => Self::Busy(text),
+            ReplayError::Type(_) => Self::Refused(text),
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! The text `nft -f` reads.
+//!
+//! Names come from the compiler and interface names have been checked by it, so nothing here can break out of its place;
+//! interface names are quoted all the same, since they may look like keywords or numbers.
+
+use std::fmt::{self, Write};
+
+use crate::{
+    port::Protocol,
+    ruleset::{
+        Action, Command, ConnectionState, Elements, Family, Field, Hook, Key, KeyType, Match, Rule,
+        Ruleset, TABLE, Transaction, Value, ValueType, Verdict,
+    },
+};
+
+/// A transaction as input for `nft -f -`, one command a line.
+pub fn transaction(transaction: &Transaction) -> String {
+    let mut text = String::new();
+    for command in &transaction.commands {
+        // Writing into a string cannot fail.
+        let _ = writeln!(text, "{}", Line(command));
+    }
+    text
+}
+
+/// A ruleset as input for `nft -f -`: the transaction that replaces the table by it.
+pub fn ruleset(ruleset: &Ruleset) -> String {
+    transaction(&ruleset.full())
+}
+
+struct Line<'a>(&'a Command);
+
+impl fmt::Display for Line<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Command::AddTable => write!(f, "add table {TABLE}"),
+            Command::DeleteTable => write!(f, "delete table {TABLE}"),
+            Command::AddSet(name, key) => {
+                write!(
+                    f,
+                    "add set {TABLE} {name} {{ type {};{} }}",
+                    key_type(*key),
+                    flags(*key)
+                )
+            }
+            Command::AddMap(name, key, value) => {
+                let (key_type, value_type) = (key_type(*key), value_type(*value));
+                write!(
+                    f,
+                    "add map {TABLE} {name} {{ type {key_type} : {value_type};{} }}",
+                    flags(*key)
+                )
+            }
+            Command::AddChain(name, None) => write!(f, "add chain {TABLE} {name}"),
+            Command::AddChain(name, Some(hook)) => {
+                write!(
+                    f,
+                    "add chain {TABLE} {name} {{ {}; policy accept; }}",
+                    self::hook(*hook)
+                )
+            }
+            Command::AddRule(chain, rule) => {
+                write!(f, "add rule {TABLE} {chain}{}", RuleText(rule))
+            }
+            Command::FlushChain(name) => write!(f, "flush chain {TABLE} {name}"),
+            Command::AddElements(name, elements) => write_elements(f, "add", name, elements, true),
+            // A key names the element; its value need not be told.
+            Command::DeleteElements(name, elements) => {
+                write_elements(f, "delete", name, elements, false)
+            }
+            Command::DeleteSet(name) => write!(f, "delete set {TABLE} {name}"),
+            Command::DeleteMap(name) => write!(f, "delete map {TABLE} {name}"),
+            Command::DeleteChain(name) => write!(f, "delete chain {TABLE} {name}"),
+        }
+    }
+}
+
+fn hook(hook: Hook) -> &'static str {
+    match hook {
+        Hook::PreroutingRaw => "type filter hook prerouting priority -300",
+        Hook::Forward => "type filter hook forward priority 0",
+        Hook::PostroutingNat => "type nat hook postrouting priority 100",
+    }
+}
+
+pub(super) fn address_type(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ipv4_addr",
+        Family::V6 => "ipv6_addr",
+    }
+}
+
+/// The parts of the key, as nft names their types. An identity is kept where a traffic class would be.
+pub(super) fn key_parts(key: KeyType) -> Vec<&'static str> {
+    match key {
+        KeyType::Interface => vec!["ifname"],
+        KeyType::InterfacePair => vec!["ifname", "ifname"],
+        KeyType::InterfaceAddress(family) => vec!["ifname", address_type(family)],
+        KeyType::Address(family) | KeyType::Range(family) => vec![address_type(family)],
+        KeyType::Identity => vec!["classid"],
+        KeyType::IcmpV6Type => vec!["icmpv6_type"],
+    }
+}
+
+fn key_type(key: KeyType) -> String {
+    key_parts(key).join(" . ")
+}
+
+pub(super) fn value_type(value: ValueType) -> &'static str {
+    match value {
+        ValueType::Identity => "classid",
+        ValueType::Verdict => "verdict",
+    }
+}
+
+fn flags(key: KeyType) -> &'static str {
+    match key {
+        KeyType::Range(_) => " flags interval;",
+        _ => "",
+    }
+}
+
+fn write_elements(
+    f: &mut fmt::Formatter<'_>,
+    verb: &str,
+    name: &str,
+    elements: &Elements,
+    values: bool,
+) -> fmt::Result {
+    write!(f, "{verb} element {TABLE} {name} {{ ")?;
+    match elements {
+        Elements::Set(keys) => {
+            for (index, key) in keys.iter().enumerate() {
+                separate(f, index)?;
+                write_key(f, key)?;
+            }
+        }
+        Elements::Map(pairs) => {
+            for (index, (key, value)) in pairs.iter().enumerate() {
+                separate(f, index)?;
+                write_key(f, key)?;
+                match value {
+                    _ if !values => {}
+                    Value::Identity(identity) => write!(f, " : {}", class_id(*identity))?,
+                    Value::Verdict(verdict) => write!(f, " : {}", verdict_text(verdict))?,
+                }
+            }
+        }
+    }
+    f.write_str(" }")
+}
+
+fn separate(f: &mut fmt::Formatter<'_>, index: usize) -> fmt::Result {
+    f.write_str(if index == 0 { "" } else { ", " })
+}
+
+/// An identity as nft writes a traffic class: two hexadecimal halves.
+pub(super) fn class_id(identity: u32) -> String {
+    format!("{:x}:{:x}", identity >> 16, identity & 0xffff)
+}
+
+fn write_key(f: &mut fmt::Formatter<'_>, key: &Key) -> fmt::Result {
+    match key {
+        Key::Interface(name) => write!(f, "\"{name}\""),
+        Key::InterfacePair(inward, outward) => write!(f, "\"{inward}\" . \"{outward}\""),
+        Key::InterfaceAddress(name, address) => write!(f, "\"{name}\" . {address}"),
+        Key::Address(address) => write!(f, "{address}"),
+        Key::Range(first, last) if first == last => write!(f, "{first}"),
+        Key::Range(first, last) => write!(f, "{first}-{last}"),
+        Key::Identity(identity) => f.write_str(&class_id(*identity)),
+        Key::IcmpV6Type(number) => write!(f, "{number}"),
+    }
+}
+
+fn verdict_text(verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::Accept => "accept".to_owned(),
+        Verdict::Drop => "drop".to_owned(),
+        Verdict::Return => "return".to_owned(),
+        Verdict::Jump(chain) => format!("jump {chain}"),
+        Verdict::Goto(chain) => format!("goto {chain}"),
+    }
+}
+
+struct RuleText<'a>(&'a Rule);
+
+impl fmt::Display for RuleText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for condition in &self.0.matches {
+            f.write_str(" ")?;
+            write_match(f, condition)?;
+        }
+        match &self.0.action {
+            Action::Verdict(verdict) => write!(f, " {}", verdict_text(verdict)),
+            Action::VerdictMap(key, map) => write!(f, " {} vmap @{map}", field(*key)),
+            Action::Identify(key, map) => {
+                write!(f, " meta priority set {} map @{map}", field(*key))
+            }
+            Action::ClearIdentity => f.write_str(" meta priority set 0:0"),
+            Action::Masquerade => f.write_str(" masquerade fully-random"),
+        }
+    }
+}
+
+fn write_match(f: &mut fmt::Formatter<'_>, condition: &Match) -> fmt::Result {
+    match condition {
+        Match::Connection(states) => {
+            let names: Vec<_> = states
+                .iter()
+                .map(|state| connection_state(*state))
+                .collect();
+            write!(f, "ct state {}", names.join(","))
+        }
+        Match::InterfacePrefix(key, prefix) => write!(f, "{} \"{prefix}*\"", field(*key)),
+        Match::In(keys, set) => write!(f, "{} @{set}", fields(keys)),
+        Match::NotIn(keys, set) => write!(f, "{} != @{set}", fields(keys)),
+        Match::Network(key, network) => write!(f, "{} {network}", field(*key)),
+        Match::Protocol(number) => write!(f, "meta l4proto {number}"),
+        Match::Port(protocol, range) => write!(f, "{} dport {range}", transport(*protocol)),
+    }
+}
+
+pub(super) fn connection_state(state: ConnectionState) -> &'static str {
+    match state {
+        ConnectionState::Established => "established",
+        ConnectionState::Related => "related",
+        ConnectionState::Invalid => "invalid",
+    }
+}
+
+pub(super) fn transport(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+        Protocol::Sctp => "sctp",
+    }
+}
+
+fn fields(keys: &[Field]) -> String {
+    let texts: Vec<_> = keys.iter().map(|key| field(*key)).collect();
+    texts.join(" . ")
+}
+
+fn field(field: Field) -> &'static str {
+    match field {
+        Field::InInterface => "iifname",
+        Field::OutInterface => "oifname",
+        Field::Source(Family::V4) => "ip saddr",
+        Field::Source(Family::V6) => "ip6 saddr",
+        Field::Destination(Family::V4) => "ip daddr",
+        Field::Destination(Family::V6) => "ip6 daddr",
+        Field::IcmpV6Type => "icmpv6 type",
+        Field::Identity => "meta priority",
+    }
+}
