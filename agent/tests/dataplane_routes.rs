@@ -36,6 +36,13 @@ fn direct(next_hops: &[&str]) -> RouteKind {
     }
 }
 
+fn unnumbered(next_hops: &[&str]) -> RouteKind {
+    let next_hops = next_hops.iter().map(|text| (ip(text), "eth0".to_owned()));
+    RouteKind::Unnumbered {
+        next_hops: next_hops.collect(),
+    }
+}
+
 /// Applies and returns the report as text; the state must then need nothing more.
 fn apply(node: &Namespace, desired: &DesiredState) -> String {
     node.run(|| async {
@@ -74,6 +81,8 @@ fn every_kind_of_route_is_installed_replaced_and_removed() {
         ("fd00:3::/122", direct(&["2001:db8::2", "2001:db8::3"])),
         ("10.4.0.0/26", direct(&["2001:db8::2"])),
         ("0.0.0.0/0", direct(&["192.0.2.2"])),
+        ("10.6.0.0/26", unnumbered(&["fe80::2"])),
+        ("fd00:6::/122", unnumbered(&["fe80::2", "fe80::3"])),
         (
             "10.5.0.1/32",
             RouteKind::Link {
@@ -96,6 +105,7 @@ fn every_kind_of_route_is_installed_replaced_and_removed() {
         "nexthop via 192.0.2.3 dev eth0",
         "10.4.0.0/26 via inet6 2001:db8::2 dev eth0",
         "default via 192.0.2.2",
+        "10.6.0.0/26 via inet6 fe80::2 dev eth0",
         "10.5.0.1 dev eth0 scope link",
     ] {
         assert!(v4.contains(line), "{line} in\n{v4}");
@@ -350,4 +360,26 @@ fn ten_thousand_routes_are_applied_in_batches() {
         begun.elapsed()
     );
     assert_eq!(node.ip("route show proto 90").lines().count(), 10_000);
+}
+
+#[test]
+fn a_missing_capability_is_named() {
+    if !privileged("a_missing_capability_is_named") {
+        return;
+    }
+    let (node, _other) = segment("caps");
+    let report = node.run(|| async {
+        // Of this thread only, which ends here.
+        use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+        let mut sets = capabilities(None).unwrap();
+        sets.effective.remove(CapabilitySet::NET_ADMIN);
+        set_capabilities(None, sets).unwrap();
+        let mut dataplane = Dataplane::new(NetlinkKernel::open().unwrap());
+        let desired = state(&[("10.2.0.0/26", direct(&["192.0.2.2"]))]);
+        dataplane.apply(&desired).await.to_string()
+    });
+    assert_eq!(
+        report,
+        "# failed: route add 10.2.0.0/26 via 192.0.2.2 dev eth0: not permitted: the process lacks the capability CAP_NET_ADMIN\n"
+    );
 }

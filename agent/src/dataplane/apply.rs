@@ -14,7 +14,7 @@ use super::kernel::Kernel;
 use super::neighbours::{self, NeighbourChange};
 use super::onlink::{Invalidator, Reach, ReachCache};
 use super::plan::{ApplyError, ApplyReport, DesiredState, Plan, PlanProblem, Step};
-use super::resolve::{View, not_on_link, tunnelled};
+use super::resolve::{View, not_on_link, tunnelled, unnumbered};
 use super::routes::{
     self, DesiredRoute, DesiredRoutes, NextHop, Route, RouteChange, RouteKey, RouteKind,
     RouteTarget,
@@ -294,6 +294,7 @@ impl<K: Kernel> Dataplane<K> {
                 interface: interface.clone(),
             }),
             RouteKind::Direct { next_hops } => self.direct(next_hops).await,
+            RouteKind::Unnumbered { next_hops } => unnumbered(next_hops, view),
             RouteKind::Tunnel { device, next_hops } => {
                 tunnelled(destination, device, next_hops, view)
             }

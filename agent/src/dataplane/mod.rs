@@ -49,7 +49,12 @@ pub use self::uplink::Uplink;
 
 /// Whether an interface is one of Margay's own: a tunnel device or a pod's host interface.
 pub fn is_ours(interface: &str) -> bool {
-    interface.starts_with("margay.") || is_pod_interface(interface)
+    is_tunnel(interface) || is_pod_interface(interface)
+}
+
+/// Whether an interface is one of Margay's tunnel devices.
+pub fn is_tunnel(interface: &str) -> bool {
+    interface.starts_with("margay.")
 }
 
 /// Whether an interface is the node's end of a pod's pair.

@@ -34,7 +34,7 @@ pub enum Reach {
         /// The interface's name.
         interface: String,
     },
-    /// Only through one of our own tunnel or pod devices, or not at all.
+    /// Only through one of our own tunnel devices, or not at all.
     Unreachable,
 }
 
@@ -128,9 +128,9 @@ impl ReachCache {
 fn judge(lookup: Lookup) -> Reach {
     match lookup {
         Lookup::Local => Reach::Local,
-        // Our own tunnels and pods' interfaces take any next hop as on-link: an answer through
-        // one of them says nothing about the segment.
-        Lookup::Unicast { interface, .. } if super::is_ours(&interface) => Reach::Unreachable,
+        // A tunnel takes any next hop as on-link: an answer through one of ours says nothing of
+        // the segment. (A pod that speaks BGP is on-link behind its own interface.)
+        Lookup::Unicast { interface, .. } if super::is_tunnel(&interface) => Reach::Unreachable,
         Lookup::Unicast {
             interface,
             gateway: None,

@@ -85,6 +85,34 @@ pub(super) fn tunnelled(
     Ok(RouteTarget::NextHops(hops.collect()))
 }
 
+/// The next hops whose interface is up, or why there is none.
+pub(super) fn unnumbered(
+    next_hops: &[(IpAddr, String)],
+    view: &View<'_>,
+) -> Result<RouteTarget, String> {
+    let mut hops = BTreeSet::new();
+    let mut reasons = Vec::new();
+    for (gateway, interface) in next_hops {
+        match view.usable(interface) {
+            Ok(()) => {
+                hops.insert(NextHop {
+                    gateway: *gateway,
+                    interface: interface.clone(),
+                    onlink: false,
+                });
+            }
+            Err(reason) => reasons.push(reason),
+        }
+    }
+    if hops.is_empty() {
+        if reasons.is_empty() {
+            reasons.push("it has no next hop".to_owned());
+        }
+        return Err(reasons.join("; "));
+    }
+    Ok(RouteTarget::NextHops(hops))
+}
+
 /// Why a next hop cannot be that of a direct route, and the way out.
 pub(super) fn not_on_link(next_hop: IpAddr, reach: &Reach) -> String {
     match reach {

@@ -34,6 +34,12 @@ pub enum RouteKind {
         /// The next hops, each of which the kernel must find on-link.
         next_hops: Vec<IpAddr>,
     },
+    /// Through next hops whose interface is known, not looked up: link-local ones of unnumbered
+    /// peers, behind which IPv4 destinations may lie too (RFC 8950).
+    Unnumbered {
+        /// Each next hop with the name of its interface; several share the load.
+        next_hops: Vec<(IpAddr, String)>,
+    },
     /// Through a tunnel device to nodes that share no segment with this one.
     Tunnel {
         /// The tunnel device's name.

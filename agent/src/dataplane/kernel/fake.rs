@@ -259,10 +259,13 @@ impl State {
                     return refuse(Errno::EINVAL);
                 }
                 for hop in hops.iter().filter(|hop| !hop.onlink) {
-                    let reachable = matches!(
-                        self.way(hop.gateway),
-                        Lookup::Unicast { interface, gateway: None, .. } if interface == hop.interface
-                    );
+                    let link_local =
+                        matches!(hop.gateway, IpAddr::V6(v6) if v6.is_unicast_link_local());
+                    let reachable = link_local
+                        || matches!(
+                            self.way(hop.gateway),
+                            Lookup::Unicast { interface, gateway: None, .. } if interface == hop.interface
+                        );
                     if !reachable {
                         return refuse(Errno::ENETUNREACH);
                     }

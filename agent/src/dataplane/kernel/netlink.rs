@@ -208,6 +208,8 @@ impl Kernel for NetlinkKernel {
                 errno: Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::EINVAL | Errno(13),
                 ..
             }) => Ok(Lookup::None),
+            // A kernel without IPv6.
+            Err(error) if error.is_unsupported() => Ok(Lookup::None),
             Err(error) => Err(error),
         }
     }

@@ -262,3 +262,25 @@ async fn next_hops_are_looked_up_once_until_invalidated() {
     node.dataplane.reach(ip("192.0.2.2")).await.unwrap();
     assert_eq!(lookups(&node), 2);
 }
+
+#[tokio::test]
+async fn unnumbered_next_hops_come_with_their_interface() {
+    let mut node = Node::new();
+    let mut desired = DesiredState::default();
+    let hop = |interface: &str| (ip("fe80::1"), interface.to_owned());
+    let kind = RouteKind::Unnumbered {
+        next_hops: vec![hop("eth0"), hop("eth7")],
+    };
+    desired.routes.insert(net("10.2.0.0/26"), kind);
+    let kind = RouteKind::Unnumbered {
+        next_hops: vec![hop("eth7")],
+    };
+    desired.routes.insert(net("10.3.0.0/26"), kind);
+    assert_eq!(
+        node.apply(&desired).await,
+        "\
+route add 10.2.0.0/26 via fe80::1 dev eth0
+# failed: route 10.3.0.0/26: interface eth7 does not exist
+"
+    );
+}

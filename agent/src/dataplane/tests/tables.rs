@@ -95,10 +95,11 @@ proptest! {
         let (before, after) = (by_key(before), by_key(after));
         let changes = routes::diff(&after, &before);
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let node = Node::new();
+        let kernel = FakeKernel::new();
+        kernel.add_interface("eth0", 1500, Some(net("192.0.2.1/24")));
         runtime.block_on(async {
             let first = routes::diff(&before, &[]);
-            for result in node.kernel.apply_routes(&first).await {
+            for result in kernel.apply_routes(&first).await {
                 result.unwrap();
             }
             for change in &changes {
@@ -106,10 +107,10 @@ proptest! {
                     assert!(!after.iter().any(|route| route.key() == *key));
                 }
             }
-            for result in node.kernel.apply_routes(&changes).await {
+            for result in kernel.apply_routes(&changes).await {
                 result.unwrap();
             }
-            let now = by_key(node.kernel.routes().await.unwrap());
+            let now = by_key(kernel.routes().await.unwrap());
             assert_eq!(now, after);
             assert!(routes::diff(&after, &now).is_empty());
         });
