@@ -1,0 +1,219 @@
+//! Watches: an endless JSON stream of events.
+//!
+//! A watch holds no queue: it remembers the last version it has sent and reads on from the store's history when woken. A client
+//! that reads too slowly is told 410 once the history has moved on, and then lists anew.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use futures::stream;
+use serde_json::{Value, json};
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::Instant;
+
+use super::accept::{Accepted, Shape};
+use super::path::Address;
+use super::query::Query;
+use super::{App, answer};
+use crate::error::ApiError;
+use crate::registry::Resource;
+use crate::service::watching::Filter;
+use crate::service::{ListQuery, Selectors};
+
+/// How long a watch lasts when the client does not say.
+const LIFETIME: Duration = Duration::from_secs(3600);
+/// Time between bookmarks.
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+/// Events turned into one chunk.
+const CHUNK: usize = 256;
+
+/// An open watch.
+struct Watcher {
+    app: Arc<App>,
+    resource: Arc<Resource>,
+    filter: Filter,
+    accepted: Accepted,
+    query: Query,
+    /// The version up to which everything was sent.
+    since: u64,
+    wake: watch::Receiver<u64>,
+    pending: VecDeque<Bytes>,
+    bookmarks: bool,
+    next_bookmark: Instant,
+    deadline: Instant,
+    ended: bool,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// Opens a watch, from a version or from the current state.
+pub(super) fn open(
+    app: &Arc<App>,
+    resource: Arc<Resource>,
+    accepted: Accepted,
+    query: &Query,
+    address: &Address,
+) -> Result<Response, ApiError> {
+    let permit = Arc::clone(&app.watches)
+        .try_acquire_owned()
+        .map_err(|_| ApiError::too_many("too many watches are open; close some or try again later"))?;
+    let selectors = Selectors::parse(&resource, query.text("labelSelector"), query.text("fieldSelector"))?;
+    let requested = query.number("resourceVersion")?;
+    let initial = query.flag("sendInitialEvents");
+    let lifetime = match query.number("timeoutSeconds")? {
+        0 => LIFETIME,
+        seconds => Duration::from_secs(seconds).min(LIFETIME * 24),
+    };
+    let now = Instant::now();
+    let mut watcher = Watcher {
+        // Subscribed before anything is read, so that nothing falls in between.
+        wake: app.service.store().subscribe(&resource.shelf),
+        app: Arc::clone(app),
+        filter: Filter { namespace: address.namespace.clone(), selectors },
+        accepted,
+        query: Query::default(),
+        since: requested,
+        pending: VecDeque::new(),
+        bookmarks: query.flag("allowWatchBookmarks"),
+        next_bookmark: now + BOOKMARK_EVERY,
+        deadline: now + lifetime,
+        ended: false,
+        _permit: permit,
+        resource,
+    };
+    watcher.query = Query::only("includeObject", query.text("includeObject"));
+    if requested == 0 || initial {
+        watcher.current_state(initial)?;
+    } else {
+        let newest = app.service.store().version();
+        if requested > newest {
+            // Only a client of an earlier database can know such a version.
+            return Err(ApiError::expired(requested, newest));
+        }
+        let known = app.service.store().events(&watcher.resource.shelf, requested);
+        known.map_err(|compacted| ApiError::expired(requested, compacted.oldest))?;
+    }
+    Ok(answer::stream(Body::from_stream(stream::unfold(watcher, next))))
+}
+
+/// The next chunk of the stream.
+async fn next(mut watcher: Watcher) -> Option<(Result<Bytes, std::convert::Infallible>, Watcher)> {
+    loop {
+        if let Some(chunk) = watcher.pending.pop_front() {
+            return Some((Ok(chunk), watcher));
+        }
+        if watcher.ended {
+            return None;
+        }
+        watcher.catch_up();
+        if watcher.pending.is_empty() {
+            watcher.wait().await;
+        }
+    }
+}
+
+impl Watcher {
+    /// Queues the current state as additions.
+    fn current_state(&mut self, marked: bool) -> Result<(), ApiError> {
+        let query = ListQuery {
+            namespace: self.filter.namespace.clone(),
+            selectors: self.filter.selectors.clone(),
+            ..ListQuery::default()
+        };
+        let page = self.app.service.list(&self.resource, &query)?;
+        let version = page.metadata.get("resourceVersion").and_then(Value::as_str).and_then(|text| text.parse().ok());
+        self.since = version.unwrap_or(self.since);
+        let mut chunk = Vec::new();
+        for (index, object) in page.objects.into_iter().enumerate() {
+            self.line(&mut chunk, "ADDED", object);
+            if index % CHUNK == CHUNK - 1 {
+                self.pending.push_back(std::mem::take(&mut chunk).into());
+            }
+        }
+        if marked {
+            self.bookmark(&mut chunk, true);
+        }
+        self.queue(chunk);
+        Ok(())
+    }
+
+    fn queue(&mut self, chunk: Vec<u8>) {
+        if !chunk.is_empty() {
+            self.pending.push_back(chunk.into());
+        }
+    }
+
+    fn line(&self, chunk: &mut Vec<u8>, kind: &str, object: Value) {
+        let object = answer::shaped(&self.resource, self.accepted, &self.query, object);
+        chunk.extend_from_slice(json!({"type": kind, "object": object}).to_string().as_bytes());
+        chunk.push(b'\n');
+    }
+
+    fn bookmark(&self, chunk: &mut Vec<u8>, initial: bool) {
+        let mut metadata = json!({"resourceVersion": self.since.to_string(), "creationTimestamp": null});
+        if initial {
+            metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+        }
+        let (kind, version) = match self.accepted.shape {
+            Shape::Partial => ("PartialObjectMetadata".to_owned(), "meta.k8s.io/v1".to_owned()),
+            _ => (self.resource.kind.clone(), self.resource.api_version()),
+        };
+        let object = json!({"kind": kind, "apiVersion": version, "metadata": metadata});
+        if self.accepted.shape == Shape::Table {
+            return self.line(chunk, "BOOKMARK", object);
+        }
+        chunk.extend_from_slice(json!({"type": "BOOKMARK", "object": object}).to_string().as_bytes());
+        chunk.push(b'\n');
+    }
+
+    /// Queues what has happened since the last chunk.
+    fn catch_up(&mut self) {
+        self.wake.borrow_and_update();
+        let mut chunk = Vec::new();
+        match self.app.service.store().events(&self.resource.shelf, self.since) {
+            Ok((events, version)) => {
+                let all = events.len() <= CHUNK;
+                for event in events.iter().take(CHUNK) {
+                    self.since = event.version;
+                    if let Some((kind, object)) = self.filter.translate(&self.resource, event) {
+                        self.line(&mut chunk, kind, object);
+                    }
+                }
+                if all {
+                    self.since = version;
+                } else if chunk.is_empty() {
+                    // Nothing of this chunk was for us: come back for the rest at once.
+                    self.wake.mark_changed();
+                }
+            }
+            Err(compacted) => {
+                let status = ApiError::expired(self.since, compacted.oldest).status();
+                chunk.extend_from_slice(json!({"type": "ERROR", "object": status}).to_string().as_bytes());
+                chunk.push(b'\n');
+                self.ended = true;
+            }
+        }
+        self.queue(chunk);
+    }
+
+    /// Waits for a change, the next bookmark or the end.
+    async fn wait(&mut self) {
+        let until = if self.bookmarks { self.next_bookmark.min(self.deadline) } else { self.deadline };
+        tokio::select! {
+            changed = self.wake.changed() => self.ended |= changed.is_err(),
+            () = tokio::time::sleep_until(until) => {}
+            () = self.app.shutdown.cancelled() => self.ended = true,
+        }
+        let now = Instant::now();
+        self.ended |= now >= self.deadline;
+        if self.bookmarks && (now >= self.next_bookmark || self.ended) {
+            self.next_bookmark = now + BOOKMARK_EVERY;
+            let mut chunk = Vec::new();
+            self.bookmark(&mut chunk, false);
+            self.queue(chunk);
+        }
+    }
+}
