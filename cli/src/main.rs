@@ -1,2 +1,35 @@
-//! Placeholder.
-fn main() {}
+//! `margayctl`: what operators of Margay type. Also installed as `kubectl-margay`.
+//!
+//! Each subcommand has a module of its own, with its arguments and a `run` that gives the exit
+//! code: 0 when all is well, 1 when something is not, 2 for a command line that makes no sense.
+
+mod lab;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Margay's operator tool.
+#[derive(Debug, Parser)]
+#[command(
+    name = "margayctl",
+    version,
+    propagate_version = true,
+    max_term_width = 100
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// A cluster in network namespaces on this machine: nodes, racks, routers, pods
+    Lab(lab::Arguments),
+}
+
+fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Lab(arguments) => lab::run(arguments),
+    }
+}

@@ -1,0 +1,281 @@
+//! BIRD on the lab's routers: its configuration, its start, and what `birdc` says.
+//!
+//! Configuration and parsing are pure. The sessions mirror the BGPPeer objects of
+//! [`super::objects`]: a ToR speaks with every node of its segment and with the router. Imports
+//! from nodes accept the pool's space only, as a careful network would; nothing is exported to
+//! nodes, whose default route leads here anyway.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::command::run;
+use super::error::LabError;
+use super::patience::{patience, until_blocking};
+use super::process::{self, Launch};
+use super::spec::{CLUSTER_AS, Plan, ROUTER_AS, Segment};
+use super::state::{Folder, Ledger};
+
+/// One `protocol bgp`.
+struct Neighbor {
+    name: String,
+    local: IpAddr,
+    local_as: u32,
+    remote: IpAddr,
+    remote_as: u32,
+    export: bool,
+}
+
+/// The configuration of every router, by machine name.
+pub fn configurations(plan: &Plan) -> Vec<(String, String)> {
+    let router_id = plan.store.gateway;
+    let uplinks: Vec<Neighbor> = plan
+        .segments
+        .iter()
+        .map(|segment| Neighbor {
+            name: segment.tor.clone(),
+            local: segment.router_end.ip(),
+            local_as: ROUTER_AS,
+            remote: segment.tor_end.ip(),
+            remote_as: segment.as_number,
+            export: true,
+        })
+        .collect();
+    let mut all = vec![(
+        "router".to_owned(),
+        configuration(plan, router_id, &uplinks),
+    )];
+    for (index, segment) in plan.segments.iter().enumerate() {
+        let neighbors = tor_neighbors(plan, index, segment);
+        let text = configuration(plan, segment.gateway, &neighbors);
+        all.push((segment.tor.clone(), text));
+    }
+    all
+}
+
+fn tor_neighbors(plan: &Plan, index: usize, segment: &Segment) -> Vec<Neighbor> {
+    let mut neighbors = vec![Neighbor {
+        name: "router".to_owned(),
+        local: segment.tor_end.ip(),
+        local_as: segment.as_number,
+        remote: segment.router_end.ip(),
+        remote_as: ROUTER_AS,
+        export: true,
+    }];
+    let nodes = plan.nodes.iter().filter(|node| node.segment == index);
+    neighbors.extend(nodes.map(|node| Neighbor {
+        name: node.host.name.clone(),
+        local: segment.gateway,
+        local_as: segment.as_number,
+        remote: node.host.address.ip(),
+        remote_as: CLUSTER_AS,
+        export: false,
+    }));
+    neighbors
+}
+
+fn configuration(plan: &Plan, router_id: IpAddr, neighbors: &[Neighbor]) -> String {
+    let pool = plan.pool;
+    let mut text = format!(
+        "log stderr all;\n\
+         router id {router_id};\n\
+         \n\
+         # The pods' space, and nothing else, comes from the nodes and goes around.\n\
+         filter pods {{\n  if net ~ [ {pool}+ ] then accept;\n  reject;\n}}\n\
+         \n\
+         protocol device {{ scan time 10; }}\n\
+         protocol kernel {{ ipv4 {{ import none; export where source = RTS_BGP; }}; }}\n"
+    );
+    for neighbor in neighbors {
+        text.push_str(&protocol(neighbor));
+    }
+    text
+}
+
+/// Short retry times, since a lab's nodes come up after their routers.
+fn protocol(neighbor: &Neighbor) -> String {
+    let Neighbor {
+        name,
+        local,
+        local_as,
+        remote,
+        remote_as,
+        export,
+    } = neighbor;
+    let export = if *export { "filter pods" } else { "none" };
+    format!(
+        "\nprotocol bgp {name} {{\n  \
+           local {local} as {local_as};\n  \
+           neighbor {remote} as {remote_as};\n  \
+           connect delay time 1;\n  \
+           connect retry time 2;\n  \
+           error wait time 1, 5;\n  \
+           ipv4 {{ import filter pods; export {export}; next hop self; }};\n\
+         }}\n",
+        name = protocol_name(name),
+    )
+}
+
+/// BIRD's names are words: no hyphens.
+fn protocol_name(name: &str) -> String {
+    name.replace('-', "_")
+}
+
+/// Where a router's BIRD listens to `birdc`.
+pub fn control_socket(folder: &Folder, machine: &str) -> PathBuf {
+    folder.machine(machine).join("bird.ctl")
+}
+
+/// Starts BIRD on every router and waits until each answers.
+///
+/// # Errors
+/// When one does not start.
+pub fn start(ledger: &mut Ledger, plan: &Plan) -> Result<(), LabError> {
+    for (machine, text) in configurations(plan) {
+        let folder = ledger.folder.machine(&machine);
+        fs::create_dir_all(&folder).map_err(LabError::file("cannot make", &folder))?;
+        let file = folder.join("bird.conf");
+        fs::write(&file, text).map_err(LabError::file("cannot write", &file))?;
+        let socket = control_socket(&ledger.folder, &machine);
+        let mut command = Command::new("bird");
+        command
+            .arg("-f")
+            .arg("-c")
+            .arg(&file)
+            .arg("-s")
+            .arg(&socket);
+        command.arg("-P").arg(folder.join("bird.pid"));
+        let launch = Launch::new(format!("bird {machine}"), plan.namespace(&machine), command);
+        let record = process::start(ledger, launch)?;
+        let what = format!("bird on {machine} to answer");
+        until_blocking(&what, patience(10), &record.log, || {
+            if !process::is_alive(&record) {
+                return Ok(Err(process::died(&record)));
+            }
+            ask(&socket, &["show", "status"])
+                .map(Ok)
+                .map_err(|error| error.to_string())
+        })??;
+    }
+    Ok(())
+}
+
+/// Asks a BIRD something through its socket.
+///
+/// # Errors
+/// When it does not answer.
+pub fn ask(socket: &Path, question: &[&str]) -> Result<String, LabError> {
+    let socket = socket.to_string_lossy();
+    let mut arguments = vec!["-r", "-s", &socket];
+    arguments.extend(question);
+    run("birdc", &arguments)
+}
+
+/// One BGP session as `birdc show protocols` tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Session {
+    /// The protocol's name: the peer's machine with `_` for `-`.
+    pub peer: String,
+    /// Since when, as BIRD writes it.
+    pub since: String,
+    /// `Established`, `Active`, `Idle` and so on.
+    pub state: String,
+}
+
+/// The BGP sessions in the answer to `show protocols`.
+pub fn parse_sessions(answer: &str) -> Vec<Session> {
+    let bgp = answer.lines().filter_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        match fields.as_slice() {
+            [peer, "BGP", _table, _state, since, info @ ..] => Some(Session {
+                peer: (*peer).to_owned(),
+                since: (*since).to_owned(),
+                state: info.first().copied().unwrap_or("down").to_owned(),
+            }),
+            _ => None,
+        }
+    });
+    bgp.collect()
+}
+
+/// The sessions of one router.
+///
+/// # Errors
+/// When its BIRD does not answer.
+pub fn sessions(folder: &Folder, machine: &str) -> Result<Vec<Session>, LabError> {
+    let answer = ask(&control_socket(folder, machine), &["show", "protocols"])?;
+    Ok(parse_sessions(&answer))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::spec::{LabSpec, Tor};
+    use super::*;
+
+    fn plan() -> Plan {
+        let spec = LabSpec {
+            name: "t".to_owned(),
+            nodes: 4,
+            segments: 2,
+            tor: Tor::Bird,
+            pods_per_node: 0,
+        };
+        spec.plan().unwrap()
+    }
+
+    #[test]
+    fn a_tor_peers_with_its_segment_and_the_router() {
+        let all = configurations(&plan());
+        let (name, text) = &all[2];
+        assert_eq!(name, "tor-b");
+        assert_eq!(text.matches("protocol bgp").count(), 3);
+        assert!(text.contains("protocol bgp node3 {"), "{text}");
+        assert!(text.contains("neighbor 10.10.2.13 as 64512;"), "{text}");
+        assert!(text.contains("local 10.10.254.3 as 65002;"), "{text}");
+        assert!(text.contains("[ 10.244.0.0/16+ ]"), "{text}");
+        assert!(all[0].1.contains("protocol bgp tor_a {"));
+    }
+
+    #[test]
+    fn bird_accepts_the_configurations() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in configurations(&plan()) {
+            let file = folder.path().join(name);
+            fs::write(&file, &text).unwrap();
+            let file = file.to_string_lossy().into_owned();
+            match run("bird", &["-p", "-c", &file]) {
+                Err(LabError::Start { .. }) => {
+                    eprintln!("SKIPPED (needs bird): bird_accepts_the_configurations");
+                    let required = std::env::var("MARGAY_REQUIRE_PRIVILEGED").is_ok();
+                    assert!(!required, "bird is not installed");
+                }
+                answer => drop(answer.unwrap()),
+            }
+        }
+    }
+
+    #[test]
+    fn sessions_of_an_answer() {
+        let answer = "BIRD 2.0.12 ready.\n\
+            Name       Proto      Table      State  Since         Info\n\
+            device1    Device     ---        up     03:50:01.000  \n\
+            kernel1    Kernel     master4    up     03:50:01.000  \n\
+            router     BGP        ---        up     03:50:02.123  Established   \n\
+            node1      BGP        ---        start  03:50:01.000  Active        Socket: Connection refused\n\
+            node2      BGP        ---        down   03:50:01.000\n";
+        let sessions = parse_sessions(answer);
+        let seen: Vec<_> = sessions
+            .iter()
+            .map(|s| (s.peer.as_str(), s.state.as_str()))
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                ("router", "Established"),
+                ("node1", "Active"),
+                ("node2", "down")
+            ]
+        );
+    }
+}
