@@ -177,7 +177,7 @@ impl Prefix {
         }
     }
 
-    /// The first `octets_for_length` octets are what BGP puts on the wire; the rest is zero.
+    /// The address, filled up with zeros when it is IPv4: what BGP sends is the front of it.
     pub(crate) const fn octets(&self) -> [u8; 16] {
         match self.0 {
             Repr::V4 { address, .. } => {
