@@ -36,16 +36,16 @@ impl fmt::Display for Problem {
 /// Collects the problems of one object while it is read.
 #[derive(Debug)]
 pub(crate) struct Problems {
-    kind: &'static str,
+    kind: String,
     namespace: String,
     name: String,
     found: Vec<Problem>,
 }
 
 impl Problems {
-    pub(crate) fn of(kind: &'static str, namespace: &str, name: &str) -> Self {
+    pub(crate) fn of(kind: &str, namespace: &str, name: &str) -> Self {
         Self {
-            kind,
+            kind: kind.to_owned(),
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             found: Vec::new(),
@@ -54,7 +54,7 @@ impl Problems {
 
     pub(crate) fn report(&mut self, field: impl Into<String>, reason: impl Into<String>) {
         self.found.push(Problem {
-            kind: self.kind.to_owned(),
+            kind: self.kind.clone(),
             namespace: self.namespace.clone(),
             name: self.name.clone(),
             field: field.into(),

@@ -6,6 +6,8 @@
 //! Ordered maps throughout: equal inputs give equal values and equal text.
 
 mod diff;
+#[cfg(test)]
+pub(crate) mod simulate;
 mod transaction;
 
 use std::{

@@ -84,3 +84,15 @@ impl From<ReplayError> for Error {
         }
     }
 }
+
+impl Transaction {
+    /// The transaction as input for `nft -f -`.
+    pub fn to_nft_text(&self) -> String {
+        text::transaction(self)
+    }
+
+    /// The transaction as input for `nft -j -f -`.
+    pub fn to_nft_json(&self) -> serde_json::Value {
+        json::transaction(self)
+    }
+}

@@ -1,0 +1,198 @@
+//! Follows packets through a ruleset the way the kernel would, so that tests check the compiled value itself.
+
+use std::net::IpAddr;
+
+use super::{
+    Action, Chain, ConnectionState, Family, Field, Hook, Key, KeyType, Match, Rule, Ruleset, Value, Verdict,
+};
+
+/// A packet as the hooks see it.
+#[derive(Clone, Debug)]
+pub(crate) struct Packet {
+    pub(crate) in_interface: String,
+    pub(crate) out_interface: String,
+    pub(crate) source: IpAddr,
+    pub(crate) destination: IpAddr,
+    /// The IP protocol number.
+    pub(crate) protocol: u8,
+    /// The destination port, or the ICMPv6 type.
+    pub(crate) port: u16,
+    pub(crate) state: Option<ConnectionState>,
+}
+
+/// The packet's priority field, which carries the identity.
+struct Walk<'a> {
+    ruleset: &'a Ruleset,
+    packet: &'a Packet,
+    identity: u32,
+    masqueraded: bool,
+}
+
+/// How a chain ended.
+enum End {
+    Accept,
+    Drop,
+    Fell,
+}
+
+/// Whether this hook's base chain lets the packet through. The kernel bounds jumps; a deeper ruleset would be refused.
+pub(crate) fn passes(ruleset: &Ruleset, hook: Hook, packet: &Packet) -> bool {
+    let (passed, identity) = walk(ruleset, hook, packet);
+    assert!(!passed || identity == 0, "a passed packet kept its identity");
+    passed
+}
+
+/// Whether the packet leaves with another source address.
+pub(crate) fn is_masqueraded(ruleset: &Ruleset, packet: &Packet) -> bool {
+    let mut walk = Walk::new(ruleset, packet);
+    for chain in ruleset.chains.values().filter(|chain| chain.hook == Some(Hook::PostroutingNat)) {
+        walk.chain(chain, 0);
+    }
+    walk.masqueraded
+}
+
+fn walk(ruleset: &Ruleset, hook: Hook, packet: &Packet) -> (bool, u32) {
+    let mut walk = Walk::new(ruleset, packet);
+    for chain in ruleset.chains.values().filter(|chain| chain.hook == Some(hook)) {
+        if matches!(walk.chain(chain, 0), End::Drop) {
+            return (false, walk.identity);
+        }
+    }
+    (true, walk.identity)
+}
+
+impl<'a> Walk<'a> {
+    fn new(ruleset: &'a Ruleset, packet: &'a Packet) -> Self {
+        Self {
+            ruleset,
+            packet,
+            identity: 0,
+            masqueraded: false,
+        }
+    }
+
+    fn chain(&mut self, chain: &'a Chain, depth: usize) -> End {
+        assert!(depth < 16, "the kernel refuses jumps this deep");
+        for rule in &chain.rules {
+            let Some(verdict) = self.rule(rule) else {
+                continue;
+            };
+            match verdict {
+                Verdict::Accept => return End::Accept,
+                Verdict::Drop => return End::Drop,
+                Verdict::Return => return End::Fell,
+                Verdict::Goto(name) => return self.chain(&self.ruleset.chains[&name], depth + 1),
+                Verdict::Jump(name) => match self.chain(&self.ruleset.chains[&name], depth + 1) {
+                    End::Fell => {}
+                    end => return end,
+                },
+            }
+        }
+        End::Fell
+    }
+
+    fn rule(&mut self, rule: &Rule) -> Option<Verdict> {
+        if !rule.matches.iter().all(|condition| self.matches(condition)) {
+            return None;
+        }
+        match &rule.action {
+            Action::Verdict(verdict) => Some(verdict.clone()),
+            Action::VerdictMap(field, map) => match self.map(*field, map)? {
+                Value::Verdict(verdict) => Some(verdict),
+                Value::Identity(_) => panic!("{map} is no verdict map"),
+            },
+            Action::Identify(field, map) => {
+                match self.map(*field, map)? {
+                    Value::Identity(identity) => self.identity = identity,
+                    Value::Verdict(_) => panic!("{map} is a verdict map"),
+                }
+                None
+            }
+            Action::ClearIdentity => {
+                self.identity = 0;
+                None
+            }
+            Action::Masquerade => {
+                self.masqueraded = true;
+                Some(Verdict::Accept)
+            }
+        }
+    }
+
+    fn map(&self, field: Field, map: &str) -> Option<Value> {
+        let map = &self.ruleset.maps[map];
+        let key = self.key(&[field], map.key)?;
+        match key {
+            Key::Range(address, _) => map.elements.iter().find_map(|(key, value)| match key {
+                Key::Range(first, last) if *first <= address && address <= *last => Some(value.clone()),
+                _ => None,
+            }),
+            key => map.elements.get(&key).cloned(),
+        }
+    }
+
+    fn in_set(&self, fields: &[Field], set: &str) -> Option<bool> {
+        let set = &self.ruleset.sets[set];
+        let key = self.key(fields, set.key)?;
+        Some(match key {
+            Key::Range(address, _) => set.elements.iter().any(|key| match key {
+                Key::Range(first, last) => *first <= address && address <= *last,
+                _ => false,
+            }),
+            key => set.elements.contains(&key),
+        })
+    }
+
+    /// The fields as a key; `None` when the packet has no such field (another family or protocol) and the rule is over.
+    fn key(&self, fields: &[Field], kind: KeyType) -> Option<Key> {
+        let interface = |field: Field| match field {
+            Field::InInterface => self.packet.in_interface.clone(),
+            Field::OutInterface => self.packet.out_interface.clone(),
+            other => panic!("{other:?} is no interface"),
+        };
+        Some(match (kind, fields) {
+            (KeyType::Interface, [field]) => Key::Interface(interface(*field)),
+            (KeyType::InterfacePair, [one, other]) => Key::InterfacePair(interface(*one), interface(*other)),
+            (KeyType::InterfaceAddress(family), [field, address]) => {
+                Key::InterfaceAddress(interface(*field), self.address(*address, family)?)
+            }
+            (KeyType::Address(family), [field]) => Key::Address(self.address(*field, family)?),
+            (KeyType::Range(family), [field]) => {
+                let address = self.address(*field, family)?;
+                Key::Range(address, address)
+            }
+            (KeyType::Identity, [Field::Identity]) => Key::Identity(self.identity),
+            (KeyType::IcmpV6Type, [Field::IcmpV6Type]) => {
+                (self.packet.protocol == 58).then_some(Key::IcmpV6Type(self.packet.port as u8))?
+            }
+            (kind, fields) => panic!("{fields:?} are no key of {kind:?}"),
+        })
+    }
+
+    fn address(&self, field: Field, family: Family) -> Option<IpAddr> {
+        let (address, wanted) = match field {
+            Field::Source(family) => (self.packet.source, family),
+            Field::Destination(family) => (self.packet.destination, family),
+            other => panic!("{other:?} is no address"),
+        };
+        assert_eq!(wanted, family, "a field of another family than its set");
+        (Family::of(address) == family).then_some(address)
+    }
+
+    fn matches(&self, condition: &Match) -> bool {
+        let packet = self.packet;
+        match condition {
+            Match::Connection(states) => packet.state.is_some_and(|state| states.contains(&state)),
+            Match::InterfacePrefix(Field::InInterface, prefix) => packet.in_interface.starts_with(prefix),
+            Match::InterfacePrefix(_, prefix) => packet.out_interface.starts_with(prefix),
+            Match::In(fields, set) => self.in_set(fields, set) == Some(true),
+            Match::NotIn(fields, set) => self.in_set(fields, set) == Some(false),
+            Match::Network(field, network) => {
+                let family = Family::of(network.network());
+                self.address(*field, family).is_some_and(|address| network.contains(address))
+            }
+            Match::Protocol(number) => packet.protocol == *number,
+            Match::Port(protocol, range) => packet.protocol == protocol.number() && range.contains(packet.port),
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Changes: a transaction leads exactly from one ruleset to the next, and is as small as the change.
+
+use proptest::prelude::*;
+
+use super::{
+    fabric::{load_cluster, node_input},
+    random,
+};
+use crate::{
+    Cluster, Compiler, Ruleset,
+    diff,
+    model::ObjectKey,
+    ruleset::{Command, Elements},
+};
+
+fn compile(cluster: &Cluster) -> Ruleset {
+    Compiler::new().compile(cluster, &node_input(cluster, "n1")).0
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn a_diff_leads_from_one_ruleset_to_the_next(old in random::cluster(), new in random::cluster()) {
+        let (old, new) = (compile(&old), compile(&new));
+        let change = diff(&old, &new);
+        prop_assert_eq!(change.replay(&old), Ok(new.clone()), "{}", change.to_nft_text());
+        prop_assert_eq!(new.full().replay(&old), Ok(new.clone()));
+        prop_assert!(diff(&new, &new).is_empty());
+    }
+}
+
+const CLUSTER: &str = "
+{apiVersion: v1, kind: Pod, metadata: {name: a, namespace: x, labels: {app: a}}, spec: {nodeName: n1, containers: []}, status: {podIPs: [{ip: 10.0.1.1}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: b, namespace: x, labels: {app: b}}, spec: {nodeName: n2, containers: []}, status: {podIPs: [{ip: 10.0.1.2}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: c, namespace: x, labels: {app: c}}, spec: {nodeName: n2, containers: []}, status: {podIPs: [{ip: 10.0.1.3}]}}
+---
+{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: one, namespace: x},
+  spec: {podSelector: {matchLabels: {app: a}}, ingress: [{from: [{podSelector: {matchLabels: {app: b}}}], ports: [{port: 80}]}]}}
+---
+{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: two, namespace: x},
+  spec: {podSelector: {matchLabels: {app: a}}, ingress: [{from: [{podSelector: {matchLabels: {app: b}}}], ports: [{port: 443}]}]}}
+";
+
+fn relabel(cluster: &mut Cluster, name: &str, app: &str) {
+    let mut pod = cluster.pod(&ObjectKey::new("x", name)).unwrap().clone();
+    pod.labels.insert("app".to_owned(), app.to_owned());
+    cluster.insert_pod(pod);
+}
+
+/// However many policies a label counts for.
+#[test]
+fn a_peers_label_is_one_element() {
+    let mut cluster = load_cluster(CLUSTER);
+    let before = compile(&cluster);
+    relabel(&mut cluster, "c", "b");
+    let change = diff(&before, &compile(&cluster));
+    let [Command::AddElements(map, Elements::Map(elements))] = change.commands.as_slice() else {
+        panic!("more than one element changes:\n{}", change.to_nft_text());
+    };
+    assert_eq!((map.as_str(), elements.len()), ("addresses4", 1));
+}
+
+#[test]
+fn a_policys_new_port_touches_neither_addresses_nor_dispatch() {
+    let mut cluster = load_cluster(CLUSTER);
+    let before = compile(&cluster);
+    let edited = load_cluster(&CLUSTER.replace("443", "8443"));
+    cluster.insert_policy(edited.policy(&ObjectKey::new("x", "two")).unwrap().clone());
+    let text = diff(&before, &compile(&cluster)).to_nft_text();
+    for untouched in ["addresses", "networks", "pods", "sources", "forward"] {
+        assert!(!text.contains(untouched), "{untouched} is touched:\n{text}");
+    }
+}
+
+#[test]
+fn a_new_pod_in_a_known_class_makes_no_chain() {
+    let mut cluster = load_cluster(CLUSTER);
+    let before = compile(&cluster);
+    let mut pod = cluster.pod(&ObjectKey::new("x", "a")).unwrap().clone();
+    (pod.name, pod.addresses) = ("d".to_owned(), vec!["10.0.1.4".parse().unwrap()]);
+    cluster.insert_pod(pod);
+    for command in diff(&before, &compile(&cluster)).commands {
+        assert!(matches!(command, Command::AddElements(..)), "{command:?}");
+    }
+}
+
+#[test]
+fn the_order_in_which_objects_came_does_not_show() {
+    let documents: Vec<&str> = CLUSTER.split("---").collect();
+    let backwards: Vec<&str> = documents.iter().rev().copied().collect();
+    assert_eq!(compile(&load_cluster(&backwards.join("---"))), compile(&load_cluster(CLUSTER)));
+}
+
+/// What the text of a small node looks like; the place to see the layout.
+#[test]
+fn the_text_of_a_small_node() {
+    let text = compile(&load_cluster(CLUSTER)).full().to_nft_text();
+    for line in [
+        "add map inet margay addresses4 { type ipv4_addr : classid; }",
+        "add map inet margay networks6 { type ipv6_addr : classid; flags interval; }",
+        "add chain inet margay forward { type filter hook forward priority 0; policy accept; }",
+        "add rule inet margay forward ct state established,related accept",
+        "add rule inet margay from-pods iifname . oifname @itself accept",
+        "add rule inet margay to-pods oifname vmap @to-pods",
+        "add rule inet margay sources iifname . ip saddr @sources4 return",
+        "add rule inet margay sources iifname @pods ip6 saddr fe80::/10 icmpv6 type @discovery return",
+        "add rule inet margay identify-source meta priority set ip saddr map @addresses4",
+        "add element inet margay sources4 { \"mgy0000\" . 10.0.1.1 }",
+        "add element inet margay from-pods { \"mgy0000\" : return }",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is missing from:\n{text}");
+    }
+}

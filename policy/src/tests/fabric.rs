@@ -1,0 +1,160 @@
+//! A cluster whose every node has its compiled ruleset, for asking whether a packet gets through the kernels on its way.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use crate::{
+    Cluster, Compiler, LocalEndpoint, NodeInput, Ruleset,
+    evaluate::{End, Evaluator},
+    load::load,
+    model::{ObjectKey, Pod},
+    port::Probe,
+    ruleset::{
+        Hook,
+        simulate::{Packet, passes},
+    },
+};
+
+pub(super) fn load_cluster(documents: &str) -> Cluster {
+    let mut cluster = Cluster::new();
+    let problems = load(documents, &mut cluster).unwrap();
+    assert_eq!(problems, [], "the test's own objects are wrong");
+    cluster
+}
+
+/// The uplink's name on every node.
+const UPLINK: &str = "eth0";
+
+/// Whether the pod has a network of its own on a node.
+fn is_endpoint(pod: &Pod) -> bool {
+    pod.is_selectable() && pod.node.is_some()
+}
+
+/// What the agent on this node would pass to the compiler.
+pub(super) fn node_input(cluster: &Cluster, node: &str) -> NodeInput {
+    let local = cluster.pods().enumerate().filter(|(_, pod)| is_endpoint(pod) && pod.node.as_deref() == Some(node));
+    let endpoints = local.map(|(index, pod)| LocalEndpoint {
+        namespace: pod.namespace.clone(),
+        pod: pod.name.clone(),
+        interface: format!("mgy{index:04}"),
+        addresses: pod.addresses.clone(),
+        ..LocalEndpoint::default()
+    });
+    NodeInput {
+        node: node.to_owned(),
+        endpoints: endpoints.collect(),
+        ..NodeInput::default()
+    }
+}
+
+pub(super) struct Fabric<'a> {
+    cluster: &'a Cluster,
+    rulesets: BTreeMap<&'a str, Ruleset>,
+    interfaces: BTreeMap<ObjectKey, String>,
+}
+
+impl<'a> Fabric<'a> {
+    pub(super) fn new(cluster: &'a Cluster) -> Self {
+        let mut fabric = Self {
+            cluster,
+            rulesets: BTreeMap::new(),
+            interfaces: BTreeMap::new(),
+        };
+        for node in cluster.pods().filter_map(|pod| pod.node.as_deref()) {
+            let input = node_input(cluster, node);
+            let (ruleset, problems) = Compiler::new().compile(cluster, &input);
+            assert_eq!(problems, []);
+            fabric.rulesets.insert(node, ruleset);
+            let interfaces = input.endpoints.into_iter();
+            fabric.interfaces.extend(
+                interfaces.map(|local| (ObjectKey::new(local.namespace, local.pod), local.interface)),
+            );
+        }
+        fabric
+    }
+
+    fn place(&self, end: End<'_>) -> Option<(&Ruleset, &str, &str)> {
+        let pod = end.pod.filter(|pod| is_endpoint(pod))?;
+        let node = pod.node.as_deref()?;
+        let (node, ruleset) = self.rulesets.get_key_value(node)?;
+        Some((ruleset, node, &self.interfaces[&pod.key()]))
+    }
+
+    /// Whether the end is the node itself.
+    fn is_node(&self, end: End<'_>, node: &str) -> bool {
+        let host_network = end.pod.is_some_and(|pod| pod.host_network && pod.node.as_deref() == Some(node));
+        host_network || self.cluster.node(node).is_some_and(|node| node.addresses.contains(&end.address))
+    }
+
+    /// Whether the connection's first packet passes every hook on its way.
+    pub(super) fn passes(&self, from: End<'_>, to: End<'_>, probe: Probe) -> bool {
+        if from.pod.is_some() && from.pod.map(Pod::key) == to.pod.map(Pod::key) {
+            return true; // It does not leave the pod.
+        }
+        let packet = |inward: &str, outward: &str| Packet {
+            in_interface: inward.to_owned(),
+            out_interface: outward.to_owned(),
+            source: from.address,
+            destination: to.address,
+            protocol: probe.protocol.number(),
+            port: probe.port,
+            state: None,
+        };
+        let (source, destination) = (self.place(from), self.place(to));
+        if let Some((ruleset, node, inward)) = source {
+            if !passes(ruleset, Hook::PreroutingRaw, &packet(inward, "")) {
+                return false;
+            }
+            if self.is_node(to, node) {
+                return true; // Delivered locally.
+            }
+            match destination {
+                Some((_, other, outward)) if other == node => {
+                    return passes(ruleset, Hook::Forward, &packet(inward, outward));
+                }
+                _ if !passes(ruleset, Hook::Forward, &packet(inward, UPLINK)) => return false,
+                _ => {}
+            }
+        }
+        match destination {
+            Some((_, node, _)) if self.is_node(from, node) => true, // Sent by the node itself.
+            Some((ruleset, _, outward)) => {
+                passes(ruleset, Hook::PreroutingRaw, &packet(UPLINK, ""))
+                    && passes(ruleset, Hook::Forward, &packet(UPLINK, outward))
+            }
+            None => true,
+        }
+    }
+
+    /// The answer of both the evaluator and the compiled rulesets, which must be the same.
+    pub(super) fn both(&self, from: &str, to: &str, probe: &str) -> bool {
+        let (from_end, to_end) = (self.end(from), self.end(to));
+        let probe = probe.parse().unwrap();
+        let judged = Evaluator::new(self.cluster).judge(from_end, to_end, probe);
+        let passed = self.passes(from_end, to_end, probe);
+        assert_eq!(judged.allows(), passed, "evaluator and ruleset differ on {from} -> {to} {probe}: {judged:?}");
+        passed
+    }
+
+    /// A pod by `namespace/name`, at its first address or at `namespace/name@6`; anything else is an address.
+    fn end(&self, name: &str) -> End<'_> {
+        if let Ok(address) = name.parse() {
+            return End { pod: None, address };
+        }
+        let (name, v6) = match name.strip_suffix("@6") {
+            Some(name) => (name, true),
+            None => (name, false),
+        };
+        let (namespace, pod) = name.split_once('/').unwrap();
+        let pod = self.cluster.pod(&ObjectKey::new(namespace, pod)).unwrap();
+        let address = pod.addresses.iter().find(|address| address.is_ipv6() == v6);
+        End {
+            pod: Some(pod),
+            address: *address.unwrap_or_else(|| panic!("{name} has no such address")),
+        }
+    }
+}
+
+/// An address literal.
+pub(super) fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}

@@ -1,0 +1,8 @@
+//! What the crate promises as a whole: the API's semantics, the compiler against the evaluator, changes.
+
+mod change;
+mod closed;
+mod fabric;
+mod nat;
+mod random;
+mod semantics;
