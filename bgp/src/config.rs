@@ -80,6 +80,7 @@ impl SpeakerConfig {
 /// A session over IPv4 has an IPv4 local address only; IPv6 routes sent over it need an IPv6 next hop from here, and the
 /// other way round. Without it such routes are not sent on that session.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct NextHops {
     /// Next hop for IPv4 routes on a session over IPv6.
     pub ipv4: Option<Ipv4Addr>,
@@ -89,6 +90,7 @@ pub struct NextHops {
 
 /// The graceful restart capability this speaker announces (RFC 4724).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct GracefulRestart {
     /// How long a peer should keep our routes while we are away, in seconds, 0 to 4095.
     pub restart_time: u16,

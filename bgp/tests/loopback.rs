@@ -1,6 +1,7 @@
 //! Two speakers over real TCP on the loopback.
 
 #![cfg(feature = "speaker")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -12,6 +12,9 @@ use crate::rib::{DEFAULT_LOCAL_PREF, Destination, Path, Route, Source};
 use crate::types::{Community, Family};
 use crate::wire::NextHop;
 
+/// What an attribute set made for a peer depends on: the set it comes from, the operations applied, whether it is our own.
+type Recipe = (*const Route, *const [Operation], bool);
+
 /// What a peer is given, worked out for a batch of destinations.
 pub(super) struct Export<'a> {
     config: &'a SpeakerConfig,
@@ -21,7 +24,7 @@ pub(super) struct Export<'a> {
     /// Whether a source is an internal peer.
     is_internal: &'a dyn Fn(Source) -> bool,
     /// Attribute sets already made for this peer: same input, same operations, same output.
-    made: HashMap<(*const Route, *const [Operation], bool), Option<Arc<Route>>>,
+    made: HashMap<Recipe, Option<Arc<Route>>>,
 }
 
 impl<'a> Export<'a> {

@@ -10,6 +10,7 @@ use crate::types::{Asn, Family, Prefix, RouterId};
 
 /// The best paths of one prefix after a change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct RouteChange {
     /// The destination.
     pub prefix: Prefix,
@@ -19,6 +20,7 @@ pub struct RouteChange {
 
 /// One of the best paths of a prefix.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct BestPath {
     /// Where to send packets. For a route of our own without a next hop of its own: the unspecified address.
     pub next_hop: IpAddr,
@@ -84,6 +86,7 @@ pub struct PeerSummary {
 
 /// One address family on an established session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct FamilySummary {
     /// The family.
     pub family: Family,
@@ -95,6 +98,7 @@ pub struct FamilySummary {
 
 /// Messages by type.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct MessageCounts {
     /// OPEN.
     pub open: u64,

@@ -6,6 +6,7 @@
 //!
 //! Kernel routes are not installed here: that is for whoever subscribes.
 
+pub mod daemon;
 mod handle;
 mod io;
 mod listen;

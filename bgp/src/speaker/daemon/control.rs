@@ -1,0 +1,155 @@
+//! The socket that answers questions: one JSON request line, one JSON reply line.
+//!
+//! Requests are `{"query":"summary"}`, `{"query":"neighbors"}` and `{"query":"rib"}`; several may follow one another on a
+//! connection. Replies are objects, with the one key `error` if the request could not be understood.
+
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tracing::debug;
+
+use super::time::rfc3339;
+use crate::router::PeerSummary;
+use crate::speaker::{Speaker, SpeakerError};
+use crate::types::{Asn, RouterId};
+
+/// Longest request, in octets.
+const REQUEST: u64 = 64 * 1024;
+/// How long a client may take to send a request or to read the reply.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What can be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Query {
+    /// The speaker, and a line for each neighbor.
+    Summary,
+    /// Everything known of each neighbor.
+    Neighbors,
+    /// Every path held. Walks the RIB.
+    Rib,
+}
+
+#[derive(Deserialize)]
+struct Request {
+    query: Query,
+}
+
+/// Opens the socket, in place of one that a dead process left behind. Only its owner may connect.
+pub(super) fn bind(path: &Path) -> std::io::Result<UnixListener> {
+    use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|data| data.file_type().is_socket());
+    if is_socket && std::os::unix::net::UnixStream::connect(path).is_err() {
+        std::fs::remove_file(path)?;
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Answers until the task is aborted.
+pub(super) async fn serve(listener: UnixListener, speaker: Speaker, identity: (Asn, RouterId)) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let speaker = speaker.clone();
+                tokio::spawn(async move {
+                    if let Err(error) = converse(stream, &speaker, identity).await {
+                        debug!(%error, "a client of the control socket went away");
+                    }
+                });
+            }
+            Err(error) => {
+                debug!(%error, "cannot accept on the control socket");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn converse(
+    stream: UnixStream,
+    speaker: &Speaker,
+    identity: (Asn, RouterId),
+) -> std::io::Result<()> {
+    let (reader, mut writer) = stream.into_split();
+    let mut reader = BufReader::new(reader);
+    loop {
+        let mut line = Vec::new();
+        let mut limited = (&mut reader).take(REQUEST);
+        let length = tokio::time::timeout(PATIENCE, limited.read_until(b'\n', &mut line)).await??;
+        if length == 0 {
+            return Ok(());
+        }
+        let reply = match serde_json::from_slice::<Request>(&line) {
+            Ok(Request { query }) => match answer(query, speaker, identity).await {
+                Ok(reply) => reply,
+                Err(error) => json!({ "error": error.to_string() }),
+            },
+            Err(error) => {
+                let help = "ask {\"query\":\"summary\"}, \"neighbors\" or \"rib\"";
+                json!({ "error": format!("request not understood: {error}; {help}") })
+            }
+        };
+        let mut text = serde_json::to_vec(&reply)?;
+        text.push(b'\n');
+        tokio::time::timeout(PATIENCE, writer.write_all(&text)).await??;
+    }
+}
+
+async fn answer(
+    query: Query,
+    speaker: &Speaker,
+    (asn, router_id): (Asn, RouterId),
+) -> Result<Value, SpeakerError> {
+    Ok(match query {
+        Query::Summary | Query::Neighbors => {
+            let moment = (Instant::now(), SystemTime::now());
+            let lines = speaker.summary().await?;
+            let neighbors: Vec<_> = lines
+                .iter()
+                .map(|line| neighbor(line, query, moment))
+                .collect();
+            json!({ "asn": asn, "routerId": router_id, "neighbors": neighbors })
+        }
+        Query::Rib => json!({ "routes": speaker.rib().await? }),
+    })
+}
+
+/// One neighbor as JSON. `moment` is one instant on both clocks.
+fn neighbor(line: &PeerSummary, query: Query, (now, wall): (Instant, SystemTime)) -> Value {
+    let age = now.saturating_duration_since(line.since);
+    let since = wall.checked_sub(age).unwrap_or(wall);
+    let mut value = json!({
+        "name": line.name,
+        "address": line.address,
+        "asn": line.asn,
+        "state": line.state,
+        "since": rfc3339(since),
+        "lastError": line.last_error,
+        "prefixesReceived": line.prefixes_received,
+        "prefixesAccepted": line.prefixes_accepted,
+        "prefixesSent": line.prefixes_sent,
+        "messagesReceived": line.messages_received.total(),
+        "messagesSent": line.messages_sent.total(),
+        "flaps": line.flaps,
+    });
+    if query == Query::Neighbors
+        && let Value::Object(fields) = &mut value
+    {
+        fields.insert("localAddress".to_owned(), json!(line.local_address));
+        fields.insert("routerId".to_owned(), json!(line.router_id));
+        fields.insert("holdTime".to_owned(), json!(line.hold_time));
+        fields.insert("families".to_owned(), json!(line.families));
+        fields.insert(
+            "messagesReceivedByType".to_owned(),
+            json!(line.messages_received),
+        );
+        fields.insert("messagesSentByType".to_owned(), json!(line.messages_sent));
+    }
+    value
+}

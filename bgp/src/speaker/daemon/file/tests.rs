@@ -1,0 +1,113 @@
+use serde_json::{Value, json};
+
+use super::*;
+
+/// A good file with one change.
+fn file(change: impl FnOnce(&mut Value)) -> File {
+    let mut value = json!({
+        "asn": 64512,
+        "routerId": "10.0.0.1",
+        "listen": [{"address": "127.0.0.1", "port": 1790}],
+        "neighbors": [
+            {"address": "10.0.0.2", "asn": 64513, "holdTime": 9, "import": "pods", "export": "accept",
+             "families": ["ipv4-unicast", "ipv6-unicast"], "nextHop": "self"},
+            {"address": "fd00::3", "asn": 64512, "passive": true},
+        ],
+        "announce": [{"prefix": "10.1.0.0/24", "communities": ["64512:1"], "med": 5}],
+        "filters": {"pods": {"rules": [
+            {"cidr": "10.0.0.0/8", "prefixLength": {"min": 24, "max": 26}, "action": "Accept", "setLocalPref": 200},
+        ]}},
+        "requirePolicy": false,
+    });
+    change(&mut value);
+    serde_json::from_value(value).unwrap()
+}
+
+#[test]
+fn a_file_becomes_a_configuration() {
+    let config = file(|_| {}).speaker_config().unwrap();
+    assert_eq!(config.listen, ["127.0.0.1:1790".parse().unwrap()]);
+    assert!(!config.require_policy);
+    let external = &config.peers[&"10.0.0.2".parse::<IpAddr>().unwrap()];
+    assert_eq!(external.hold_time, Duration::from_secs(9));
+    assert_eq!(external.families.len(), 2);
+    assert_eq!(external.next_hop, NextHopMode::SelfAddress);
+    let import = external.import.as_ref().unwrap();
+    let decide = |text: &str| import.decide(&text.parse().unwrap());
+    assert_eq!(
+        decide("10.9.0.0/26"),
+        Some(&[Operation::SetLocalPref(200)][..])
+    );
+    assert_eq!(decide("10.9.0.0/27"), None);
+    assert_eq!(external.export, Some(Filter::accept_all()));
+    let internal = &config.peers[&"fd00::3".parse::<IpAddr>().unwrap()];
+    assert_eq!(internal.families, [Family::Ipv6Unicast].into());
+    assert!(internal.passive && internal.import.is_none());
+    let announcement = &config.announcements[&"10.1.0.0/24".parse().unwrap()];
+    assert_eq!(
+        (announcement.med, announcement.communities.len()),
+        (Some(5), 1)
+    );
+}
+
+#[test]
+fn errors_name_the_field() {
+    type Change = fn(&mut Value);
+    let table: [(Change, &str); 9] = [
+        (|v| v["routerId"] = json!("0.0.0.0"), "routerId: "),
+        (|v| v["asn"] = json!(0), "asn: "),
+        (
+            |v| v["neighbors"][0]["holdTime"] = json!(2),
+            "neighbor 10.0.0.2: holdTime: 2 s",
+        ),
+        (
+            |v| v["neighbors"][1]["address"] = json!("10.0.0.2"),
+            "neighbors[1].address: 10.0.0.2",
+        ),
+        (
+            |v| v["neighbors"][0]["import"] = json!("none"),
+            "neighbors[0].import: no filter named \"none\"",
+        ),
+        (
+            |v| v["announce"][0]["nextHop"] = json!("fd00::1"),
+            "announce[0].nextHop: fd00::1",
+        ),
+        (
+            |v| {
+                let entry = v["announce"][0].clone();
+                v["announce"].as_array_mut().unwrap().push(entry);
+            },
+            "announce[1].prefix: 10.1.0.0/24",
+        ),
+        (|v| v["filters"]["accept"] = json!({}), "filters.accept: "),
+        (
+            |v| v["filters"]["pods"]["rules"][0]["prefixLength"]["min"] = json!(27),
+            "filters.pods.rules[0].prefixLength: ",
+        ),
+    ];
+    for (change, expected) in table {
+        let error = file(change).speaker_config().unwrap_err().to_string();
+        assert!(error.starts_with(expected), "{error}");
+    }
+}
+
+#[test]
+fn unknown_fields_are_refused() {
+    let value = json!({"asn": 1, "routerId": "10.0.0.1", "neighbours": []});
+    let error = serde_json::from_value::<File>(value)
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("unknown field `neighbours`"), "{error}");
+}
+
+#[test]
+fn the_shortest_file_listens_everywhere() {
+    let value = json!({"asn": 1, "routerId": "10.0.0.1"});
+    let config = serde_json::from_value::<File>(value)
+        .unwrap()
+        .speaker_config()
+        .unwrap();
+    let listen: Vec<_> = config.listen.iter().map(ToString::to_string).collect();
+    assert_eq!(listen, ["0.0.0.0:179", "[::]:179"]);
+    assert!(config.require_policy);
+}

@@ -1,0 +1,145 @@
+//! The speaker as a program of its own: `margay bgp --config FILE`.
+//!
+//! [`File`] is the configuration file's content as a serde type (whoever starts the daemon chooses the syntax and reads it),
+//! [`Daemon`] the running program: a [`Speaker`] and, if asked for, a socket that answers questions about it. No Kubernetes,
+//! and no root as long as the port is high. Kernel routes are not installed here; [`Daemon::speaker`] can be subscribed to.
+
+mod control;
+mod file;
+mod time;
+
+use std::path::PathBuf;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
+
+use super::{Shutdown, Speaker, SpeakerError};
+pub use control::Query;
+pub use file::{
+    Action, AnnounceEntry, File, FileError, FilterEntry, LengthRange, ListenEntry, NeighborEntry,
+    NextHopEntry, RuleEntry,
+};
+
+/// Why the daemon could not start or go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DaemonError {
+    /// The file says something that cannot be.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The speaker refused the configuration or could not listen.
+    #[error(transparent)]
+    Speaker(#[from] SpeakerError),
+    /// The socket for questions could not be opened.
+    #[error("socket {path}: {source}; its directory must exist and be writable")]
+    Socket {
+        /// The path asked for.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The process cannot be told about signals.
+    #[error("cannot wait for signals: {0}")]
+    Signals(std::io::Error),
+}
+
+/// A running daemon.
+#[derive(Debug)]
+pub struct Daemon {
+    speaker: Speaker,
+    control: Option<Control>,
+    graceful: bool,
+}
+
+/// The control socket: its task, and the path to remove at the end.
+#[derive(Debug)]
+struct Control {
+    path: PathBuf,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        self.task.abort();
+        // Gone already is as good.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+impl Daemon {
+    /// Starts what the file asks for.
+    ///
+    /// # Errors
+    /// A [`DaemonError`] that names the field or the address.
+    pub async fn start(file: &File) -> Result<Self, DaemonError> {
+        let config = file.speaker_config()?;
+        let graceful = config.graceful_restart.is_some();
+        let identity = (config.asn, config.router_id);
+        let speaker = Speaker::start(config).await?;
+        let control = match &file.socket {
+            None => None,
+            Some(path) => {
+                let failed = |source| DaemonError::Socket {
+                    path: path.clone(),
+                    source,
+                };
+                let listener = control::bind(path).map_err(failed)?;
+                let task = tokio::spawn(control::serve(listener, speaker.clone(), identity));
+                Some(Control {
+                    path: path.clone(),
+                    task,
+                })
+            }
+        };
+        Ok(Self {
+            speaker,
+            control,
+            graceful,
+        })
+    }
+
+    /// The speaker, for whoever wants its routes.
+    #[must_use]
+    pub fn speaker(&self) -> &Speaker {
+        &self.speaker
+    }
+
+    /// Waits for SIGTERM or SIGINT.
+    ///
+    /// # Errors
+    /// [`DaemonError::Signals`] if the process cannot be told about signals.
+    pub async fn wait_for_signal(&self) -> Result<(), DaemonError> {
+        let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Signals)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Signals)?;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        Ok(())
+    }
+
+    /// Ends all sessions: silently if the peers were told of graceful restart, so that they keep our routes for it; otherwise
+    /// with a Cease.
+    pub async fn shutdown(self) {
+        let how = if self.graceful {
+            Shutdown::Graceful
+        } else {
+            Shutdown::Cease {
+                message: String::new(),
+            }
+        };
+        self.speaker.shutdown(how).await;
+        drop(self.control);
+    }
+}
+
+/// Runs the daemon until SIGTERM or SIGINT.
+///
+/// # Errors
+/// As [`Daemon::start`] and [`Daemon::wait_for_signal`].
+pub async fn run(file: File) -> Result<(), DaemonError> {
+    let daemon = Daemon::start(&file).await?;
+    let result = daemon.wait_for_signal().await;
+    daemon.shutdown().await;
+    result
+}
