@@ -17,6 +17,9 @@ use super::process::{self, Launch};
 use super::spec::{CLUSTER_AS, Plan, ROUTER_AS, Segment};
 use super::state::{Folder, Ledger};
 
+/// In front of every session's name: `router` alone is a word of BIRD's own.
+const PEER: &str = "to-";
+
 /// One `protocol bgp`.
 struct Neighbor {
     name: String,
@@ -93,7 +96,8 @@ fn configuration(plan: &Plan, router_id: IpAddr, neighbors: &[Neighbor]) -> Stri
     text
 }
 
-/// Short retry times, since a lab's nodes come up after their routers.
+/// Short retry times, since a lab's nodes come up after their routers. The name is quoted: it has
+/// a hyphen.
 fn protocol(neighbor: &Neighbor) -> String {
     let Neighbor {
         name,
@@ -105,21 +109,15 @@ fn protocol(neighbor: &Neighbor) -> String {
     } = neighbor;
     let export = if *export { "filter pods" } else { "none" };
     format!(
-        "\nprotocol bgp {name} {{\n  \
+        "\nprotocol bgp '{PEER}{name}' {{\n  \
            local {local} as {local_as};\n  \
            neighbor {remote} as {remote_as};\n  \
            connect delay time 1;\n  \
            connect retry time 2;\n  \
            error wait time 1, 5;\n  \
            ipv4 {{ import filter pods; export {export}; next hop self; }};\n\
-         }}\n",
-        name = protocol_name(name),
+         }}\n"
     )
-}
-
-/// BIRD's names are words: no hyphens.
-fn protocol_name(name: &str) -> String {
-    name.replace('-', "_")
 }
 
 /// Where a router's BIRD listens to `birdc`.
@@ -175,7 +173,7 @@ pub fn ask(socket: &Path, question: &[&str]) -> Result<String, LabError> {
 /// One BGP session as `birdc show protocols` tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
-    /// The protocol's name: the peer's machine with `_` for `-`.
+    /// The peer's machine.
     pub peer: String,
     /// Since when, as BIRD writes it.
     pub since: String,
@@ -189,7 +187,7 @@ pub fn parse_sessions(answer: &str) -> Vec<Session> {
         let fields: Vec<&str> = line.split_whitespace().collect();
         match fields.as_slice() {
             [peer, "BGP", _table, _state, since, info @ ..] => Some(Session {
-                peer: (*peer).to_owned(),
+                peer: peer.strip_prefix(PEER).unwrap_or(peer).to_owned(),
                 since: (*since).to_owned(),
                 state: info.first().copied().unwrap_or("down").to_owned(),
             }),
@@ -230,11 +228,11 @@ mod tests {
         let (name, text) = &all[2];
         assert_eq!(name, "tor-b");
         assert_eq!(text.matches("protocol bgp").count(), 3);
-        assert!(text.contains("protocol bgp node3 {"), "{text}");
+        assert!(text.contains("protocol bgp 'to-node3' {"), "{text}");
         assert!(text.contains("neighbor 10.10.2.13 as 64512;"), "{text}");
         assert!(text.contains("local 10.10.254.3 as 65002;"), "{text}");
         assert!(text.contains("[ 10.244.0.0/16+ ]"), "{text}");
-        assert!(all[0].1.contains("protocol bgp tor_a {"));
+        assert!(all[0].1.contains("protocol bgp 'to-tor-a' {"));
     }
 
     #[test]
@@ -261,7 +259,7 @@ mod tests {
             Name       Proto      Table      State  Since         Info\n\
             device1    Device     ---        up     03:50:01.000  \n\
             kernel1    Kernel     master4    up     03:50:01.000  \n\
-            router     BGP        ---        up     03:50:02.123  Established   \n\
+            to-router  BGP        ---        up     03:50:02.123  Established   \n\
             node1      BGP        ---        start  03:50:01.000  Active        Socket: Connection refused\n\
             node2      BGP        ---        down   03:50:01.000\n";
         let sessions = parse_sessions(answer);

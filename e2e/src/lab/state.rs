@@ -256,12 +256,19 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Opens a new lab's record; the folder is made.
+    /// Opens a new lab's record. The folder is made anew: what may be in it are the logs of a lab
+    /// that failed.
     ///
     /// # Errors
     /// When it cannot be written.
     pub fn create(plan: &Plan) -> Result<Self, LabError> {
         let folder = Folder::of(&plan.spec.name);
+        match fs::remove_dir_all(folder.path()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(LabError::file("cannot remove", folder.path())(error));
+            }
+            _ => {}
+        }
         let logs = folder.logs();
         fs::create_dir_all(&logs).map_err(LabError::file("cannot make", &logs))?;
         let ledger = Self {

@@ -114,7 +114,7 @@ fn tor_sessions(lab: &Lab, checks: &mut Checks, screen: Screen) -> Result<(), La
             }
             table.row([
                 machine.into(),
-                session.peer.replace('_', "-").into(),
+                session.peer.into(),
                 Cell::new(if up { Tone::Good } else { Tone::Bad }, session.state),
                 Cell::new(Tone::Dim, session.since),
             ]);

@@ -81,7 +81,7 @@ impl Drop for Step {
     fn drop(&mut self) {
         if !self.finished {
             let text = self.text.clone();
-            self.end(Tone::Dim, "·", &text);
+            self.end(Tone::Bad, "✗", &text);
         }
     }
 }
