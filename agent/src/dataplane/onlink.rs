@@ -52,9 +52,8 @@ pub enum Encapsulation {
 impl Encapsulation {
     /// What becomes of a route whose next hops are reached like this.
     ///
-    /// One next hop that needs the tunnel takes the whole route there: the kernel balances over
-    /// next hops of any device, but half of an ECMP route bypassing the tunnel would lose the
-    /// packets of nodes that answer through it with a smaller MTU.
+    /// One next hop that needs the tunnel takes the whole route there, so that every packet to a
+    /// destination finds the same MTU whichever next hop the kernel balances it to.
     pub fn route_kind(self, next_hops: &[(IpAddr, Reach)]) -> RouteKind {
         let addresses = next_hops.iter().map(|(address, _)| *address).collect();
         let direct = next_hops
