@@ -1,0 +1,8 @@
+//! The compiled ruleset in a real kernel, seen from pods made of network namespaces.
+//!
+//! Needs root, `ip` and `nft`. All traffic stays in namespaces made here, whose names begin with `mgy-pol-`; they are
+//! deleted when a test ends, passed or not.
+
+mod lab;
+mod table;
+mod verdicts;

@@ -1,0 +1,163 @@
+//! The table in the kernel: whatever way led to a ruleset, the kernel holds the same table, in either input form.
+
+use std::{
+    io::Write,
+    process::{Command, Stdio},
+};
+
+use margay_policy::{
+    Cluster, Compiler, LocalEndpoint, NodeInput, Pool, Ruleset, diff, load::load, writer::Error,
+};
+
+use crate::lab::{Namespaces, commit, privileged};
+
+/// The table as `nft` lists it, its objects in alphabetical order: their order tells only when they were made.
+fn listed(namespace: &str) -> Vec<String> {
+    let output = Command::new("ip")
+        .args(["netns", "exec", namespace, "nft", "list", "table", "inet", "margay"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let mut objects: Vec<String> = text.split("\n\t}\n").map(|object| object.trim().to_owned()).collect();
+    if let Some(first) = objects.first_mut() {
+        *first = first.trim_start_matches("table inet margay {").trim().to_owned();
+    }
+    objects.sort_unstable();
+    objects
+}
+
+/// A small generator: the same walk every time.
+struct Walk(u64);
+
+impl Walk {
+    fn next(&mut self, below: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % below
+    }
+
+    fn pick<'a>(&mut self, choices: &[&'a str]) -> &'a str {
+        choices[self.next(choices.len() as u64) as usize]
+    }
+
+    fn ruleset(&mut self) -> Ruleset {
+        let mut documents = String::new();
+        let mut input = NodeInput::default();
+        for pod in 0..self.next(8) {
+            let app = self.pick(&["a", "b", "c"]);
+            documents.push_str(&format!(
+                "---\n{{apiVersion: v1, kind: Pod, metadata: {{name: p{pod}, namespace: x, labels: {{app: {app}}}}}, spec: {{containers: \
+                 [{{name: c, ports: [{{name: web, containerPort: {}}}]}}]}}, status: {{podIPs: [{{ip: 10.0.0.{pod}}}, {{ip: 'fd00::{pod}'}}]}}}}\n",
+                80 + pod % 3
+            ));
+            if self.next(2) == 0 {
+                input.endpoints.push(LocalEndpoint {
+                    namespace: "x".to_owned(),
+                    pod: format!("p{pod}"),
+                    interface: format!("mgy{pod}"),
+                    addresses: vec![format!("10.0.0.{pod}").parse().unwrap(), format!("fd00::{pod}").parse().unwrap()],
+                    ..LocalEndpoint::default()
+                });
+            }
+        }
+        for policy in 0..self.next(6) {
+            let mut rule = |peers: &str| {
+                let peer = self.pick(&[
+                    "podSelector: {matchLabels: {app: a}}", "namespaceSelector: {}", "ipBlock: {cidr: 0.0.0.0/0, except: [10.0.0.0/30]}",
+                    "ipBlock: {cidr: '::/0', except: ['fd00::2/128']}", "ipBlock: {cidr: 203.0.113.0/24, except: [203.0.113.128/25, 203.0.113.1/32]}",
+                    "ipBlock: {cidr: 203.0.113.192/26}", "ipBlock: {cidr: 203.0.113.7/32}", "ipBlock: {cidr: 'fd00::/8'}",
+                ]);
+                let port = self.pick(&["{port: 80}", "{port: web}", "{protocol: SCTP}", "{port: 1, endPort: 65535, protocol: UDP}", "{port: 443}"]);
+                format!("[{{{peers}: [{{{peer}}}], ports: [{port}]}}]")
+            };
+            let (ingress, egress) = (rule("from"), rule("to"));
+            let app = self.pick(&["a", "b", "c"]);
+            documents.push_str(&format!(
+                "---\n{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{name: q{policy}, namespace: x}}, \
+                 spec: {{podSelector: {{matchLabels: {{app: {app}}}}}, ingress: {ingress}, egress: {egress}}}}}\n"
+            ));
+        }
+        for cidr in ["10.0.0.0/8", "10.1.0.0/16", "fd00::/48"] {
+            if self.next(2) == 0 {
+                input.pools.push(Pool { cidr: cidr.parse().unwrap(), nat_outgoing: self.next(2) == 0 });
+            }
+        }
+        let mut cluster = Cluster::new();
+        assert_eq!(load(&documents, &mut cluster).unwrap(), []);
+        Compiler::new().compile(&cluster, &input).0
+    }
+}
+
+#[test]
+fn a_chain_of_diffs_leaves_the_table_that_a_full_load_makes() {
+    if !privileged("a_chain_of_diffs_leaves_the_table_that_a_full_load_makes") {
+        return;
+    }
+    let mut namespaces = Namespaces::new("table");
+    let (changed, fresh) = (namespaces.make("changed"), namespaces.make("fresh"));
+    let mut walk = Walk(1);
+    let mut committed = Ruleset::new();
+    commit(&changed, &committed.full()).unwrap();
+    for step in 0..30 {
+        let next = walk.ruleset();
+        let change = diff(&committed, &next);
+        if let Err(error) = commit(&changed, &change) {
+            panic!("step {step}: {error}\n{}", change.to_nft_text());
+        }
+        commit(&fresh, &next.full()).unwrap();
+        assert_eq!(listed(&changed), listed(&fresh), "step {step}\n{}", change.to_nft_text());
+        committed = next;
+    }
+}
+
+#[test]
+fn both_input_forms_make_the_same_table() {
+    if !privileged("both_input_forms_make_the_same_table") {
+        return;
+    }
+    let mut namespaces = Namespaces::new("forms");
+    let (text, json) = (namespaces.make("text"), namespaces.make("json"));
+    let mut walk = Walk(7);
+    let mut committed = Ruleset::new();
+    for step in 0..8 {
+        let next = walk.ruleset();
+        commit(&text, &next.full()).unwrap();
+        let change = if step == 0 { next.full() } else { diff(&committed, &next) };
+        load_json(&json, &change.to_nft_json().to_string());
+        assert_eq!(listed(&text), listed(&json), "step {step}");
+        committed = next;
+    }
+}
+
+fn load_json(namespace: &str, document: &str) {
+    let mut child = Command::new("ip")
+        .args(["netns", "exec", namespace, "nft", "-j", "-f", "-"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(document.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}\n{document}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn a_foreign_change_is_told_apart_and_healed_by_a_full_load() {
+    if !privileged("a_foreign_change_is_told_apart_and_healed_by_a_full_load") {
+        return;
+    }
+    let mut namespaces = Namespaces::new("foreign");
+    let namespace = namespaces.make("node");
+    let mut walk = Walk(3);
+    let (old, new) = (walk.ruleset(), walk.ruleset());
+    commit(&namespace, &old.full()).unwrap();
+    let flush = ["netns", "exec", &namespace, "nft", "flush", "ruleset"];
+    assert!(Command::new("ip").args(flush).status().unwrap().success());
+    let error = commit(&namespace, &diff(&old, &new)).unwrap_err();
+    assert!(matches!(error, Error::Missing(_)), "{error}");
+    assert!(error.wants_replacement());
+    commit(&namespace, &new.full()).unwrap();
+    let before = listed(&namespace);
+    commit(&namespace, &new.full()).unwrap();
+    assert_eq!(listed(&namespace), before);
+}
