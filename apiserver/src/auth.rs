@@ -20,7 +20,9 @@ impl Token {
     /// be guessable.
     pub fn new(text: &str) -> Option<Self> {
         let secret = text.trim();
-        (secret.len() >= 16).then(|| Self { secret: secret.to_owned() })
+        (secret.len() >= 16).then(|| Self {
+            secret: secret.to_owned(),
+        })
     }
 
     /// The token's text.
@@ -30,8 +32,11 @@ impl Token {
 
     /// Whether an `Authorization` header carries this token.
     pub fn admits(&self, header: &str) -> bool {
-        let Some((scheme, given)) = header.split_once(' ') else { return false };
-        scheme.eq_ignore_ascii_case("bearer") && same(given.trim().as_bytes(), self.secret.as_bytes())
+        let Some((scheme, given)) = header.split_once(' ') else {
+            return false;
+        };
+        scheme.eq_ignore_ascii_case("bearer")
+            && same(given.trim().as_bytes(), self.secret.as_bytes())
     }
 }
 
@@ -53,7 +58,15 @@ mod tests {
         let token = Token::new(" 0123456789abcdef\n").unwrap();
         assert!(token.admits("Bearer 0123456789abcdef"));
         assert!(token.admits("bearer  0123456789abcdef "));
-        for wrong in ["", "Bearer", "Bearer ", "Bearer 0123456789abcdeF", "Bearer 0123456789abcdef0", "Basic 0123456789abcdef", "0123456789abcdef"] {
+        for wrong in [
+            "",
+            "Bearer",
+            "Bearer ",
+            "Bearer 0123456789abcdeF",
+            "Bearer 0123456789abcdef0",
+            "Basic 0123456789abcdef",
+            "0123456789abcdef",
+        ] {
             assert!(!token.admits(wrong), "{wrong}");
         }
         assert!(Token::new("short").is_none());

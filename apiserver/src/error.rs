@@ -81,12 +81,20 @@ pub struct FieldError {
 impl FieldError {
     /// A field error of any kind without the value.
     pub fn new(kind: FieldErrorKind, path: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { path: path.into(), message: message.into(), kind, value: None }
+        Self {
+            path: path.into(),
+            message: message.into(),
+            kind,
+            value: None,
+        }
     }
 
     /// The value at `path` is not allowed.
     pub fn invalid(path: impl Into<String>, value: Value, message: impl Into<String>) -> Self {
-        Self { value: Some(value), ..Self::new(FieldErrorKind::Invalid, path, message) }
+        Self {
+            value: Some(value),
+            ..Self::new(FieldErrorKind::Invalid, path, message)
+        }
     }
 
     /// The field at `path` is missing.
@@ -149,7 +157,11 @@ pub struct Subject {
 
 impl Subject {
     fn qualified(&self, what: &str) -> String {
-        if self.group.is_empty() { what.to_owned() } else { format!("{what}.{}", self.group) }
+        if self.group.is_empty() {
+            what.to_owned()
+        } else {
+            format!("{what}.{}", self.group)
+        }
     }
 
     fn titled(&self) -> String {
@@ -158,7 +170,11 @@ impl Subject {
 
     fn details(&self, kind: &str) -> Map<String, Value> {
         let mut details = Map::new();
-        for (key, value) in [("name", self.name.as_str()), ("group", self.group.as_str()), ("kind", kind)] {
+        for (key, value) in [
+            ("name", self.name.as_str()),
+            ("group", self.group.as_str()),
+            ("kind", kind),
+        ] {
             if !value.is_empty() {
                 details.insert(key.to_owned(), json!(value));
             }
@@ -169,11 +185,21 @@ impl Subject {
 
 impl ApiError {
     fn plain(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: None }
+        Self {
+            code,
+            reason,
+            message: message.into(),
+            details: None,
+        }
     }
 
     fn about(code: u16, reason: &'static str, subject: &Subject, message: String) -> Self {
-        Self { code, reason, message, details: Some(Value::Object(subject.details(&subject.resource))) }
+        Self {
+            code,
+            reason,
+            message,
+            details: Some(Value::Object(subject.details(&subject.resource))),
+        }
     }
 
     /// 400: the request itself is malformed.
@@ -188,27 +214,49 @@ impl ApiError {
 
     /// 403: the object may not be changed this way.
     pub fn forbidden(subject: &Subject, message: &str) -> Self {
-        Self::about(403, "Forbidden", subject, format!("{} is forbidden: {message}", subject.titled()))
+        Self::about(
+            403,
+            "Forbidden",
+            subject,
+            format!("{} is forbidden: {message}", subject.titled()),
+        )
     }
 
     /// 404 for an object.
     pub fn not_found(subject: &Subject) -> Self {
-        Self::about(404, "NotFound", subject, format!("{} not found", subject.titled()))
+        Self::about(
+            404,
+            "NotFound",
+            subject,
+            format!("{} not found", subject.titled()),
+        )
     }
 
     /// 404 for a path or resource nobody serves.
     pub fn unknown_path() -> Self {
-        Self::plain(404, "NotFound", "the server could not find the requested resource")
+        Self::plain(
+            404,
+            "NotFound",
+            "the server could not find the requested resource",
+        )
     }
 
     /// 405: the resource exists but has no such verb.
     pub fn method_not_allowed() -> Self {
-        Self::plain(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+        Self::plain(
+            405,
+            "MethodNotAllowed",
+            "the server does not allow this method on the requested resource",
+        )
     }
 
     /// 406: no representation the client accepts.
     pub fn not_acceptable() -> Self {
-        Self::plain(406, "NotAcceptable", "only the following media types are served: application/json, application/yaml")
+        Self::plain(
+            406,
+            "NotAcceptable",
+            "only the following media types are served: application/json, application/yaml",
+        )
     }
 
     /// 408: the body did not arrive in time.
@@ -218,7 +266,12 @@ impl ApiError {
 
     /// 409 on create.
     pub fn already_exists(subject: &Subject) -> Self {
-        Self::about(409, "AlreadyExists", subject, format!("{} already exists", subject.titled()))
+        Self::about(
+            409,
+            "AlreadyExists",
+            subject,
+            format!("{} already exists", subject.titled()),
+        )
     }
 
     /// 409 on update or delete.
@@ -241,12 +294,20 @@ impl ApiError {
 
     /// 410: the requested resourceVersion is no longer in the event history.
     pub fn expired(requested: u64, oldest: u64) -> Self {
-        Self::plain(410, "Expired", format!("too old resource version: {requested} ({oldest})"))
+        Self::plain(
+            410,
+            "Expired",
+            format!("too old resource version: {requested} ({oldest})"),
+        )
     }
 
     /// 413: the body is larger than allowed.
     pub fn too_large(limit: usize) -> Self {
-        Self::plain(413, "RequestEntityTooLarge", format!("the request body is larger than {limit} bytes"))
+        Self::plain(
+            413,
+            "RequestEntityTooLarge",
+            format!("the request body is larger than {limit} bytes"),
+        )
     }
 
     /// 415: a body in an encoding the store does not read.
@@ -254,7 +315,9 @@ impl ApiError {
         Self::plain(
             415,
             "UnsupportedMediaType",
-            format!("the body of the request was in an unsupported format {media:?}, send one of: {supported}"),
+            format!(
+                "the body of the request was in an unsupported format {media:?}, send one of: {supported}"
+            ),
         )
     }
 
@@ -265,13 +328,24 @@ impl ApiError {
             [one] => one.clone(),
             many => format!("[{}]", many.join(", ")),
         };
-        let kind = if subject.kind.is_empty() { &subject.resource } else { &subject.kind };
+        let kind = if subject.kind.is_empty() {
+            &subject.resource
+        } else {
+            &subject.kind
+        };
         let mut details = subject.details(kind);
-        details.insert("causes".to_owned(), errors.iter().map(FieldError::cause).collect());
+        details.insert(
+            "causes".to_owned(),
+            errors.iter().map(FieldError::cause).collect(),
+        );
         Self {
             code: 422,
             reason: "Invalid",
-            message: format!("{} \"{}\" is invalid: {listed}", subject.qualified(kind), subject.name),
+            message: format!(
+                "{} \"{}\" is invalid: {listed}",
+                subject.qualified(kind),
+                subject.name
+            ),
             details: Some(Value::Object(details)),
         }
     }
@@ -285,7 +359,11 @@ impl ApiError {
 
     /// 500: the store itself failed.
     pub fn internal(message: impl std::fmt::Display) -> Self {
-        Self::plain(500, "InternalError", format!("Internal error occurred: {message}"))
+        Self::plain(
+            500,
+            "InternalError",
+            format!("Internal error occurred: {message}"),
+        )
     }
 
     /// 503: the server is shutting down.
@@ -318,12 +396,22 @@ mod tests {
             kind: "IPPool".into(),
             name: "a".into(),
         };
-        let error = ApiError::invalid(&subject, &[FieldError::invalid("spec.blockSize", json!(99), "must be at most 32")]);
+        let error = ApiError::invalid(
+            &subject,
+            &[FieldError::invalid(
+                "spec.blockSize",
+                json!(99),
+                "must be at most 32",
+            )],
+        );
         assert_eq!(
             error.message,
             "IPPool.margay.dev \"a\" is invalid: spec.blockSize: Invalid value: 99: must be at most 32"
         );
-        assert_eq!(error.status()["details"]["causes"][0]["field"], "spec.blockSize");
+        assert_eq!(
+            error.status()["details"]["causes"][0]["field"],
+            "spec.blockSize"
+        );
         assert_eq!(error.status()["code"], 422);
     }
 

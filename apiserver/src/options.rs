@@ -12,7 +12,11 @@ pub struct Options {
     pub data: PathBuf,
 
     /// Where to listen: ADDR:PORT, [ADDR6]:PORT, or fd:N for a listening TCP socket inherited as descriptor N; may be repeated
-    #[arg(long, value_name = "ADDR:PORT|fd:N", required_unless_present = "listen_netns")]
+    #[arg(
+        long,
+        value_name = "ADDR:PORT|fd:N",
+        required_unless_present = "listen_netns"
+    )]
     pub listen: Vec<ListenAddress>,
 
     /// Also listen in another network namespace: PATH=ADDR:PORT, for example /run/netns/lab=10.0.0.1:6443; may be repeated
@@ -42,16 +46,24 @@ impl FromStr for ListenAddress {
         if let Some(number) = text.strip_prefix("fd:") {
             return match number.parse::<u32>() {
                 Ok(number) if (3..=65_535).contains(&number) => Ok(Self::Descriptor(number)),
-                _ => Err(format!("{text:?}: descriptors are numbers from 3, as in fd:3")),
+                _ => Err(format!(
+                    "{text:?}: descriptors are numbers from 3, as in fd:3"
+                )),
             };
         }
-        text.parse().map(Self::Address).map_err(|_| format!("{text:?} is neither ADDR:PORT nor fd:N, for example 127.0.0.1:6443"))
+        text.parse().map(Self::Address).map_err(|_| {
+            format!("{text:?} is neither ADDR:PORT nor fd:N, for example 127.0.0.1:6443")
+        })
     }
 }
 
 fn parse_netns(text: &str) -> Result<ListenAddress, String> {
-    let (path, address) = text.rsplit_once('=').ok_or_else(|| format!("{text:?} is not PATH=ADDR:PORT"))?;
-    let address = address.parse().map_err(|_| format!("{text:?}: {address:?} is not ADDR:PORT"))?;
+    let (path, address) = text
+        .rsplit_once('=')
+        .ok_or_else(|| format!("{text:?} is not PATH=ADDR:PORT"))?;
+    let address = address
+        .parse()
+        .map_err(|_| format!("{text:?}: {address:?} is not ADDR:PORT"))?;
     Ok(ListenAddress::Namespace(path.into(), address))
 }
 
@@ -61,14 +73,23 @@ mod tests {
 
     #[test]
     fn addresses() {
-        assert_eq!("127.0.0.1:1".parse(), Ok(ListenAddress::Address("127.0.0.1:1".parse().unwrap())));
-        assert_eq!("[::1]:1".parse(), Ok(ListenAddress::Address("[::1]:1".parse().unwrap())));
+        assert_eq!(
+            "127.0.0.1:1".parse(),
+            Ok(ListenAddress::Address("127.0.0.1:1".parse().unwrap()))
+        );
+        assert_eq!(
+            "[::1]:1".parse(),
+            Ok(ListenAddress::Address("[::1]:1".parse().unwrap()))
+        );
         assert_eq!("fd:3".parse(), Ok(ListenAddress::Descriptor(3)));
         for bad in ["fd:", "fd:0", "fd:-1", "fd:x", "localhost", "1.2.3.4"] {
             assert!(bad.parse::<ListenAddress>().is_err(), "{bad}");
         }
         let namespace = parse_netns("/run/netns/a=b=10.0.0.1:6443").unwrap();
-        assert_eq!(namespace, ListenAddress::Namespace("/run/netns/a=b".into(), "10.0.0.1:6443".parse().unwrap()));
+        assert_eq!(
+            namespace,
+            ListenAddress::Namespace("/run/netns/a=b".into(), "10.0.0.1:6443".parse().unwrap())
+        );
         assert!(parse_netns("/run/netns/a").is_err());
     }
 }

@@ -33,18 +33,27 @@ pub(super) struct Accepted {
 }
 
 impl Accepted {
-    const PLAIN: Self = Self { shape: Shape::Plain, encoding: Encoding::Json };
+    const PLAIN: Self = Self {
+        shape: Shape::Plain,
+        encoding: Encoding::Json,
+    };
 
     /// The first media range of `Accept` that is served.
     ///
     /// # Errors
     /// 406 when none is.
     pub(super) fn negotiate(headers: &HeaderMap) -> Result<Self, ApiError> {
-        let header = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let header = headers
+            .get(ACCEPT)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default();
         if header.trim().is_empty() {
             return Ok(Self::PLAIN);
         }
-        header.split(',').find_map(range).ok_or_else(ApiError::not_acceptable)
+        header
+            .split(',')
+            .find_map(range)
+            .ok_or_else(ApiError::not_acceptable)
     }
 }
 
@@ -83,15 +92,29 @@ mod tests {
             ("", Some((Shape::Plain, Encoding::Json))),
             ("*/*", Some((Shape::Plain, Encoding::Json))),
             ("application/yaml", Some((Shape::Plain, Encoding::Yaml))),
-            ("application/vnd.kubernetes.protobuf,application/json", Some((Shape::Plain, Encoding::Json))),
-            ("application/json;as=Table;v=v1;g=meta.k8s.io,application/json", Some((Shape::Table, Encoding::Json))),
-            ("application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json", Some((Shape::Plain, Encoding::Json))),
-            ("application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json", Some((Shape::Discovery, Encoding::Json))),
+            (
+                "application/vnd.kubernetes.protobuf,application/json",
+                Some((Shape::Plain, Encoding::Json)),
+            ),
+            (
+                "application/json;as=Table;v=v1;g=meta.k8s.io,application/json",
+                Some((Shape::Table, Encoding::Json)),
+            ),
+            (
+                "application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json",
+                Some((Shape::Plain, Encoding::Json)),
+            ),
+            (
+                "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json",
+                Some((Shape::Discovery, Encoding::Json)),
+            ),
             ("application/vnd.kubernetes.protobuf", None),
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(ACCEPT, header.parse().unwrap());
-            let found = Accepted::negotiate(&headers).ok().map(|a| (a.shape, a.encoding));
+            let found = Accepted::negotiate(&headers)
+                .ok()
+                .map(|a| (a.shape, a.encoding));
             assert_eq!(found, expected, "{header}");
         }
     }

@@ -2,8 +2,8 @@
 
 use axum::body::Body;
 use axum::response::Response;
-use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::StatusCode;
+use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -17,7 +17,9 @@ use crate::table::{self, Include};
 fn with_type(status: StatusCode, media: &'static str, body: impl Into<Body>) -> Response {
     let mut response = Response::new(body.into());
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(media));
     response
 }
 
@@ -46,13 +48,19 @@ pub(super) fn error(error: &ApiError) -> Response {
     let status = StatusCode::from_u16(error.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = json(status, &error.status());
     if error.code == 429 {
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        response
+            .headers_mut()
+            .insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
     response
 }
 
 /// A value in the encoding the client accepts.
-pub(super) fn encoded(status: StatusCode, accepted: Accepted, value: &Value) -> Result<Response, ApiError> {
+pub(super) fn encoded(
+    status: StatusCode,
+    accepted: Accepted,
+    value: &Value,
+) -> Result<Response, ApiError> {
     match accepted.encoding {
         Encoding::Json => Ok(json(status, value)),
         Encoding::Yaml => {
@@ -63,12 +71,26 @@ pub(super) fn encoded(status: StatusCode, accepted: Accepted, value: &Value) -> 
 }
 
 /// One object in the shape the client accepts.
-pub(super) fn shaped(resource: &Resource, accepted: Accepted, query: &Query, object: Value) -> Value {
+pub(super) fn shaped(
+    resource: &Resource,
+    accepted: Accepted,
+    query: &Query,
+    object: Value,
+) -> Value {
     match accepted.shape {
         Shape::Table => {
-            let version = object.pointer("/metadata/resourceVersion").cloned().unwrap_or_default();
+            let version = object
+                .pointer("/metadata/resourceVersion")
+                .cloned()
+                .unwrap_or_default();
             let include = Include::parse(query.text("includeObject"));
-            table::table(resource, &[object], json!({"resourceVersion": version}), include, Timestamp::now())
+            table::table(
+                resource,
+                &[object],
+                json!({"resourceVersion": version}),
+                include,
+                Timestamp::now(),
+            )
         }
         Shape::Partial => table::partial(&object),
         Shape::Plain | Shape::Discovery => object,
@@ -76,11 +98,27 @@ pub(super) fn shaped(resource: &Resource, accepted: Accepted, query: &Query, obj
 }
 
 /// The answer to a write.
-pub(super) fn written(resource: &Resource, accepted: Accepted, query: &Query, written: Written) -> Result<Response, ApiError> {
-    let status = if written.created { StatusCode::CREATED } else { StatusCode::OK };
-    let mut response = encoded(status, accepted, &shaped(resource, accepted, query, written.object))?;
+pub(super) fn written(
+    resource: &Resource,
+    accepted: Accepted,
+    query: &Query,
+    written: Written,
+) -> Result<Response, ApiError> {
+    let status = if written.created {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
+    let mut response = encoded(
+        status,
+        accepted,
+        &shaped(resource, accepted, query, written.object),
+    )?;
     for warning in written.warnings.iter().take(20) {
-        let text = format!("299 - \"{}\"", warning.replace('\\', "\\\\").replace('"', "\\\""));
+        let text = format!(
+            "299 - \"{}\"",
+            warning.replace('\\', "\\\\").replace('"', "\\\"")
+        );
         if let Ok(value) = HeaderValue::from_str(&text) {
             response.headers_mut().append("warning", value);
         }
@@ -89,11 +127,22 @@ pub(super) fn written(resource: &Resource, accepted: Accepted, query: &Query, wr
 }
 
 /// A list in the shape the client accepts.
-pub(super) fn listed(resource: &Resource, accepted: Accepted, query: &Query, page: ListPage) -> Result<Response, ApiError> {
+pub(super) fn listed(
+    resource: &Resource,
+    accepted: Accepted,
+    query: &Query,
+    page: ListPage,
+) -> Result<Response, ApiError> {
     let value = match accepted.shape {
         Shape::Table => {
             let include = Include::parse(query.text("includeObject"));
-            table::table(resource, &page.objects, page.metadata, include, Timestamp::now())
+            table::table(
+                resource,
+                &page.objects,
+                page.metadata,
+                include,
+                Timestamp::now(),
+            )
         }
         Shape::Partial => {
             let items: Vec<Value> = page.objects.iter().map(table::partial).collect();

@@ -10,12 +10,25 @@ use super::path::Target;
 use crate::error::ApiError;
 use crate::registry::{Registry, Resource};
 
-const VERBS: [&str; 8] = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+const VERBS: [&str; 8] = [
+    "create",
+    "delete",
+    "deletecollection",
+    "get",
+    "list",
+    "patch",
+    "update",
+    "watch",
+];
 const STATUS_VERBS: [&str; 3] = ["get", "patch", "update"];
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
 /// Answers `/`, `/version`, `/api`, `/apis` and what is below without being a resource.
-pub(super) fn answer(registry: &Registry, headers: &HeaderMap, target: &Target) -> Result<Response, ApiError> {
+pub(super) fn answer(
+    registry: &Registry,
+    headers: &HeaderMap,
+    target: &Target,
+) -> Result<Response, ApiError> {
     let aggregated = Accepted::negotiate(headers)?.shape == Shape::Discovery;
     let ok = |value: &Value| Ok(answer::json(StatusCode::OK, value));
     match target {
@@ -27,12 +40,21 @@ pub(super) fn answer(registry: &Registry, headers: &HeaderMap, target: &Target) 
         }
         Target::Groups if aggregated => {
             let groups = registry.groups();
-            let groups = groups.iter().map(|(group, versions)| aggregated_group(registry, group, versions)).collect();
+            let groups = groups
+                .iter()
+                .map(|(group, versions)| aggregated_group(registry, group, versions))
+                .collect();
             Ok(answer::json_as(AGGREGATED, &aggregated_list(groups)))
         }
-        Target::CoreVersions => ok(&json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []})),
+        Target::CoreVersions => ok(
+            &json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}),
+        ),
         Target::Groups => {
-            let groups: Vec<Value> = registry.groups().iter().map(|(group, versions)| plain_group(group, versions)).collect();
+            let groups: Vec<Value> = registry
+                .groups()
+                .iter()
+                .map(|(group, versions)| plain_group(group, versions))
+                .collect();
             ok(&json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}))
         }
         Target::Group(name) => {
@@ -44,12 +66,20 @@ pub(super) fn answer(registry: &Registry, headers: &HeaderMap, target: &Target) 
             ok(&group)
         }
         Target::Resources { group, version } => {
-            let resources: Vec<Value> = members(registry, group, version).flat_map(plain_resources).collect();
+            let resources: Vec<Value> = members(registry, group, version)
+                .flat_map(plain_resources)
+                .collect();
             if resources.is_empty() {
                 return Err(ApiError::unknown_path());
             }
-            let group_version = if group.is_empty() { version.clone() } else { format!("{group}/{version}") };
-            ok(&json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources}))
+            let group_version = if group.is_empty() {
+                version.clone()
+            } else {
+                format!("{group}/{version}")
+            };
+            ok(
+                &json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources}),
+            )
         }
         _ => Err(ApiError::unknown_path()),
     }
@@ -68,18 +98,40 @@ fn paths(registry: &Registry) -> Value {
     let mut paths = vec!["/api".to_owned(), "/api/v1".to_owned(), "/apis".to_owned()];
     for (group, versions) in registry.groups() {
         paths.push(format!("/apis/{group}"));
-        paths.extend(versions.iter().map(|version| format!("/apis/{group}/{version}")));
+        paths.extend(
+            versions
+                .iter()
+                .map(|version| format!("/apis/{group}/{version}")),
+        );
     }
-    paths.extend(["/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"].map(str::to_owned));
+    paths.extend(
+        [
+            "/healthz",
+            "/livez",
+            "/openapi/v2",
+            "/openapi/v3",
+            "/readyz",
+            "/version",
+        ]
+        .map(str::to_owned),
+    );
     json!({ "paths": paths })
 }
 
-fn members<'a>(registry: &'a Registry, group: &'a str, version: &'a str) -> impl Iterator<Item = &'a Resource> {
-    registry.all().map(AsRef::as_ref).filter(move |resource| resource.group == group && resource.version == version)
+fn members<'a>(
+    registry: &'a Registry,
+    group: &'a str,
+    version: &'a str,
+) -> impl Iterator<Item = &'a Resource> {
+    registry
+        .all()
+        .map(AsRef::as_ref)
+        .filter(move |resource| resource.group == group && resource.version == version)
 }
 
 fn plain_group(name: &str, versions: &[String]) -> Value {
-    let entry = |version: &String| json!({"groupVersion": format!("{name}/{version}"), "version": version});
+    let entry =
+        |version: &String| json!({"groupVersion": format!("{name}/{version}"), "version": version});
     json!({
         "name": name,
         "versions": versions.iter().map(entry).collect::<Vec<_>>(),
@@ -102,7 +154,9 @@ fn plain_resources(resource: &Resource) -> Vec<Value> {
         "name": format!("{}/status", resource.plural), "singularName": "", "namespaced": resource.namespaced,
         "kind": resource.kind, "verbs": STATUS_VERBS,
     });
-    std::iter::once(entry).chain(resource.status.then_some(status)).collect()
+    std::iter::once(entry)
+        .chain(resource.status.then_some(status))
+        .collect()
 }
 
 fn aggregated_list(groups: Vec<Value>) -> Value {
@@ -113,11 +167,17 @@ fn aggregated_group(registry: &Registry, group: &str, versions: &[String]) -> Va
     let versions: Vec<Value> = versions
         .iter()
         .map(|version| {
-            let resources: Vec<Value> = members(registry, group, version).map(aggregated_resource).collect();
+            let resources: Vec<Value> = members(registry, group, version)
+                .map(aggregated_resource)
+                .collect();
             json!({"version": version, "resources": resources, "freshness": "Current"})
         })
         .collect();
-    let metadata = if group.is_empty() { json!({"creationTimestamp": null}) } else { json!({"name": group, "creationTimestamp": null}) };
+    let metadata = if group.is_empty() {
+        json!({"creationTimestamp": null})
+    } else {
+        json!({"name": group, "creationTimestamp": null})
+    };
     json!({"metadata": metadata, "versions": versions})
 }
 
@@ -134,7 +194,8 @@ fn aggregated_resource(resource: &Resource) -> Value {
         entry["categories"] = json!(resource.categories);
     }
     if resource.status {
-        entry["subresources"] = json!([{"subresource": "status", "responseKind": kind, "verbs": STATUS_VERBS}]);
+        entry["subresources"] =
+            json!([{"subresource": "status", "responseKind": kind, "verbs": STATUS_VERBS}]);
     }
     entry
 }

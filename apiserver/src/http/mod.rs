@@ -6,6 +6,7 @@ mod body;
 mod discovery;
 mod openapi;
 mod path;
+mod protobuf;
 mod query;
 mod resources;
 mod watch;
@@ -41,7 +42,9 @@ pub struct App {
 /// Answers one request; never fails, every error is a `Status`.
 pub async fn handle(app: Arc<App>, request: Request) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let response = route(&app, request).await.unwrap_or_else(|error| answer::error(&error));
+    let response = route(&app, request)
+        .await
+        .unwrap_or_else(|error| answer::error(&error));
     tracing::debug!(%method, path, status = response.status().as_u16(), "request");
     response
 }
@@ -52,7 +55,11 @@ async fn route(app: &Arc<App>, request: Request) -> Result<Response, ApiError> {
     if target == Target::Health {
         return Ok(answer::text("ok"));
     }
-    let credentials = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let credentials = request
+        .headers()
+        .get(AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
     if !app.token.admits(credentials) {
         return Err(ApiError::unauthorized());
     }
@@ -60,12 +67,16 @@ async fn route(app: &Arc<App>, request: Request) -> Result<Response, ApiError> {
     let query = Query::parse(&head.uri);
     let reads = head.method == Method::GET || head.method == Method::HEAD;
     match target {
-        Target::Collection(address) => resources::collection(app, &head, &query, body, &address).await,
+        Target::Collection(address) => {
+            resources::collection(app, &head, &query, body, &address).await
+        }
         Target::Object(address) => resources::object(app, &head, &query, body, &address).await,
         _ if !reads => Err(ApiError::method_not_allowed()),
         Target::OpenApiV2 => openapi::v2(&head.headers),
         Target::OpenApiV3Index => Ok(openapi::v3_index(&app.service.registry())),
-        Target::OpenApiV3 { group, version } => openapi::v3(&app.service.registry(), &group, &version),
+        Target::OpenApiV3 { group, version } => {
+            openapi::v3(&app.service.registry(), &group, &version)
+        }
         other => discovery::answer(&app.service.registry(), &head.headers, &other),
     }
 }

@@ -15,9 +15,15 @@ use crate::registry::{Model, Registry, Resource};
 
 /// The old, single document. kubectl asks for it as protobuf, which is not served; others take the JSON.
 pub(super) fn v2(headers: &HeaderMap) -> Result<Response, ApiError> {
-    let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("*/*");
+    let accept = headers
+        .get(ACCEPT)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or("*/*");
     let json_too = accept.split(',').any(|range| {
-        matches!(range.split(';').next().map(str::trim), Some("application/json" | "*/*" | "application/*"))
+        matches!(
+            range.split(';').next().map(str::trim),
+            Some("application/json" | "*/*" | "application/*")
+        )
     });
     if !json_too {
         return Err(ApiError::not_acceptable());
@@ -41,18 +47,31 @@ pub(super) fn v3_index(registry: &Registry) -> Response {
 }
 
 fn root(group: &str, version: &str) -> String {
-    if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
+    if group.is_empty() {
+        format!("api/{version}")
+    } else {
+        format!("apis/{group}/{version}")
+    }
 }
 
 /// The document of one group and version.
 pub(super) fn v3(registry: &Registry, group: &str, version: &str) -> Result<Response, ApiError> {
     let mut paths = Map::new();
     let mut schemas = Map::new();
-    let members = registry.all().filter(|resource| resource.group == group && resource.version == version);
+    let members = registry
+        .all()
+        .filter(|resource| resource.group == group && resource.version == version);
     for resource in members {
-        let scope = if resource.namespaced { "/namespaces/{namespace}" } else { "" };
+        let scope = if resource.namespaced {
+            "/namespaces/{namespace}"
+        } else {
+            ""
+        };
         let base = format!("/{}{scope}/{}", root(group, version), resource.plural);
-        paths.insert(base.clone(), json!({"get": operation(resource, "list"), "post": operation(resource, "post")}));
+        paths.insert(
+            base.clone(),
+            json!({"get": operation(resource, "list"), "post": operation(resource, "post")}),
+        );
         paths.insert(
             format!("{base}/{{name}}"),
             json!({
@@ -101,7 +120,10 @@ fn schema_name(resource: &Resource) -> String {
 fn schema(resource: &Resource, source: &Value) -> Value {
     let mut schema = source.clone();
     if let Value::Object(map) = &mut schema {
-        map.insert("x-kubernetes-group-version-kind".into(), json!([kind(resource)]));
+        map.insert(
+            "x-kubernetes-group-version-kind".into(),
+            json!([kind(resource)]),
+        );
     }
     schema
 }

@@ -16,17 +16,24 @@ pub(super) struct Query {
 impl Query {
     pub(super) fn parse(uri: &Uri) -> Self {
         let parsed = axum::extract::Query::<HashMap<String, String>>::try_from_uri(uri);
-        Self { values: parsed.map(|query| query.0).unwrap_or_default() }
+        Self {
+            values: parsed.map(|query| query.0).unwrap_or_default(),
+        }
     }
 
     /// A query of one parameter.
     pub(super) fn only(name: &str, value: &str) -> Self {
-        Self { values: HashMap::from([(name.to_owned(), value.to_owned())]) }
+        Self {
+            values: HashMap::from([(name.to_owned(), value.to_owned())]),
+        }
     }
 
     /// The parameter's text, or the empty string.
     pub(super) fn text(&self, name: &str) -> &str {
-        self.values.get(name).map(String::as_str).unwrap_or_default()
+        self.values
+            .get(name)
+            .map(String::as_str)
+            .unwrap_or_default()
     }
 
     pub(super) fn flag(&self, name: &str) -> bool {
@@ -37,7 +44,9 @@ impl Query {
     pub(super) fn number(&self, name: &str) -> Result<u64, ApiError> {
         match self.text(name) {
             "" => Ok(0),
-            text => text.parse().map_err(|_| ApiError::bad_request(format!("{name}: {text:?} is not a number"))),
+            text => text
+                .parse()
+                .map_err(|_| ApiError::bad_request(format!("{name}: {text:?} is not a number"))),
         }
     }
 
@@ -46,9 +55,17 @@ impl Query {
             "Strict" => FieldValidation::Strict,
             "Ignore" => FieldValidation::Ignore,
             "" | "Warn" => FieldValidation::Warn,
-            other => return Err(ApiError::bad_request(format!("fieldValidation: unsupported value {other:?}"))),
+            other => {
+                return Err(ApiError::bad_request(format!(
+                    "fieldValidation: unsupported value {other:?}"
+                )));
+            }
         };
-        Ok(WriteOptions { dry_run: self.dry_run(), field_validation, manager: self.text("fieldManager").to_owned() })
+        Ok(WriteOptions {
+            dry_run: self.dry_run(),
+            field_validation,
+            manager: self.text("fieldManager").to_owned(),
+        })
     }
 
     pub(super) fn dry_run(&self) -> bool {

@@ -29,7 +29,11 @@ fn find(app: &App, address: &Address) -> Result<Arc<Resource>, ApiError> {
         Some(_) => resource.namespaced,
         None => !resource.namespaced || address.name.is_empty(),
     };
-    if fits { Ok(resource) } else { Err(ApiError::unknown_path()) }
+    if fits {
+        Ok(resource)
+    } else {
+        Err(ApiError::unknown_path())
+    }
 }
 
 /// Requests on `/…/plural`.
@@ -43,9 +47,13 @@ pub(super) async fn collection(
     let resource = find(app, address)?;
     let accepted = Accepted::negotiate(&head.headers)?;
     match head.method {
-        Method::GET | Method::HEAD if query.flag("watch") => watch::open(app, resource, accepted, query, address),
+        Method::GET | Method::HEAD if query.flag("watch") => {
+            watch::open(app, resource, accepted, query, address)
+        }
         Method::GET | Method::HEAD => {
-            let page = app.service.list(&resource, &list_query(&resource, query, address)?)?;
+            let page = app
+                .service
+                .list(&resource, &list_query(&resource, query, address)?)?;
             answer::listed(&resource, accepted, query, page)
         }
         Method::POST => {
@@ -54,13 +62,22 @@ pub(super) async fn collection(
                 return Err(ApiError::method_not_allowed());
             }
             let namespace = address.namespace.as_deref().unwrap_or_default();
-            let written = app.service.create(&resource, namespace, object, &query.write_options()?).await?;
+            let written = app
+                .service
+                .create(&resource, namespace, object, &query.write_options()?)
+                .await?;
             answer::written(&resource, accepted, query, written)
         }
         Method::DELETE => {
             let options = delete_options(head, query, body).await?;
-            let deleted = app.service.delete_collection(&resource, &list_query(&resource, query, address)?, &options).await?;
-            let page = crate::service::ListPage { objects: deleted, metadata: serde_json::json!({}) };
+            let deleted = app
+                .service
+                .delete_collection(&resource, &list_query(&resource, query, address)?, &options)
+                .await?;
+            let page = crate::service::ListPage {
+                objects: deleted,
+                metadata: serde_json::json!({}),
+            };
             answer::listed(&resource, accepted, query, page)
         }
         _ => Err(ApiError::method_not_allowed()),
@@ -82,31 +99,48 @@ pub(super) async fn object(
         _ => return Err(ApiError::unknown_path()),
     };
     let accepted = Accepted::negotiate(&head.headers)?;
-    let place = Place { namespace: address.namespace.as_deref().unwrap_or_default(), name: &address.name };
+    let place = Place {
+        namespace: address.namespace.as_deref().unwrap_or_default(),
+        name: &address.name,
+    };
     match (&head.method, part) {
         (&Method::GET | &Method::HEAD, _) => {
             let object = app.service.get(&resource, place)?;
-            answer::encoded(StatusCode::OK, accepted, &answer::shaped(&resource, accepted, query, object))
+            answer::encoded(
+                StatusCode::OK,
+                accepted,
+                &answer::shaped(&resource, accepted, query, object),
+            )
         }
         (&Method::PUT, _) => {
             let object = body::object(&head.headers, body).await?;
-            let written = app.service.update(&resource, place, part, object, &query.write_options()?).await?;
+            let written = app
+                .service
+                .update(&resource, place, part, object, &query.write_options()?)
+                .await?;
             answer::written(&resource, accepted, query, written)
         }
         (&Method::PATCH, _) => {
             let patch = patch(head, body).await?;
-            let written = app.service.patch(&resource, place, part, patch, &query.write_options()?).await?;
+            let written = app
+                .service
+                .patch(&resource, place, part, patch, &query.write_options()?)
+                .await?;
             answer::written(&resource, accepted, query, written)
         }
         (&Method::DELETE, Part::Main) => {
             let options = delete_options(head, query, body).await?;
             match app.service.delete(&resource, place, &options).await? {
-                Deleted::Gone(object) => {
-                    answer::encoded(StatusCode::OK, accepted, &crate::service::success(&resource, &object))
-                }
-                Deleted::Waiting(object) => {
-                    answer::encoded(StatusCode::OK, accepted, &answer::shaped(&resource, accepted, query, object))
-                }
+                Deleted::Gone(object) => answer::encoded(
+                    StatusCode::OK,
+                    accepted,
+                    &crate::service::success(&resource, &object),
+                ),
+                Deleted::Waiting(object) => answer::encoded(
+                    StatusCode::OK,
+                    accepted,
+                    &answer::shaped(&resource, accepted, query, object),
+                ),
             }
         }
         _ => Err(ApiError::method_not_allowed()),
@@ -124,26 +158,40 @@ async fn patch(head: &Parts, body: RequestBody) -> Result<Patch, ApiError> {
     };
     let bytes = body::read(body).await?;
     // Only apply patches may be YAML.
-    Ok(read(if media.ends_with("+yaml") { body::yaml(&bytes)? } else { body::json(&bytes)? }))
+    Ok(read(if media.ends_with("+yaml") {
+        body::yaml(&bytes)?
+    } else {
+        body::json(&bytes)?
+    }))
 }
 
-async fn delete_options(head: &Parts, query: &Query, body: RequestBody) -> Result<DeleteOptions, ApiError> {
-    let media = body::media(&head.headers).to_owned();
+async fn delete_options(
+    head: &Parts,
+    query: &Query,
+    body: RequestBody,
+) -> Result<DeleteOptions, ApiError> {
     let bytes = body::read(body).await?;
-    let mut options = match media.as_str() {
-        _ if bytes.is_empty() => DeleteOptions::default(),
-        "application/json" => DeleteOptions::from_body(&body::json(&bytes)?),
-        "application/yaml" => DeleteOptions::from_body(&body::yaml(&bytes)?),
-        other => return Err(ApiError::unsupported_media(other, "application/json, application/yaml")),
+    let mut options = if bytes.is_empty() {
+        DeleteOptions::default()
+    } else {
+        DeleteOptions::from_body(&body::decode(body::media(&head.headers), &bytes)?)
     };
     options.dry_run |= query.dry_run();
     Ok(options)
 }
 
-fn list_query(resource: &Resource, query: &Query, address: &Address) -> Result<ListQuery, ApiError> {
+fn list_query(
+    resource: &Resource,
+    query: &Query,
+    address: &Address,
+) -> Result<ListQuery, ApiError> {
     Ok(ListQuery {
         namespace: address.namespace.clone(),
-        selectors: Selectors::parse(resource, query.text("labelSelector"), query.text("fieldSelector"))?,
+        selectors: Selectors::parse(
+            resource,
+            query.text("labelSelector"),
+            query.text("fieldSelector"),
+        )?,
         limit: usize::try_from(query.number("limit")?).unwrap_or(usize::MAX),
         continue_token: query.text("continue").to_owned(),
         version: query.number("resourceVersion")?,

@@ -57,10 +57,14 @@ pub(super) fn open(
     query: &Query,
     address: &Address,
 ) -> Result<Response, ApiError> {
-    let permit = Arc::clone(&app.watches)
-        .try_acquire_owned()
-        .map_err(|_| ApiError::too_many("too many watches are open; close some or try again later"))?;
-    let selectors = Selectors::parse(&resource, query.text("labelSelector"), query.text("fieldSelector"))?;
+    let permit = Arc::clone(&app.watches).try_acquire_owned().map_err(|_| {
+        ApiError::too_many("too many watches are open; close some or try again later")
+    })?;
+    let selectors = Selectors::parse(
+        &resource,
+        query.text("labelSelector"),
+        query.text("fieldSelector"),
+    )?;
     let requested = query.number("resourceVersion")?;
     let initial = query.flag("sendInitialEvents");
     let lifetime = match query.number("timeoutSeconds")? {
@@ -72,7 +76,10 @@ pub(super) fn open(
         // Subscribed before anything is read, so that nothing falls in between.
         wake: app.service.store().subscribe(&resource.shelf),
         app: Arc::clone(app),
-        filter: Filter { namespace: address.namespace.clone(), selectors },
+        filter: Filter {
+            namespace: address.namespace.clone(),
+            selectors,
+        },
         accepted,
         query: Query::default(),
         since: requested,
@@ -93,10 +100,15 @@ pub(super) fn open(
             // Only a client of an earlier database can know such a version.
             return Err(ApiError::expired(requested, newest));
         }
-        let known = app.service.store().events(&watcher.resource.shelf, requested);
+        let known = app
+            .service
+            .store()
+            .events(&watcher.resource.shelf, requested);
         known.map_err(|compacted| ApiError::expired(requested, compacted.oldest))?;
     }
-    Ok(answer::stream(Body::from_stream(stream::unfold(watcher, next))))
+    Ok(answer::stream(Body::from_stream(stream::unfold(
+        watcher, next,
+    ))))
 }
 
 /// The next chunk of the stream.
@@ -124,7 +136,11 @@ impl Watcher {
             ..ListQuery::default()
         };
         let page = self.app.service.list(&self.resource, &query)?;
-        let version = page.metadata.get("resourceVersion").and_then(Value::as_str).and_then(|text| text.parse().ok());
+        let version = page
+            .metadata
+            .get("resourceVersion")
+            .and_then(Value::as_str)
+            .and_then(|text| text.parse().ok());
         self.since = version.unwrap_or(self.since);
         let mut chunk = Vec::new();
         for (index, object) in page.objects.into_iter().enumerate() {
@@ -148,24 +164,36 @@ impl Watcher {
 
     fn line(&self, chunk: &mut Vec<u8>, kind: &str, object: Value) {
         let object = answer::shaped(&self.resource, self.accepted, &self.query, object);
-        chunk.extend_from_slice(json!({"type": kind, "object": object}).to_string().as_bytes());
+        chunk.extend_from_slice(
+            json!({"type": kind, "object": object})
+                .to_string()
+                .as_bytes(),
+        );
         chunk.push(b'\n');
     }
 
     fn bookmark(&self, chunk: &mut Vec<u8>, initial: bool) {
-        let mut metadata = json!({"resourceVersion": self.since.to_string(), "creationTimestamp": null});
+        let mut metadata =
+            json!({"resourceVersion": self.since.to_string(), "creationTimestamp": null});
         if initial {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
         let (kind, version) = match self.accepted.shape {
-            Shape::Partial => ("PartialObjectMetadata".to_owned(), "meta.k8s.io/v1".to_owned()),
+            Shape::Partial => (
+                "PartialObjectMetadata".to_owned(),
+                "meta.k8s.io/v1".to_owned(),
+            ),
             _ => (self.resource.kind.clone(), self.resource.api_version()),
         };
         let object = json!({"kind": kind, "apiVersion": version, "metadata": metadata});
         if self.accepted.shape == Shape::Table {
             return self.line(chunk, "BOOKMARK", object);
         }
-        chunk.extend_from_slice(json!({"type": "BOOKMARK", "object": object}).to_string().as_bytes());
+        chunk.extend_from_slice(
+            json!({"type": "BOOKMARK", "object": object})
+                .to_string()
+                .as_bytes(),
+        );
         chunk.push(b'\n');
     }
 
@@ -173,7 +201,12 @@ impl Watcher {
     fn catch_up(&mut self) {
         self.wake.borrow_and_update();
         let mut chunk = Vec::new();
-        match self.app.service.store().events(&self.resource.shelf, self.since) {
+        match self
+            .app
+            .service
+            .store()
+            .events(&self.resource.shelf, self.since)
+        {
             Ok((events, version)) => {
                 let all = events.len() <= CHUNK;
                 for event in events.iter().take(CHUNK) {
@@ -191,7 +224,11 @@ impl Watcher {
             }
             Err(compacted) => {
                 let status = ApiError::expired(self.since, compacted.oldest).status();
-                chunk.extend_from_slice(json!({"type": "ERROR", "object": status}).to_string().as_bytes());
+                chunk.extend_from_slice(
+                    json!({"type": "ERROR", "object": status})
+                        .to_string()
+                        .as_bytes(),
+                );
                 chunk.push(b'\n');
                 self.ended = true;
             }
@@ -201,7 +238,11 @@ impl Watcher {
 
     /// Waits for a change, the next bookmark or the end.
     async fn wait(&mut self) {
-        let until = if self.bookmarks { self.next_bookmark.min(self.deadline) } else { self.deadline };
+        let until = if self.bookmarks {
+            self.next_bookmark.min(self.deadline)
+        } else {
+            self.deadline
+        };
         tokio::select! {
             changed = self.wake.changed() => self.ended |= changed.is_err(),
             () = tokio::time::sleep_until(until) => {}

@@ -29,7 +29,13 @@ const SERVER_OWNED: [&str; 8] = [
 ];
 
 /// Fills in `metadata` of an object about to be created; the caller has already decided the name.
-pub fn prepare_create(object: &mut Value, name: &str, namespace: &str, uid: String, now: Timestamp) {
+pub fn prepare_create(
+    object: &mut Value,
+    name: &str,
+    namespace: &str,
+    uid: String,
+    now: Timestamp,
+) {
     let meta = child(root(object), "metadata");
     for field in SERVER_OWNED {
         meta.remove(field);
@@ -49,7 +55,10 @@ pub fn prepare_create(object: &mut Value, name: &str, namespace: &str, uid: Stri
 /// Carries the server's own fields over from `old`, whatever the client sent, and counts `generation` up when `respecified`.
 pub fn prepare_update(object: &mut Value, old: &Value, respecified: bool) {
     let empty = Map::new();
-    let old_meta = old.get("metadata").and_then(Value::as_object).unwrap_or(&empty);
+    let old_meta = old
+        .get("metadata")
+        .and_then(Value::as_object)
+        .unwrap_or(&empty);
     let meta = child(root(object), "metadata");
     for field in SERVER_OWNED {
         match old_meta.get(field) {
@@ -59,7 +68,10 @@ pub fn prepare_update(object: &mut Value, old: &Value, respecified: bool) {
     }
     tidy(meta);
     if respecified {
-        let generation = old_meta.get("generation").and_then(Value::as_i64).unwrap_or(0);
+        let generation = old_meta
+            .get("generation")
+            .and_then(Value::as_i64)
+            .unwrap_or(0);
         meta.insert("generation".into(), json!(generation.saturating_add(1)));
     }
 }
@@ -85,13 +97,19 @@ pub fn mark_deleted(object: &mut Value, now: Timestamp) {
 
 /// Whether everything but `metadata` and `status` is equal; decides if `generation` moves.
 pub fn same_spec(a: &Value, b: &Value) -> bool {
-    let (Some(a), Some(b)) = (a.as_object(), b.as_object()) else { return a == b };
+    let (Some(a), Some(b)) = (a.as_object(), b.as_object()) else {
+        return a == b;
+    };
     let counts = |map: &Map<String, Value>| {
-        map.keys().filter(|key| !matches!(key.as_str(), "metadata" | "status" | "apiVersion" | "kind")).count()
+        map.keys()
+            .filter(|key| !matches!(key.as_str(), "metadata" | "status" | "apiVersion" | "kind"))
+            .count()
     };
     counts(a) == counts(b)
         && a.iter()
-            .filter(|(key, _)| !matches!(key.as_str(), "metadata" | "status" | "apiVersion" | "kind"))
+            .filter(|(key, _)| {
+                !matches!(key.as_str(), "metadata" | "status" | "apiVersion" | "kind")
+            })
             .all(|(key, value)| b.get(key) == Some(value))
 }
 
@@ -104,23 +122,40 @@ pub fn check(object: &Value) -> Vec<FieldError> {
             errors.push(FieldError::invalid("metadata.labels", json!(key), problem));
         }
         if let Some(problem) = names::label_value(value.as_str().unwrap_or_default()) {
-            errors.push(FieldError::invalid("metadata.labels", value.clone(), problem));
+            errors.push(FieldError::invalid(
+                "metadata.labels",
+                value.clone(),
+                problem,
+            ));
         }
     }
     let mut annotation_bytes = 0;
     for (key, value) in map("annotations").into_iter().flatten() {
         if let Some(problem) = names::key(&key.to_ascii_lowercase()) {
-            errors.push(FieldError::invalid("metadata.annotations", json!(key), problem));
+            errors.push(FieldError::invalid(
+                "metadata.annotations",
+                json!(key),
+                problem,
+            ));
         }
         annotation_bytes += key.len() + value.as_str().map_or(0, str::len);
     }
     if annotation_bytes > 256 * 1024 {
-        errors.push(FieldError::new(FieldErrorKind::TooLong, "metadata.annotations", "may not be more than 262144 bytes"));
+        errors.push(FieldError::new(
+            FieldErrorKind::TooLong,
+            "metadata.annotations",
+            "may not be more than 262144 bytes",
+        ));
     }
     let owners = at(object, &["metadata", "ownerReferences"]).and_then(Value::as_array);
     for (index, owner) in owners.into_iter().flatten().enumerate() {
         for field in ["apiVersion", "kind", "name", "uid"] {
-            if owner.get(field).and_then(Value::as_str).unwrap_or_default().is_empty() {
+            if owner
+                .get(field)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .is_empty()
+            {
                 let path = format!("metadata.ownerReferences[{index}].{field}");
                 errors.push(FieldError::invalid(path, json!(""), "must not be empty"));
             }
@@ -128,7 +163,11 @@ pub fn check(object: &Value) -> Vec<FieldError> {
     }
     for finalizer in super::finalizers(object) {
         if let Some(problem) = names::key(finalizer) {
-            errors.push(FieldError::invalid("metadata.finalizers", json!(finalizer), problem));
+            errors.push(FieldError::invalid(
+                "metadata.finalizers",
+                json!(finalizer),
+                problem,
+            ));
         }
     }
     errors
@@ -138,7 +177,10 @@ pub fn check(object: &Value) -> Vec<FieldError> {
 pub fn check_update(object: &Value, old: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     for field in ["name", "namespace", "uid", "creationTimestamp"] {
-        let (new, old) = (at(object, &["metadata", field]), at(old, &["metadata", field]));
+        let (new, old) = (
+            at(object, &["metadata", field]),
+            at(old, &["metadata", field]),
+        );
         if new.is_some() && new != old {
             errors.push(FieldError::invalid(
                 format!("metadata.{field}"),
@@ -149,7 +191,10 @@ pub fn check_update(object: &Value, old: &Value) -> Vec<FieldError> {
     }
     if super::is_terminating(old) {
         let before = super::finalizers(old);
-        let added: Vec<&str> = super::finalizers(object).into_iter().filter(|f| !before.contains(f)).collect();
+        let added: Vec<&str> = super::finalizers(object)
+            .into_iter()
+            .filter(|f| !before.contains(f))
+            .collect();
         if !added.is_empty() {
             errors.push(FieldError::forbidden(
                 "metadata.finalizers",
@@ -205,7 +250,8 @@ mod tests {
 
     #[test]
     fn a_dying_object_takes_no_new_finalizers() {
-        let old = json!({"metadata": {"name": "a", "deletionTimestamp": "t", "finalizers": ["x/y"]}});
+        let old =
+            json!({"metadata": {"name": "a", "deletionTimestamp": "t", "finalizers": ["x/y"]}});
         let new = json!({"metadata": {"name": "a", "finalizers": ["x/y", "x/z"]}});
         assert_eq!(check_update(&new, &old).len(), 1);
         assert!(check_update(&json!({"metadata": {"name": "b"}}), &old)[0].path == "metadata.name");

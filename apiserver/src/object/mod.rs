@@ -19,7 +19,9 @@ pub fn text<'a>(value: &'a Value, path: &[&str]) -> &'a str {
 
 /// The child object `key` of `value`, created when absent or not an object.
 pub fn child<'a>(value: &'a mut Map<String, Value>, key: &str) -> &'a mut Map<String, Value> {
-    let slot = value.entry(key).or_insert_with(|| Value::Object(Map::new()));
+    let slot = value
+        .entry(key)
+        .or_insert_with(|| Value::Object(Map::new()));
     if !slot.is_object() {
         *slot = Value::Object(Map::new());
     }

@@ -1,7 +1,9 @@
 //! The table of built-in kinds.
 
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Event as CoreEvent, Namespace, Node, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Event as CoreEvent, Namespace, Node, Pod, Secret, Service, ServiceAccount,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::events::v1::Event as NewEvent;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -81,7 +83,11 @@ impl Builtin {
     pub(super) fn rename(&self, object: &mut Value, serving: bool) {
         let map = root(object);
         for (stored, served) in self.renames {
-            let (from, to) = if serving { (stored, served) } else { (served, stored) };
+            let (from, to) = if serving {
+                (stored, served)
+            } else {
+                (served, stored)
+            };
             if let Some(value) = map.remove(*from) {
                 map.insert((*to).to_owned(), value);
             }
@@ -217,7 +223,15 @@ pub static ALL: &[Builtin] = &[
         plural: "events",
         short: &["ev"],
         shelf: "events",
-        fields: &["reason", "reportingController", "regarding.kind", "regarding.namespace", "regarding.name", "regarding.uid", "type"],
+        fields: &[
+            "reason",
+            "reportingController",
+            "regarding.kind",
+            "regarding.namespace",
+            "regarding.name",
+            "regarding.uid",
+            "type",
+        ],
         renames: &[
             ("involvedObject", "regarding"),
             ("message", "note"),

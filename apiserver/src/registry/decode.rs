@@ -17,7 +17,11 @@ use crate::schema::{Schema, join, prune};
 pub fn round_trip<T: DeserializeOwned + Serialize>(value: Value) -> Result<Value, String> {
     let typed: T = serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
-        if path == "." { error.inner().to_string() } else { format!("{path}: {}", error.inner()) }
+        if path == "." {
+            error.inner().to_string()
+        } else {
+            format!("{path}: {}", error.inner())
+        }
     })?;
     serde_json::to_value(typed).map_err(|error| error.to_string())
 }
@@ -28,14 +32,18 @@ pub(super) fn builtin(mut object: Value, builtin: &Builtin) -> Result<Decoded, S
     let decoded = (builtin.decode)(object.clone())?;
     let mut unknown = Vec::new();
     dropped(&object, &decoded, "", &mut unknown);
-    Ok(Decoded { object: decoded, unknown })
+    Ok(Decoded {
+        object: decoded,
+        unknown,
+    })
 }
 
 /// Decodes a custom resource: typed metadata, the rest by schema.
 pub(super) fn custom(mut object: Value, schema: &Schema) -> Result<Decoded, String> {
     let map = root(&mut object);
     let given = map.remove("metadata").unwrap_or_else(|| json!({}));
-    let metadata = round_trip::<ObjectMeta>(given.clone()).map_err(|problem| format!("metadata.{problem}"))?;
+    let metadata =
+        round_trip::<ObjectMeta>(given.clone()).map_err(|problem| format!("metadata.{problem}"))?;
     let mut unknown = Vec::new();
     dropped(&given, &metadata, "metadata", &mut unknown);
     map.insert("metadata".into(), metadata);
@@ -68,7 +76,10 @@ fn quantities(value: &mut Value) {
     match value {
         Value::Object(map) => {
             for (field, child) in map {
-                let holds = matches!(field.as_str(), "limits" | "requests" | "capacity" | "allocatable" | "overhead");
+                let holds = matches!(
+                    field.as_str(),
+                    "limits" | "requests" | "capacity" | "allocatable" | "overhead"
+                );
                 if let (true, Value::Object(amounts)) = (holds, &mut *child) {
                     for amount in amounts.values_mut().filter(|amount| amount.is_number()) {
                         *amount = Value::String(amount.to_string());
@@ -92,7 +103,10 @@ mod tests {
     fn a_wrong_type_is_named_with_its_path() {
         let pod = json!({"apiVersion": "v1", "kind": "Pod", "spec": {"containers": [{"name": "a", "ports": [{"containerPort": "x"}]}]}});
         let error = round_trip::<Pod>(pod).unwrap_err();
-        assert!(error.starts_with("spec.containers[0].ports[0].containerPort: invalid type"), "{error}");
+        assert!(
+            error.starts_with("spec.containers[0].ports[0].containerPort: invalid type"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -107,6 +121,9 @@ mod tests {
     fn numbers_become_quantities() {
         let mut pod = json!({"spec": {"containers": [{"resources": {"limits": {"cpu": 1, "memory": "1Gi"}}}]}});
         quantities(&mut pod);
-        assert_eq!(pod["spec"]["containers"][0]["resources"]["limits"], json!({"cpu": "1", "memory": "1Gi"}));
+        assert_eq!(
+            pod["spec"]["containers"][0]["resources"]["limits"],
+            json!({"cpu": "1", "memory": "1Gi"})
+        );
     }
 }

@@ -14,7 +14,9 @@ fn put(map: &mut Map<String, Value>, key: &str, value: Value) {
 /// Calls `each` for every map in the list `key` of `map`.
 fn entries(map: &mut Map<String, Value>, key: &str, mut each: impl FnMut(&mut Map<String, Value>)) {
     if let Some(Value::Array(list)) = map.get_mut(key) {
-        list.iter_mut().filter_map(Value::as_object_mut).for_each(&mut each);
+        list.iter_mut()
+            .filter_map(Value::as_object_mut)
+            .for_each(&mut each);
     }
 }
 
@@ -61,7 +63,10 @@ pub fn namespace(object: &mut Value, old: Option<&Value>, _now: Timestamp) {
     let namespace = root(object);
     let labels = child(child(namespace, "metadata"), "labels");
     labels.insert("kubernetes.io/metadata.name".into(), json!(own_name));
-    let finalizers = old.and_then(|old| at(old, &["spec", "finalizers"])).cloned().unwrap_or_else(|| json!(["kubernetes"]));
+    let finalizers = old
+        .and_then(|old| at(old, &["spec", "finalizers"]))
+        .cloned()
+        .unwrap_or_else(|| json!(["kubernetes"]));
     child(namespace, "spec").insert("finalizers".into(), finalizers);
     let phase = if dying { "Terminating" } else { "Active" };
     child(namespace, "status").insert("phase".into(), json!(phase));
@@ -115,9 +120,20 @@ pub fn endpoint_slice(object: &mut Value, _old: Option<&Value>, _now: Timestamp)
 pub fn network_policy(object: &mut Value, _old: Option<&Value>, _now: Timestamp) {
     let spec = child(root(object), "spec");
     put(spec, "podSelector", json!({}));
-    let egress = spec.get("egress").and_then(Value::as_array).is_some_and(|rules| !rules.is_empty());
-    if spec.get("policyTypes").and_then(Value::as_array).is_none_or(Vec::is_empty) {
-        let types = if egress { json!(["Ingress", "Egress"]) } else { json!(["Ingress"]) };
+    let egress = spec
+        .get("egress")
+        .and_then(Value::as_array)
+        .is_some_and(|rules| !rules.is_empty());
+    if spec
+        .get("policyTypes")
+        .and_then(Value::as_array)
+        .is_none_or(Vec::is_empty)
+    {
+        let types = if egress {
+            json!(["Ingress", "Egress"])
+        } else {
+            json!(["Ingress"])
+        };
         spec.insert("policyTypes".into(), types);
     }
     for direction in ["ingress", "egress"] {
@@ -134,7 +150,9 @@ pub fn crd(object: &mut Value, old: Option<&Value>, now: Timestamp) {
     let dying = is_terminating(object);
     let definition = root(object);
     if old.is_none() {
-        let finalizers = child(definition, "metadata").entry("finalizers").or_insert_with(|| json!([]));
+        let finalizers = child(definition, "metadata")
+            .entry("finalizers")
+            .or_insert_with(|| json!([]));
         if let Value::Array(list) = finalizers
             && !list.iter().any(|each| each == CRD_FINALIZER)
         {
@@ -171,15 +189,21 @@ pub fn crd(object: &mut Value, old: Option<&Value>, now: Timestamp) {
         .and_then(|condition| condition.get("lastTransitionTime"))
         .cloned()
         .unwrap_or_else(|| json!(rfc3339(now)));
-    let condition = |kind: &str, reason: &str, message: &str| {
-        json!({"type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": since})
-    };
+    let condition = |kind: &str, reason: &str, message: &str| json!({"type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": since});
     let mut conditions = vec![
         condition("NamesAccepted", "NoConflicts", "no conflicts found"),
-        condition("Established", "InitialNamesAccepted", "the initial names have been accepted"),
+        condition(
+            "Established",
+            "InitialNamesAccepted",
+            "the initial names have been accepted",
+        ),
     ];
     if dying {
-        conditions.push(condition("Terminating", "InstanceDeletionInProgress", "objects of this kind are being deleted"));
+        conditions.push(condition(
+            "Terminating",
+            "InstanceDeletionInProgress",
+            "objects of this kind are being deleted",
+        ));
     }
     let status = child(definition, "status");
     status.insert("acceptedNames".into(), accepted);
@@ -199,12 +223,16 @@ mod tests {
     fn string_data_becomes_data() {
         let mut secret_object = json!({"data": {"a": "eA=="}, "stringData": {"b": "hello"}});
         secret(&mut secret_object, None, now());
-        assert_eq!(secret_object, json!({"type": "Opaque", "data": {"a": "eA==", "b": "aGVsbG8="}}));
+        assert_eq!(
+            secret_object,
+            json!({"type": "Opaque", "data": {"a": "eA==", "b": "aGVsbG8="}})
+        );
     }
 
     #[test]
     fn policy_types_follow_the_rules() {
-        let mut policy = json!({"spec": {"podSelector": {}, "egress": [{"ports": [{"port": 53}]}]}});
+        let mut policy =
+            json!({"spec": {"podSelector": {}, "egress": [{"ports": [{"port": 53}]}]}});
         network_policy(&mut policy, None, now());
         assert_eq!(policy["spec"]["policyTypes"], json!(["Ingress", "Egress"]));
         assert_eq!(policy["spec"]["egress"][0]["ports"][0]["protocol"], "TCP");
@@ -217,7 +245,10 @@ mod tests {
     fn a_namespace_carries_its_name() {
         let mut object = json!({"metadata": {"name": "blue"}});
         namespace(&mut object, None, now());
-        assert_eq!(object["metadata"]["labels"]["kubernetes.io/metadata.name"], "blue");
+        assert_eq!(
+            object["metadata"]["labels"]["kubernetes.io/metadata.name"],
+            "blue"
+        );
         assert_eq!(object["status"]["phase"], "Active");
     }
 }

@@ -2,8 +2,8 @@
 
 pub mod builtin;
 pub mod crd;
-pub mod defaults;
 pub mod decode;
+pub mod defaults;
 mod rules;
 
 use std::collections::BTreeMap;
@@ -88,7 +88,11 @@ pub struct Decoded {
 impl Resource {
     /// `group/version`, or `v1` in the core group.
     pub fn api_version(&self) -> String {
-        if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
+        if self.group.is_empty() {
+            self.version.clone()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
     }
 
     /// The names an error about the object `name` carries.
@@ -192,13 +196,18 @@ pub struct Registry {
 impl Registry {
     /// The built-in resources and those of `crds` (stored CRD objects); `earlier` lends what has not changed since.
     pub fn build<'a>(crds: impl Iterator<Item = &'a Value>, made_from: u64) -> Self {
-        let mut registry = Self { resources: BTreeMap::new(), made_from };
+        let mut registry = Self {
+            resources: BTreeMap::new(),
+            made_from,
+        };
         for builtin in builtin::ALL {
             registry.insert(builtin.resource());
         }
         for definition in crds {
             match crd::compile(definition) {
-                Ok(resources) => resources.into_iter().for_each(|resource| registry.insert(resource)),
+                Ok(resources) => resources
+                    .into_iter()
+                    .for_each(|resource| registry.insert(resource)),
                 // Refused at the door; only a store written by another version can hold one.
                 Err(problem) => {
                     tracing::warn!(name = crate::object::name(definition), %problem, "a stored CRD cannot be served");
@@ -209,18 +218,29 @@ impl Registry {
     }
 
     fn insert(&mut self, resource: Resource) {
-        let key = (resource.group.clone(), resource.version.clone(), resource.plural.clone());
-        self.resources.entry(key).or_insert_with(|| Arc::new(resource));
+        let key = (
+            resource.group.clone(),
+            resource.version.clone(),
+            resource.plural.clone(),
+        );
+        self.resources
+            .entry(key)
+            .or_insert_with(|| Arc::new(resource));
     }
 
     /// One resource.
     pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Resource>> {
-        self.resources.get(&(group.to_owned(), version.to_owned(), plural.to_owned())).cloned()
+        self.resources
+            .get(&(group.to_owned(), version.to_owned(), plural.to_owned()))
+            .cloned()
     }
 
     /// The resource whose objects are stored on `shelf`, in any version.
     pub fn by_shelf(&self, shelf: &str) -> Option<Arc<Resource>> {
-        self.resources.values().find(|resource| resource.shelf == shelf).cloned()
+        self.resources
+            .values()
+            .find(|resource| resource.shelf == shelf)
+            .cloned()
     }
 
     /// All resources, ordered by group, version and plural.
@@ -231,13 +251,19 @@ impl Registry {
     /// Groups with their versions, the core group left out.
     pub fn groups(&self) -> BTreeMap<String, Vec<String>> {
         let mut groups: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for (group, version, _) in self.resources.keys().filter(|(group, ..)| !group.is_empty()) {
+        for (group, version, _) in self
+            .resources
+            .keys()
+            .filter(|(group, ..)| !group.is_empty())
+        {
             let versions = groups.entry(group.clone()).or_default();
             if !versions.contains(version) {
                 versions.push(version.clone());
             }
         }
-        groups.values_mut().for_each(|versions| versions.sort_by_key(|v| std::cmp::Reverse(priority(v))));
+        groups
+            .values_mut()
+            .for_each(|versions| versions.sort_by_key(|v| std::cmp::Reverse(priority(v))));
         groups
     }
 }
@@ -245,7 +271,9 @@ impl Registry {
 /// Kubernetes' order of versions: GA before beta before alpha, newer before older.
 fn priority(version: &str) -> (u8, u32, u32) {
     let number = |text: &str| text.parse::<u32>().ok();
-    let Some(rest) = version.strip_prefix('v') else { return (0, 0, 0) };
+    let Some(rest) = version.strip_prefix('v') else {
+        return (0, 0, 0);
+    };
     for (word, rank) in [("beta", 2), ("alpha", 1)] {
         if let Some((major, minor)) = rest.split_once(word)
             && let (Some(major), Some(minor)) = (number(major), number(minor))
@@ -271,7 +299,11 @@ mod tests {
     fn every_builtin_is_found_and_has_a_shelf_of_its_own_or_shares_on_purpose() {
         let registry = Registry::build(std::iter::empty(), 0);
         assert!(registry.find("", "v1", "pods").is_some());
-        assert!(registry.find("networking.k8s.io", "v1", "networkpolicies").is_some());
+        assert!(
+            registry
+                .find("networking.k8s.io", "v1", "networkpolicies")
+                .is_some()
+        );
         let core = registry.find("", "v1", "events").unwrap();
         let new = registry.find("events.k8s.io", "v1", "events").unwrap();
         assert_eq!(core.shelf, new.shelf);

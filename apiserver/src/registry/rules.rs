@@ -9,28 +9,47 @@ use crate::error::{FieldError, FieldErrorKind};
 use crate::object::{at, name, names, text};
 
 fn list<'a>(value: &'a Value, key: &str) -> impl Iterator<Item = (usize, &'a Value)> {
-    value.get(key).and_then(Value::as_array).into_iter().flatten().enumerate()
+    value
+        .get(key)
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .enumerate()
 }
 
 /// Parses `address/length` and checks the length; host bits may be set, as in Kubernetes.
 fn is_cidr(text: &str) -> bool {
-    let Some((address, length)) = text.split_once('/') else { return false };
-    let Ok(address) = address.parse::<IpAddr>() else { return false };
+    let Some((address, length)) = text.split_once('/') else {
+        return false;
+    };
+    let Ok(address) = address.parse::<IpAddr>() else {
+        return false;
+    };
     let longest = if address.is_ipv4() { 32 } else { 128 };
-    !length.is_empty() && length.bytes().all(|c| c.is_ascii_digit()) && length.parse::<u8>().is_ok_and(|length| length <= longest)
+    !length.is_empty()
+        && length.bytes().all(|c| c.is_ascii_digit())
+        && length.parse::<u8>().is_ok_and(|length| length <= longest)
 }
 
 fn check_cidr(value: Option<&Value>, path: &str, errors: &mut Vec<FieldError>) {
     let text = value.and_then(Value::as_str).unwrap_or_default();
     if !is_cidr(text) {
-        errors.push(FieldError::invalid(path, json!(text), "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"));
+        errors.push(FieldError::invalid(
+            path,
+            json!(text),
+            "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
+        ));
     }
 }
 
 fn check_address(value: Option<&Value>, path: &str, errors: &mut Vec<FieldError>) {
     let text = value.and_then(Value::as_str).unwrap_or_default();
     if text.parse::<IpAddr>().is_err() {
-        errors.push(FieldError::invalid(path, json!(text), "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"));
+        errors.push(FieldError::invalid(
+            path,
+            json!(text),
+            "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+        ));
     }
 }
 
@@ -38,21 +57,35 @@ fn check_port(value: Option<&Value>, path: &str, errors: &mut Vec<FieldError>) {
     if let Some(number) = value.and_then(Value::as_i64)
         && !(1..=65535).contains(&number)
     {
-        errors.push(FieldError::invalid(path, json!(number), "must be between 1 and 65535, inclusive"));
+        errors.push(FieldError::invalid(
+            path,
+            json!(number),
+            "must be between 1 and 65535, inclusive",
+        ));
     }
 }
 
 fn check_protocol(value: Option<&Value>, path: &str, errors: &mut Vec<FieldError>) {
-    if let Some(protocol) = value.filter(|protocol| !["TCP", "UDP", "SCTP"].iter().any(|known| protocol == known)) {
+    if let Some(protocol) =
+        value.filter(|protocol| !["TCP", "UDP", "SCTP"].iter().any(|known| protocol == known))
+    {
         let message = "supported values: \"SCTP\", \"TCP\", \"UDP\"";
-        errors.push(FieldError { value: Some(protocol.clone()), ..FieldError::new(FieldErrorKind::Unsupported, path, message) });
+        errors.push(FieldError {
+            value: Some(protocol.clone()),
+            ..FieldError::new(FieldErrorKind::Unsupported, path, message)
+        });
     }
 }
 
 /// Pod address ranges of a node.
 pub(super) fn node(object: &Value, _old: Option<&Value>) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    for (index, cidr) in object.get("spec").map(|spec| list(spec, "podCIDRs")).into_iter().flatten() {
+    for (index, cidr) in object
+        .get("spec")
+        .map(|spec| list(spec, "podCIDRs"))
+        .into_iter()
+        .flatten()
+    {
         check_cidr(Some(cidr), &format!("spec.podCIDRs[{index}]"), &mut errors);
     }
     errors
@@ -61,7 +94,9 @@ pub(super) fn node(object: &Value, _old: Option<&Value>) -> Vec<FieldError> {
 /// Containers and addresses of a pod.
 pub(super) fn pod(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    let Some(spec) = object.get("spec") else { return errors };
+    let Some(spec) = object.get("spec") else {
+        return errors;
+    };
     if list(spec, "containers").next().is_none() {
         errors.push(FieldError::required("spec.containers", ""));
     }
@@ -70,20 +105,44 @@ pub(super) fn pod(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
             let path = format!("spec.{field}[{index}]");
             match text(container, &["name"]) {
                 "" => errors.push(FieldError::required(format!("{path}.name"), "")),
-                name => errors.extend(names::label(name).map(|problem| FieldError::invalid(format!("{path}.name"), json!(name), problem))),
+                name => errors.extend(names::label(name).map(|problem| {
+                    FieldError::invalid(format!("{path}.name"), json!(name), problem)
+                })),
             }
             for (port, each) in list(container, "ports") {
-                check_port(each.get("containerPort"), &format!("{path}.ports[{port}].containerPort"), &mut errors);
-                check_protocol(each.get("protocol"), &format!("{path}.ports[{port}].protocol"), &mut errors);
+                check_port(
+                    each.get("containerPort"),
+                    &format!("{path}.ports[{port}].containerPort"),
+                    &mut errors,
+                );
+                check_protocol(
+                    each.get("protocol"),
+                    &format!("{path}.ports[{port}].protocol"),
+                    &mut errors,
+                );
             }
         }
     }
-    for (index, ip) in object.get("status").map(|status| list(status, "podIPs")).into_iter().flatten() {
-        check_address(ip.get("ip"), &format!("status.podIPs[{index}].ip"), &mut errors);
+    for (index, ip) in object
+        .get("status")
+        .map(|status| list(status, "podIPs"))
+        .into_iter()
+        .flatten()
+    {
+        check_address(
+            ip.get("ip"),
+            &format!("status.podIPs[{index}].ip"),
+            &mut errors,
+        );
     }
-    let bound = old.map(|old| text(old, &["spec", "nodeName"])).unwrap_or_default();
+    let bound = old
+        .map(|old| text(old, &["spec", "nodeName"]))
+        .unwrap_or_default();
     if !bound.is_empty() && bound != text(object, &["spec", "nodeName"]) {
-        errors.push(FieldError::forbidden("spec.nodeName", "a pod stays on its node; delete it and create it anew"));
+        errors.push(FieldError::forbidden(
+            "spec.nodeName",
+            "a pod stays on its node; delete it and create it anew",
+        ));
     }
     errors
 }
@@ -93,26 +152,45 @@ pub(super) fn data(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let mut bytes = 0;
     for field in ["data", "binaryData"] {
-        for (key, value) in object.get(field).and_then(Value::as_object).into_iter().flatten() {
+        for (key, value) in object
+            .get(field)
+            .and_then(Value::as_object)
+            .into_iter()
+            .flatten()
+        {
             let fits = !key.is_empty()
                 && key.len() <= 253
                 && key != "."
                 && key != ".."
-                && key.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.'));
+                && key
+                    .bytes()
+                    .all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.'));
             if !fits {
-                let message = "a valid config key must consist of alphanumeric characters, '-', '_' or '.'";
-                errors.push(FieldError::invalid(format!("{field}[{key}]"), json!(key), message));
+                let message =
+                    "a valid config key must consist of alphanumeric characters, '-', '_' or '.'";
+                errors.push(FieldError::invalid(
+                    format!("{field}[{key}]"),
+                    json!(key),
+                    message,
+                ));
             }
             bytes += value.as_str().map_or(0, str::len);
         }
     }
     if bytes > 1 << 20 {
-        errors.push(FieldError::new(FieldErrorKind::TooLong, "", "may not be more than 1048576 bytes"));
+        errors.push(FieldError::new(
+            FieldErrorKind::TooLong,
+            "",
+            "may not be more than 1048576 bytes",
+        ));
     }
     if let Some(old) = old.filter(|old| old.get("immutable") == Some(&json!(true))) {
         for field in ["data", "binaryData"] {
             if old.get(field) != object.get(field) {
-                errors.push(FieldError::forbidden(field, "field is immutable when `immutable` is set"));
+                errors.push(FieldError::forbidden(
+                    field,
+                    "field is immutable when `immutable` is set",
+                ));
             }
         }
     }
@@ -122,11 +200,17 @@ pub(super) fn data(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
 /// Ports and type of a service.
 pub(super) fn service(object: &Value, _old: Option<&Value>) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    let Some(spec) = object.get("spec") else { return errors };
+    let Some(spec) = object.get("spec") else {
+        return errors;
+    };
     let kind = text(spec, &["type"]);
     if !["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"].contains(&kind) {
-        let message = "supported values: \"ClusterIP\", \"ExternalName\", \"LoadBalancer\", \"NodePort\"";
-        errors.push(FieldError { value: Some(json!(kind)), ..FieldError::new(FieldErrorKind::Unsupported, "spec.type", message) });
+        let message =
+            "supported values: \"ClusterIP\", \"ExternalName\", \"LoadBalancer\", \"NodePort\"";
+        errors.push(FieldError {
+            value: Some(json!(kind)),
+            ..FieldError::new(FieldErrorKind::Unsupported, "spec.type", message)
+        });
     }
     let mut several = list(spec, "ports").skip(1);
     let needs_names = several.next().is_some();
@@ -136,8 +220,16 @@ pub(super) fn service(object: &Value, _old: Option<&Value>) -> Vec<FieldError> {
             errors.push(FieldError::required(format!("{path}.name"), ""));
         }
         check_port(port.get("port"), &format!("{path}.port"), &mut errors);
-        check_port(port.get("targetPort"), &format!("{path}.targetPort"), &mut errors);
-        check_protocol(port.get("protocol"), &format!("{path}.protocol"), &mut errors);
+        check_port(
+            port.get("targetPort"),
+            &format!("{path}.targetPort"),
+            &mut errors,
+        );
+        check_protocol(
+            port.get("protocol"),
+            &format!("{path}.protocol"),
+            &mut errors,
+        );
     }
     errors
 }
@@ -148,14 +240,25 @@ pub(super) fn endpoint_slice(object: &Value, old: Option<&Value>) -> Vec<FieldEr
     let kind = text(object, &["addressType"]);
     if !["IPv4", "IPv6", "FQDN"].contains(&kind) {
         let message = "supported values: \"FQDN\", \"IPv4\", \"IPv6\"";
-        errors.push(FieldError { value: Some(json!(kind)), ..FieldError::new(FieldErrorKind::Unsupported, "addressType", message) });
+        errors.push(FieldError {
+            value: Some(json!(kind)),
+            ..FieldError::new(FieldErrorKind::Unsupported, "addressType", message)
+        });
     }
     if old.is_some_and(|old| old.get("addressType") != object.get("addressType")) {
-        errors.push(FieldError::invalid("addressType", json!(kind), "field is immutable"));
+        errors.push(FieldError::invalid(
+            "addressType",
+            json!(kind),
+            "field is immutable",
+        ));
     }
     for (index, endpoint) in list(object, "endpoints") {
         for (place, address) in list(endpoint, "addresses").filter(|_| kind != "FQDN") {
-            check_address(Some(address), &format!("endpoints[{index}].addresses[{place}]"), &mut errors);
+            check_address(
+                Some(address),
+                &format!("endpoints[{index}].addresses[{place}]"),
+                &mut errors,
+            );
         }
     }
     errors
@@ -164,22 +267,35 @@ pub(super) fn endpoint_slice(object: &Value, old: Option<&Value>) -> Vec<FieldEr
 /// Selectors, blocks and ports of a NetworkPolicy.
 pub(super) fn network_policy(object: &Value, _old: Option<&Value>) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    let Some(spec) = object.get("spec") else { return errors };
+    let Some(spec) = object.get("spec") else {
+        return errors;
+    };
     check_selector(spec.get("podSelector"), "spec.podSelector", &mut errors);
     for (index, kind) in list(spec, "policyTypes") {
         if kind != "Ingress" && kind != "Egress" {
             let path = format!("spec.policyTypes[{index}]");
             let message = "supported values: \"Egress\", \"Ingress\"";
-            errors.push(FieldError { value: Some(kind.clone()), ..FieldError::new(FieldErrorKind::Unsupported, path, message) });
+            errors.push(FieldError {
+                value: Some(kind.clone()),
+                ..FieldError::new(FieldErrorKind::Unsupported, path, message)
+            });
         }
     }
     for (direction, peers) in [("ingress", "from"), ("egress", "to")] {
         for (index, rule) in list(spec, direction) {
             for (place, port) in list(rule, "ports") {
-                check_policy_port(port, &format!("spec.{direction}[{index}].ports[{place}]"), &mut errors);
+                check_policy_port(
+                    port,
+                    &format!("spec.{direction}[{index}].ports[{place}]"),
+                    &mut errors,
+                );
             }
             for (place, peer) in list(rule, peers) {
-                check_peer(peer, &format!("spec.{direction}[{index}].{peers}[{place}]"), &mut errors);
+                check_peer(
+                    peer,
+                    &format!("spec.{direction}[{index}].{peers}[{place}]"),
+                    &mut errors,
+                );
             }
         }
     }
@@ -192,9 +308,17 @@ fn check_policy_port(port: &Value, path: &str, errors: &mut Vec<FieldError>) {
     check_port(port.get("endPort"), &format!("{path}.endPort"), errors);
     if let Some(end) = port.get("endPort").and_then(Value::as_i64) {
         match port.get("port").and_then(Value::as_i64) {
-            None => errors.push(FieldError::invalid(format!("{path}.endPort"), json!(end), "may not be specified when `port` is not specified or not a number")),
+            None => errors.push(FieldError::invalid(
+                format!("{path}.endPort"),
+                json!(end),
+                "may not be specified when `port` is not specified or not a number",
+            )),
             Some(start) if end < start => {
-                errors.push(FieldError::invalid(format!("{path}.endPort"), json!(end), "must be greater than or equal to `port`"));
+                errors.push(FieldError::invalid(
+                    format!("{path}.endPort"),
+                    json!(end),
+                    "must be greater than or equal to `port`",
+                ));
             }
             Some(_) => {}
         }
@@ -214,34 +338,62 @@ fn check_peer(peer: &Value, path: &str, errors: &mut Vec<FieldError>) {
         return;
     };
     if selects {
-        errors.push(FieldError::forbidden(path, "may not specify both ipBlock and another peer"));
+        errors.push(FieldError::forbidden(
+            path,
+            "may not specify both ipBlock and another peer",
+        ));
     }
     check_cidr(block.get("cidr"), &format!("{path}.ipBlock.cidr"), errors);
     for (index, except) in list(block, "except") {
-        check_cidr(Some(except), &format!("{path}.ipBlock.except[{index}]"), errors);
+        check_cidr(
+            Some(except),
+            &format!("{path}.ipBlock.except[{index}]"),
+            errors,
+        );
     }
 }
 
 fn check_selector(selector: Option<&Value>, path: &str, errors: &mut Vec<FieldError>) {
     let Some(selector) = selector else { return };
-    for (key, value) in selector.get("matchLabels").and_then(Value::as_object).into_iter().flatten() {
-        let problem = names::key(key).or_else(|| names::label_value(value.as_str().unwrap_or_default()));
-        errors.extend(problem.map(|problem| FieldError::invalid(format!("{path}.matchLabels"), json!(key), problem)));
+    for (key, value) in selector
+        .get("matchLabels")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+    {
+        let problem =
+            names::key(key).or_else(|| names::label_value(value.as_str().unwrap_or_default()));
+        errors.extend(problem.map(|problem| {
+            FieldError::invalid(format!("{path}.matchLabels"), json!(key), problem)
+        }));
     }
     for (index, term) in list(selector, "matchExpressions") {
         let path = format!("{path}.matchExpressions[{index}]");
         let key = text(term, &["key"]);
-        errors.extend(names::key(key).map(|problem| FieldError::invalid(format!("{path}.key"), json!(key), problem)));
+        errors.extend(
+            names::key(key)
+                .map(|problem| FieldError::invalid(format!("{path}.key"), json!(key), problem)),
+        );
         let some = list(term, "values").next().is_some();
         match text(term, &["operator"]) {
             "In" | "NotIn" if !some => {
-                errors.push(FieldError::required(format!("{path}.values"), "must be specified when `operator` is 'In' or 'NotIn'"));
+                errors.push(FieldError::required(
+                    format!("{path}.values"),
+                    "must be specified when `operator` is 'In' or 'NotIn'",
+                ));
             }
             "Exists" | "DoesNotExist" if some => {
-                errors.push(FieldError::forbidden(format!("{path}.values"), "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"));
+                errors.push(FieldError::forbidden(
+                    format!("{path}.values"),
+                    "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+                ));
             }
             "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
-            other => errors.push(FieldError::invalid(format!("{path}.operator"), json!(other), "not a valid selector operator")),
+            other => errors.push(FieldError::invalid(
+                format!("{path}.operator"),
+                json!(other),
+                "not a valid selector operator",
+            )),
         }
     }
 }
@@ -249,16 +401,33 @@ fn check_selector(selector: Option<&Value>, path: &str, errors: &mut Vec<FieldEr
 /// A CRD must be servable.
 pub(super) fn crd(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    let (plural, group) = (text(object, &["spec", "names", "plural"]), text(object, &["spec", "group"]));
+    let (plural, group) = (
+        text(object, &["spec", "names", "plural"]),
+        text(object, &["spec", "group"]),
+    );
     let wanted = format!("{plural}.{group}");
     if name(object) != wanted {
-        errors.push(FieldError::invalid("metadata.name", json!(name(object)), format!("must be spec.names.plural+\".\"+spec.group, here {wanted:?}")));
+        errors.push(FieldError::invalid(
+            "metadata.name",
+            json!(name(object)),
+            format!("must be spec.names.plural+\".\"+spec.group, here {wanted:?}"),
+        ));
     }
     if !group.contains('.') {
-        errors.push(FieldError::invalid("spec.group", json!(group), "should be a domain with at least one dot"));
+        errors.push(FieldError::invalid(
+            "spec.group",
+            json!(group),
+            "should be a domain with at least one dot",
+        ));
     }
-    if super::builtin::ALL.iter().any(|builtin| builtin.group == group) {
-        errors.push(FieldError::forbidden("spec.group", "this group is built in"));
+    if super::builtin::ALL
+        .iter()
+        .any(|builtin| builtin.group == group)
+    {
+        errors.push(FieldError::forbidden(
+            "spec.group",
+            "this group is built in",
+        ));
     }
     if text(object, &["spec", "names", "kind"]).is_empty() {
         errors.push(FieldError::required("spec.names.kind", ""));
@@ -266,32 +435,62 @@ pub(super) fn crd(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let scope = text(object, &["spec", "scope"]);
     if scope != "Namespaced" && scope != "Cluster" {
         let message = "supported values: \"Cluster\", \"Namespaced\"";
-        errors.push(FieldError { value: Some(json!(scope)), ..FieldError::new(FieldErrorKind::Unsupported, "spec.scope", message) });
+        errors.push(FieldError {
+            value: Some(json!(scope)),
+            ..FieldError::new(FieldErrorKind::Unsupported, "spec.scope", message)
+        });
     }
     if let Some(old) = old
         && at(old, &["spec", "scope"]) != at(object, &["spec", "scope"])
     {
-        errors.push(FieldError::invalid("spec.scope", json!(scope), "field is immutable"));
+        errors.push(FieldError::invalid(
+            "spec.scope",
+            json!(scope),
+            "field is immutable",
+        ));
     }
     if text(object, &["spec", "conversion", "strategy"]) == "Webhook" {
-        errors.push(FieldError::forbidden("spec.conversion.strategy", "conversion webhooks are not supported by the embedded store"));
+        errors.push(FieldError::forbidden(
+            "spec.conversion.strategy",
+            "conversion webhooks are not supported by the embedded store",
+        ));
     }
-    let versions = object.get("spec").map(|spec| list(spec, "versions").map(|(_, v)| v).collect::<Vec<_>>()).unwrap_or_default();
-    if versions.iter().filter(|version| version.get("storage") == Some(&json!(true))).count() != 1 {
-        errors.push(FieldError::invalid("spec.versions", json!(versions.len()), "must have exactly one version marked as storage version"));
+    let versions = object
+        .get("spec")
+        .map(|spec| list(spec, "versions").map(|(_, v)| v).collect::<Vec<_>>())
+        .unwrap_or_default();
+    if versions
+        .iter()
+        .filter(|version| version.get("storage") == Some(&json!(true)))
+        .count()
+        != 1
+    {
+        errors.push(FieldError::invalid(
+            "spec.versions",
+            json!(versions.len()),
+            "must have exactly one version marked as storage version",
+        ));
     }
     for (index, version) in versions.iter().enumerate() {
         let path = format!("spec.versions[{index}].schema.openAPIV3Schema");
         if at(version, &["schema", "openAPIV3Schema"]).is_none() {
             errors.push(FieldError::required(path, "schemas are required"));
         } else if text(version, &["schema", "openAPIV3Schema", "type"]) != "object" {
-            errors.push(FieldError::invalid(format!("{path}.type"), json!(text(version, &["schema", "openAPIV3Schema", "type"])), "must be object at the root"));
+            errors.push(FieldError::invalid(
+                format!("{path}.type"),
+                json!(text(version, &["schema", "openAPIV3Schema", "type"])),
+                "must be object at the root",
+            ));
         }
     }
     if errors.is_empty()
         && let Err(problem) = crds::compile(object)
     {
-        errors.push(FieldError::invalid("spec.versions", json!("schema"), problem));
+        errors.push(FieldError::invalid(
+            "spec.versions",
+            json!("schema"),
+            problem,
+        ));
     }
     errors
 }
@@ -309,7 +508,15 @@ mod tests {
         for good in ["10.0.0.0/8", "10.0.0.1/8", "::/0", "2001:db8::/64"] {
             assert!(is_cidr(good), "{good}");
         }
-        for bad in ["10.0.0.0", "10.0.0.0/33", "::/129", "10.0.0/8", "10.0.0.0/+8", "x/8", "10.0.0.0/"] {
+        for bad in [
+            "10.0.0.0",
+            "10.0.0.0/33",
+            "::/129",
+            "10.0.0/8",
+            "10.0.0.0/+8",
+            "x/8",
+            "10.0.0.0/",
+        ] {
             assert!(!is_cidr(bad), "{bad}");
         }
     }
@@ -344,13 +551,26 @@ mod tests {
         let bad = json!({"spec": {"containers": [{"name": "A", "ports": [{"containerPort": 70000}]}]}, "status": {"podIPs": [{"ip": "x"}]}});
         assert_eq!(
             paths(&pod(&bad, None)),
-            ["spec.containers[0].name", "spec.containers[0].ports[0].containerPort", "status.podIPs[0].ip"]
+            [
+                "spec.containers[0].name",
+                "spec.containers[0].ports[0].containerPort",
+                "status.podIPs[0].ip"
+            ]
         );
     }
 
     #[test]
     fn crds_must_be_servable() {
         let bad = json!({"metadata": {"name": "x"}, "spec": {"group": "g", "names": {"plural": "ps"}, "scope": "World", "versions": []}});
-        assert_eq!(paths(&crd(&bad, None)), ["metadata.name", "spec.group", "spec.names.kind", "spec.scope", "spec.versions"]);
+        assert_eq!(
+            paths(&crd(&bad, None)),
+            [
+                "metadata.name",
+                "spec.group",
+                "spec.names.kind",
+                "spec.scope",
+                "spec.versions"
+            ]
+        );
     }
 }

@@ -9,7 +9,9 @@ pub fn fill(value: &mut Value, schema: &Schema) {
     match value {
         Value::Object(map) => {
             for (field, property) in &schema.properties {
-                let Some(default) = &property.default else { continue };
+                let Some(default) = &property.default else {
+                    continue;
+                };
                 match map.get(field) {
                     None => {
                         map.insert(field.clone(), default.clone());

@@ -133,32 +133,59 @@ impl Schema {
 
     /// A schema that accepts any object, for CRDs without one.
     pub fn anything() -> Self {
-        Self { kind: Some(Type::Object), preserve_unknown: true, ..Self::default() }
+        Self {
+            kind: Some(Type::Object),
+            preserve_unknown: true,
+            ..Self::default()
+        }
     }
 }
 
 fn compile(source: &Value, path: &str) -> Result<Schema, String> {
     let flag = |key: &str| source.get(key).and_then(Value::as_bool).unwrap_or(false);
-    let kind = match source.get("type").and_then(Value::as_str).filter(|text| !text.is_empty()) {
-        Some(text) => Some(Type::parse(text).ok_or_else(|| format!("{path}.type: unsupported type {text:?}"))?),
+    let kind = match source
+        .get("type")
+        .and_then(Value::as_str)
+        .filter(|text| !text.is_empty())
+    {
+        Some(text) => Some(
+            Type::parse(text).ok_or_else(|| format!("{path}.type: unsupported type {text:?}"))?,
+        ),
         None => None,
     };
     let nested = |key: &str| -> Result<Vec<Schema>, String> {
         let list = source.get(key).and_then(Value::as_array);
-        list.into_iter().flatten().enumerate().map(|(i, each)| compile(each, &format!("{path}.{key}[{i}]"))).collect()
+        list.into_iter()
+            .flatten()
+            .enumerate()
+            .map(|(i, each)| compile(each, &format!("{path}.{key}[{i}]")))
+            .collect()
     };
     let boxed = |key: &str| -> Result<Option<Box<Schema>>, String> {
-        source.get(key).filter(|v| v.is_object()).map(|v| compile(v, &format!("{path}.{key}")).map(Box::new)).transpose()
+        source
+            .get(key)
+            .filter(|v| v.is_object())
+            .map(|v| compile(v, &format!("{path}.{key}")).map(Box::new))
+            .transpose()
     };
     let mut properties = BTreeMap::new();
-    for (name, property) in source.get("properties").and_then(Value::as_object).into_iter().flatten() {
-        properties.insert(name.clone(), compile(property, &format!("{path}.properties[{name}]"))?);
+    for (name, property) in source
+        .get("properties")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+    {
+        properties.insert(
+            name.clone(),
+            compile(property, &format!("{path}.properties[{name}]"))?,
+        );
     }
     let additional = match source.get("additionalProperties") {
         Some(Value::Bool(true)) => Additional::Any,
-        Some(schema @ Value::Object(_)) => {
-            Additional::Schema(Box::new(compile(schema, &format!("{path}.additionalProperties"))?))
-        }
+        Some(schema @ Value::Object(_)) => Additional::Schema(Box::new(compile(
+            schema,
+            &format!("{path}.additionalProperties"),
+        )?)),
         _ => Additional::Unsaid,
     };
     Ok(Schema {
@@ -172,7 +199,10 @@ fn compile(source: &Value, path: &str) -> Result<Schema, String> {
         items: boxed("items")?,
         required: strings(source, "required"),
         default: source.get("default").cloned(),
-        list_type: source.get("x-kubernetes-list-type").and_then(Value::as_str).map(str::to_owned),
+        list_type: source
+            .get("x-kubernetes-list-type")
+            .and_then(Value::as_str)
+            .map(str::to_owned),
         list_keys: strings(source, "x-kubernetes-list-map-keys"),
         checks: checks(source, path)?,
         all_of: nested("allOf")?,
@@ -184,14 +214,22 @@ fn compile(source: &Value, path: &str) -> Result<Schema, String> {
 
 fn strings(source: &Value, key: &str) -> Vec<String> {
     let list = source.get(key).and_then(Value::as_array);
-    list.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+    list.into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .map(str::to_owned)
+        .collect()
 }
 
 fn checks(source: &Value, path: &str) -> Result<Checks, String> {
     let number = |key: &str| source.get(key).and_then(Value::as_f64);
     let count = |key: &str| source.get(key).and_then(Value::as_u64);
     let flag = |key: &str| source.get(key).and_then(Value::as_bool).unwrap_or(false);
-    let pattern = match source.get("pattern").and_then(Value::as_str).filter(|text| !text.is_empty()) {
+    let pattern = match source
+        .get("pattern")
+        .and_then(Value::as_str)
+        .filter(|text| !text.is_empty())
+    {
         Some(text) => {
             let built = RegexBuilder::new(text).size_limit(PATTERN_BYTES).build();
             Some(built.map_err(|error| format!("{path}.pattern: {error}"))?)
@@ -201,8 +239,14 @@ fn checks(source: &Value, path: &str) -> Result<Checks, String> {
     Ok(Checks {
         allowed: source.get("enum").and_then(Value::as_array).cloned(),
         pattern,
-        minimum: number("minimum").map(|limit| Bound { limit, exclusive: flag("exclusiveMinimum") }),
-        maximum: number("maximum").map(|limit| Bound { limit, exclusive: flag("exclusiveMaximum") }),
+        minimum: number("minimum").map(|limit| Bound {
+            limit,
+            exclusive: flag("exclusiveMinimum"),
+        }),
+        maximum: number("maximum").map(|limit| Bound {
+            limit,
+            exclusive: flag("exclusiveMaximum"),
+        }),
         multiple_of: number("multipleOf"),
         min_length: count("minLength"),
         max_length: count("maxLength"),
@@ -246,5 +290,9 @@ pub(crate) fn is_type_meta(field: &str) -> bool {
 
 /// `path.field`, without a leading dot.
 pub(crate) fn join(path: &str, field: &str) -> String {
-    if path.is_empty() { field.to_owned() } else { format!("{path}.{field}") }
+    if path.is_empty() {
+        field.to_owned()
+    } else {
+        format!("{path}.{field}")
+    }
 }

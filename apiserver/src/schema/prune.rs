@@ -69,7 +69,19 @@ mod tests {
         }});
         let mut removed = prune(&mut object, &schema);
         removed.sort();
-        assert_eq!(removed, ["junk", "spec.b", "spec.list[1].l", "spec.map.x.l", "spec.open.inner.gone"]);
-        assert_eq!(object["spec"], json!({"a": "1", "open": {"any": 1, "inner": {}}, "map": {"x": {"k": "1"}}, "list": [{"k": "1"}, {}]}));
+        assert_eq!(
+            removed,
+            [
+                "junk",
+                "spec.b",
+                "spec.list[1].l",
+                "spec.map.x.l",
+                "spec.open.inner.gone"
+            ]
+        );
+        assert_eq!(
+            object["spec"],
+            json!({"a": "1", "open": {"any": 1, "inner": {}}, "map": {"x": {"k": "1"}}, "list": [{"k": "1"}, {}]})
+        );
     }
 }

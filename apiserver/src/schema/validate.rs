@@ -1,5 +1,7 @@
 //! Checking a value against a schema; the wording follows kube-apiserver's, which people and scripts already match on. Pure.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::{Additional, Checks, Schema, Type, is_type_meta, join};
@@ -32,14 +34,25 @@ fn check(value: &Value, schema: &Schema, path: &str, root: bool, errors: &mut Ve
                 }
             }
             let type_meta = root || schema.embedded_resource;
-            for (field, child) in map.iter().filter(|(field, _)| !(type_meta && is_type_meta(field))) {
+            for (field, child) in map
+                .iter()
+                .filter(|(field, _)| !(type_meta && is_type_meta(field)))
+            {
                 match (schema.properties.get(field), &schema.additional) {
-                    (Some(property), _) => check(child, property, &join(path, field), false, errors),
-                    (None, Additional::Schema(values)) => check(child, values, &join(path, field), false, errors),
+                    (Some(property), _) => {
+                        check(child, property, &join(path, field), false, errors)
+                    }
+                    (None, Additional::Schema(values)) => {
+                        check(child, values, &join(path, field), false, errors)
+                    }
                     _ => {}
                 }
             }
-            if root && let Some(name) = schema.properties.get("metadata").and_then(|meta| meta.properties.get("name"))
+            if root
+                && let Some(name) = schema
+                    .properties
+                    .get("metadata")
+                    .and_then(|meta| meta.properties.get("name"))
                 && let Some(value) = value.pointer("/metadata/name")
             {
                 check(value, name, "metadata.name", false, errors);
@@ -89,7 +102,11 @@ fn wrong_type(value: &Value, path: &str, wanted: &str) -> FieldError {
         Value::Array(_) => "array",
         Value::Object(_) => "object",
     };
-    FieldError::invalid(path, Value::from(found), format!("{path} in body must be of type {wanted}: {found:?}"))
+    FieldError::invalid(
+        path,
+        Value::from(found),
+        format!("{path} in body must be of type {wanted}: {found:?}"),
+    )
 }
 
 fn check_value(value: &Value, checks: &Checks, path: &str, errors: &mut Vec<FieldError>) {
@@ -98,19 +115,46 @@ fn check_value(value: &Value, checks: &Checks, path: &str, errors: &mut Vec<Fiel
     {
         let listed: Vec<String> = allowed.iter().map(Value::to_string).collect();
         let message = format!("supported values: {}", listed.join(", "));
-        errors.push(FieldError { value: Some(value.clone()), ..FieldError::new(FieldErrorKind::Unsupported, path, message) });
+        errors.push(FieldError {
+            value: Some(value.clone()),
+            ..FieldError::new(FieldErrorKind::Unsupported, path, message)
+        });
     }
     match value {
-        Value::Number(number) => check_number(value, number.as_f64().unwrap_or(f64::NAN), checks, path, errors),
+        Value::Number(number) => check_number(
+            value,
+            number.as_f64().unwrap_or(f64::NAN),
+            checks,
+            path,
+            errors,
+        ),
         Value::String(text) => check_string(value, text, checks, path, errors),
         Value::Array(list) => {
-            check_count(list.len(), checks.min_items, checks.max_items, path, "items", errors);
-            if checks.unique_items && list.iter().enumerate().any(|(i, item)| list.iter().take(i).any(|other| other == item)) {
-                errors.push(FieldError::new(FieldErrorKind::Duplicate, path, "entries must be unique"));
+            check_count(
+                list.len(),
+                checks.min_items,
+                checks.max_items,
+                path,
+                "items",
+                errors,
+            );
+            if checks.unique_items && !duplicates(list.iter().map(Value::to_string)).is_empty() {
+                errors.push(FieldError::new(
+                    FieldErrorKind::Duplicate,
+                    path,
+                    "entries must be unique",
+                ));
             }
         }
         Value::Object(map) => {
-            check_count(map.len(), checks.min_properties, checks.max_properties, path, "properties", errors);
+            check_count(
+                map.len(),
+                checks.min_properties,
+                checks.max_properties,
+                path,
+                "properties",
+                errors,
+            );
         }
         _ => {}
     }
@@ -121,8 +165,20 @@ fn equal(a: &Value, b: &Value) -> bool {
     a == b || matches!((a.as_f64(), b.as_f64()), (Some(a), Some(b)) if a == b)
 }
 
-fn check_number(value: &Value, number: f64, checks: &Checks, path: &str, errors: &mut Vec<FieldError>) {
-    let mut wrong = |text: String| errors.push(FieldError::invalid(path, value.clone(), format!("{path} in body should be {text}")));
+fn check_number(
+    value: &Value,
+    number: f64,
+    checks: &Checks,
+    path: &str,
+    errors: &mut Vec<FieldError>,
+) {
+    let mut wrong = |text: String| {
+        errors.push(FieldError::invalid(
+            path,
+            value.clone(),
+            format!("{path} in body should be {text}"),
+        ))
+    };
     if let Some(bound) = checks.minimum {
         if bound.exclusive && number <= bound.limit {
             wrong(format!("greater than {}", bound.limit));
@@ -144,46 +200,102 @@ fn check_number(value: &Value, number: f64, checks: &Checks, path: &str, errors:
     }
 }
 
-fn check_string(value: &Value, text: &str, checks: &Checks, path: &str, errors: &mut Vec<FieldError>) {
+fn check_string(
+    value: &Value,
+    text: &str,
+    checks: &Checks,
+    path: &str,
+    errors: &mut Vec<FieldError>,
+) {
     let length = u64::try_from(text.chars().count()).unwrap_or(u64::MAX);
     if let Some(least) = checks.min_length.filter(|least| length < *least) {
-        errors.push(FieldError::invalid(path, value.clone(), format!("{path} in body should be at least {least} chars long")));
+        errors.push(FieldError::invalid(
+            path,
+            value.clone(),
+            format!("{path} in body should be at least {least} chars long"),
+        ));
     }
     if let Some(most) = checks.max_length.filter(|most| length > *most) {
-        errors.push(FieldError::new(FieldErrorKind::TooLong, path, format!("may not be more than {most} bytes")));
+        errors.push(FieldError::new(
+            FieldErrorKind::TooLong,
+            path,
+            format!("may not be more than {most} bytes"),
+        ));
     }
-    if let Some(pattern) = checks.pattern.as_ref().filter(|pattern| !pattern.is_match(text)) {
-        errors.push(FieldError::invalid(path, value.clone(), format!("{path} in body should match '{pattern}'")));
+    if let Some(pattern) = checks
+        .pattern
+        .as_ref()
+        .filter(|pattern| !pattern.is_match(text))
+    {
+        errors.push(FieldError::invalid(
+            path,
+            value.clone(),
+            format!("{path} in body should match '{pattern}'"),
+        ));
     }
 }
 
-fn check_count(count: usize, least: Option<u64>, most: Option<u64>, path: &str, what: &str, errors: &mut Vec<FieldError>) {
+fn check_count(
+    count: usize,
+    least: Option<u64>,
+    most: Option<u64>,
+    path: &str,
+    what: &str,
+    errors: &mut Vec<FieldError>,
+) {
     let count = u64::try_from(count).unwrap_or(u64::MAX);
     if let Some(least) = least.filter(|least| count < *least) {
         let message = format!("{path} in body should have at least {least} {what}");
         errors.push(FieldError::invalid(path, Value::from(count), message));
     }
     if let Some(most) = most.filter(|most| count > *most) {
-        errors.push(FieldError::new(FieldErrorKind::TooMany, path, format!("{count}: must have at most {most} {what}")));
+        errors.push(FieldError::new(
+            FieldErrorKind::TooMany,
+            path,
+            format!("{count}: must have at most {most} {what}"),
+        ));
     }
 }
 
 /// Lists of type `map` must not hold two entries with the same keys, sets not the same entry twice.
 fn check_list_keys(list: &[Value], schema: &Schema, path: &str, errors: &mut Vec<FieldError>) {
-    let same: Box<dyn Fn(&Value, &Value) -> bool + '_> = match schema.list_type.as_deref() {
-        Some("map") => Box::new(|a, b| schema.list_keys.iter().all(|key| a.get(key) == b.get(key))),
-        Some("set") => Box::new(|a, b| a == b),
+    let repeated = match schema.list_type.as_deref() {
+        Some("map") => duplicates(list.iter().map(|item| {
+            let keys: Vec<String> = schema
+                .list_keys
+                .iter()
+                .map(|key| item.get(key).unwrap_or(&Value::Null).to_string())
+                .collect();
+            keys.join("\n")
+        })),
+        Some("set") => duplicates(list.iter().map(Value::to_string)),
         _ => return,
     };
-    for (index, item) in list.iter().enumerate() {
-        if list.iter().take(index).any(|other| same(item, other)) {
-            let path = format!("{path}[{index}]");
-            errors.push(FieldError { value: Some(item.clone()), ..FieldError::new(FieldErrorKind::Duplicate, path, "") });
-        }
+    for index in repeated.into_iter().take(MOST_ERRORS) {
+        let value = list.get(index).cloned();
+        errors.push(FieldError {
+            value,
+            ..FieldError::new(FieldErrorKind::Duplicate, format!("{path}[{index}]"), "")
+        });
     }
 }
 
-fn check_combinations(value: &Value, schema: &Schema, path: &str, root: bool, errors: &mut Vec<FieldError>) {
+/// The indexes of entries that occurred before; by their text, so that long lists stay cheap.
+fn duplicates(entries: impl Iterator<Item = String>) -> Vec<usize> {
+    let mut seen = HashSet::new();
+    entries
+        .enumerate()
+        .filter_map(|(index, entry)| (!seen.insert(entry)).then_some(index))
+        .collect()
+}
+
+fn check_combinations(
+    value: &Value,
+    schema: &Schema,
+    path: &str,
+    root: bool,
+    errors: &mut Vec<FieldError>,
+) {
     let problems = |schema: &Schema| {
         let mut found = Vec::new();
         check(value, schema, path, root, &mut found);
@@ -192,19 +304,36 @@ fn check_combinations(value: &Value, schema: &Schema, path: &str, root: bool, er
     for each in &schema.all_of {
         errors.extend(problems(each));
     }
-    let invalid = |text: &str| FieldError::invalid(path, value.clone(), format!("{path} in body {text}"));
+    let invalid =
+        |text: &str| FieldError::invalid(path, value.clone(), format!("{path} in body {text}"));
     // int-or-string carries an anyOf of two types that says nothing new.
-    if !schema.any_of.is_empty() && !schema.int_or_string && !schema.any_of.iter().any(|each| problems(each).is_empty()) {
+    if !schema.any_of.is_empty()
+        && !schema.int_or_string
+        && !schema.any_of.iter().any(|each| problems(each).is_empty())
+    {
         errors.push(invalid("must validate at least one schema (anyOf)"));
     }
     if !schema.one_of.is_empty() {
-        match schema.one_of.iter().filter(|each| problems(each).is_empty()).count() {
+        match schema
+            .one_of
+            .iter()
+            .filter(|each| problems(each).is_empty())
+            .count()
+        {
             1 => {}
-            0 => errors.push(invalid("must validate one and only one schema (oneOf). Found none valid")),
-            n => errors.push(invalid(&format!("must validate one and only one schema (oneOf). Found {n} valid alternatives"))),
+            0 => errors.push(invalid(
+                "must validate one and only one schema (oneOf). Found none valid",
+            )),
+            n => errors.push(invalid(&format!(
+                "must validate one and only one schema (oneOf). Found {n} valid alternatives"
+            ))),
         }
     }
-    if schema.not.as_ref().is_some_and(|not| problems(not).is_empty()) {
+    if schema
+        .not
+        .as_ref()
+        .is_some_and(|not| problems(not).is_empty())
+    {
         errors.push(invalid("must not validate the schema (not)"));
     }
 }
@@ -216,8 +345,12 @@ mod tests {
     use super::*;
 
     fn errors(schema: Value, value: Value) -> Vec<String> {
-        let schema = Schema::compile(&json!({"type": "object", "properties": {"spec": schema}})).unwrap();
-        validate(&json!({"spec": value}), &schema).iter().map(ToString::to_string).collect()
+        let schema =
+            Schema::compile(&json!({"type": "object", "properties": {"spec": schema}})).unwrap();
+        validate(&json!({"spec": value}), &schema)
+            .iter()
+            .map(ToString::to_string)
+            .collect()
     }
 
     #[test]
@@ -225,38 +358,125 @@ mod tests {
         for (schema, value, expected) in [
             (json!({"type": "integer"}), json!(1), ""),
             (json!({"type": "integer"}), json!(1.0), ""),
-            (json!({"type": "integer"}), json!("x"), "spec: Invalid value: \"string\": spec in body must be of type integer: \"string\""),
-            (json!({"type": "string"}), Value::Null, "spec: Invalid value: \"null\": spec in body must be of type string: \"null\""),
-            (json!({"type": "string", "nullable": true, "enum": ["a"]}), Value::Null, ""),
-            (json!({"type": "integer", "maximum": 32.0}), json!(99), "spec: Invalid value: 99: spec in body should be less than or equal to 32"),
-            (json!({"type": "integer", "minimum": 20, "exclusiveMinimum": true}), json!(20), "spec: Invalid value: 20: spec in body should be greater than 20"),
-            (json!({"type": "string", "enum": ["A", "B"]}), json!("C"), "spec: Unsupported value: \"C\": supported values: \"A\", \"B\""),
-            (json!({"type": "string", "pattern": "^a+$"}), json!("b"), "spec: Invalid value: \"b\": spec in body should match '^a+$'"),
-            (json!({"type": "string", "maxLength": 1}), json!("bé"), "spec: Too long: may not be more than 1 bytes"),
-            (json!({"type": "object", "required": ["cidr"]}), json!({}), "spec.cidr: Required value"),
-            (json!({"type": "array", "maxItems": 1}), json!([1, 2]), "spec: Too many: 2: must have at most 1 items"),
-            (json!({"type": "array", "items": {"type": "string"}}), json!(["a", 1]), "spec[1]: Invalid value: \"integer\": spec[1] in body must be of type string: \"integer\""),
-            (json!({"type": "object", "additionalProperties": {"type": "string"}}), json!({"k": 1}), "spec.k: Invalid value: \"integer\": spec.k in body must be of type string: \"integer\""),
-            (json!({"x-kubernetes-int-or-string": true, "anyOf": [{"type": "integer"}, {"type": "string"}]}), json!("80"), ""),
-            (json!({"x-kubernetes-int-or-string": true}), json!(true), "spec: Invalid value: \"boolean\": spec in body must be of type integer,string: \"boolean\""),
-            (json!({"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["n"]}), json!([{"n": 1}, {"n": 1}]), "spec[1]: Duplicate value: {\"n\":1}"),
-            (json!({"oneOf": [{"required": ["a"]}, {"required": ["b"]}]}), json!({"a": 1}), ""),
-            (json!({"oneOf": [{"required": ["a"]}, {"required": ["b"]}]}), json!({"a": 1, "b": 1}), "spec: Invalid value: {\"a\":1,\"b\":1}: spec in body must validate one and only one schema (oneOf). Found 2 valid alternatives"),
-            (json!({"not": {"required": ["a"]}}), json!({"a": 1}), "spec: Invalid value: {\"a\":1}: spec in body must not validate the schema (not)"),
+            (
+                json!({"type": "integer"}),
+                json!("x"),
+                "spec: Invalid value: \"string\": spec in body must be of type integer: \"string\"",
+            ),
+            (
+                json!({"type": "string"}),
+                Value::Null,
+                "spec: Invalid value: \"null\": spec in body must be of type string: \"null\"",
+            ),
+            (
+                json!({"type": "string", "nullable": true, "enum": ["a"]}),
+                Value::Null,
+                "",
+            ),
+            (
+                json!({"type": "integer", "maximum": 32.0}),
+                json!(99),
+                "spec: Invalid value: 99: spec in body should be less than or equal to 32",
+            ),
+            (
+                json!({"type": "integer", "minimum": 20, "exclusiveMinimum": true}),
+                json!(20),
+                "spec: Invalid value: 20: spec in body should be greater than 20",
+            ),
+            (
+                json!({"type": "string", "enum": ["A", "B"]}),
+                json!("C"),
+                "spec: Unsupported value: \"C\": supported values: \"A\", \"B\"",
+            ),
+            (
+                json!({"type": "string", "pattern": "^a+$"}),
+                json!("b"),
+                "spec: Invalid value: \"b\": spec in body should match '^a+$'",
+            ),
+            (
+                json!({"type": "string", "maxLength": 1}),
+                json!("bé"),
+                "spec: Too long: may not be more than 1 bytes",
+            ),
+            (
+                json!({"type": "object", "required": ["cidr"]}),
+                json!({}),
+                "spec.cidr: Required value",
+            ),
+            (
+                json!({"type": "array", "maxItems": 1}),
+                json!([1, 2]),
+                "spec: Too many: 2: must have at most 1 items",
+            ),
+            (
+                json!({"type": "array", "items": {"type": "string"}}),
+                json!(["a", 1]),
+                "spec[1]: Invalid value: \"integer\": spec[1] in body must be of type string: \"integer\"",
+            ),
+            (
+                json!({"type": "object", "additionalProperties": {"type": "string"}}),
+                json!({"k": 1}),
+                "spec.k: Invalid value: \"integer\": spec.k in body must be of type string: \"integer\"",
+            ),
+            (
+                json!({"x-kubernetes-int-or-string": true, "anyOf": [{"type": "integer"}, {"type": "string"}]}),
+                json!("80"),
+                "",
+            ),
+            (
+                json!({"x-kubernetes-int-or-string": true}),
+                json!(true),
+                "spec: Invalid value: \"boolean\": spec in body must be of type integer,string: \"boolean\"",
+            ),
+            (
+                json!({"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["n"]}),
+                json!([{"n": 1}, {"n": 1}]),
+                "spec[1]: Duplicate value: {\"n\":1}",
+            ),
+            (
+                json!({"oneOf": [{"required": ["a"]}, {"required": ["b"]}]}),
+                json!({"a": 1}),
+                "",
+            ),
+            (
+                json!({"oneOf": [{"required": ["a"]}, {"required": ["b"]}]}),
+                json!({"a": 1, "b": 1}),
+                "spec: Invalid value: {\"a\":1,\"b\":1}: spec in body must validate one and only one schema (oneOf). Found 2 valid alternatives",
+            ),
+            (
+                json!({"not": {"required": ["a"]}}),
+                json!({"a": 1}),
+                "spec: Invalid value: {\"a\":1}: spec in body must not validate the schema (not)",
+            ),
         ] {
-            assert_eq!(errors(schema.clone(), value.clone()).join("; "), expected, "{schema} {value}");
+            assert_eq!(
+                errors(schema.clone(), value.clone()).join("; "),
+                expected,
+                "{schema} {value}"
+            );
         }
     }
 
     #[test]
     fn a_pattern_that_does_not_compile_names_its_place() {
-        let error = Schema::compile(&json!({"properties": {"spec": {"pattern": "("}}})).unwrap_err();
-        assert!(error.starts_with("openAPIV3Schema.properties[spec].pattern"), "{error}");
+        let error =
+            Schema::compile(&json!({"properties": {"spec": {"pattern": "("}}})).unwrap_err();
+        assert!(
+            error.starts_with("openAPIV3Schema.properties[spec].pattern"),
+            "{error}"
+        );
     }
 
     #[test]
     fn errors_are_bounded() {
         let value: Vec<Value> = (0..10_000).map(|_| json!(1)).collect();
-        assert!(errors(json!({"type": "array", "items": {"type": "string"}}), json!(value)).len() <= MOST_ERRORS);
+        assert!(
+            errors(
+                json!({"type": "array", "items": {"type": "string"}}),
+                json!(value)
+            )
+            .len()
+                <= MOST_ERRORS
+        );
     }
 }

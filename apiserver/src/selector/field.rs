@@ -45,17 +45,30 @@ impl FieldSelector {
 
     /// The name the selector asks for, when it asks for one.
     pub fn wanted_name(&self) -> Option<&str> {
-        self.terms.iter().find(|term| !term.negated && term.path == ["metadata", "name"]).map(|term| term.value.as_str())
+        self.terms
+            .iter()
+            .find(|term| !term.negated && term.path == ["metadata", "name"])
+            .map(|term| term.value.as_str())
     }
 
     /// Whether `object` fulfils every term; an absent field counts as the empty string.
     pub fn matches(&self, object: &Value) -> bool {
         self.terms.iter().all(|term| {
-            let found = term.path.iter().try_fold(object, |value, key| value.get(key));
+            let found = term
+                .path
+                .iter()
+                .try_fold(object, |value, key| value.get(key));
             let equal = match found {
                 Some(Value::String(text)) => *text == term.value,
-                None | Some(Value::Null) => term.value.is_empty() || (term.value == "false" && defaults_to_false(&term.path)),
-                Some(other) => other.to_string() == term.value,
+                None | Some(Value::Null) => {
+                    term.value.is_empty()
+                        || (term.value == "false" && defaults_to_false(&term.path))
+                }
+                Some(Value::Bool(flag)) => term.value == if *flag { "true" } else { "false" },
+                Some(other) => term
+                    .value
+                    .parse::<Value>()
+                    .is_ok_and(|wanted| wanted == *other),
             };
             equal != term.negated
         })
@@ -80,14 +93,22 @@ mod tests {
             ("", true),
             ("metadata.name=p", true),
             ("metadata.name==q", false),
-            ("spec.nodeName=n,status.phase!=Failed,status.phase!=Succeeded", true),
+            (
+                "spec.nodeName=n,status.phase!=Failed,status.phase!=Succeeded",
+                true,
+            ),
             ("spec.hostNetwork=false", true),
             ("spec.absent=", true),
             ("spec.absent!=", false),
         ] {
-            assert_eq!(FieldSelector::parse(text, &|_| true).unwrap().matches(&pod), expected, "{text}");
+            assert_eq!(
+                FieldSelector::parse(text, &|_| true).unwrap().matches(&pod),
+                expected,
+                "{text}"
+            );
         }
-        let error = FieldSelector::parse("spec.x=1", &|field| field == "metadata.name").unwrap_err();
+        let error =
+            FieldSelector::parse("spec.x=1", &|field| field == "metadata.name").unwrap_err();
         assert_eq!(error, "field label not supported: spec.x");
         assert!(FieldSelector::parse("nonsense", &|_| true).is_err());
     }

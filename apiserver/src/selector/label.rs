@@ -45,14 +45,24 @@ impl LabelSelector {
     /// Whether `labels` fulfil every requirement.
     pub fn matches(&self, labels: Option<&Map<String, Value>>) -> bool {
         self.requirements.iter().all(|requirement| {
-            let value = labels.and_then(|labels| labels.get(&requirement.key)).and_then(Value::as_str);
+            let value = labels
+                .and_then(|labels| labels.get(&requirement.key))
+                .and_then(Value::as_str);
             match &requirement.operator {
-                Operator::In(values) => value.is_some_and(|value| values.iter().any(|v| v == value)),
-                Operator::NotIn(values) => value.is_none_or(|value| !values.iter().any(|v| v == value)),
+                Operator::In(values) => {
+                    value.is_some_and(|value| values.iter().any(|v| v == value))
+                }
+                Operator::NotIn(values) => {
+                    value.is_none_or(|value| !values.iter().any(|v| v == value))
+                }
                 Operator::Exists => value.is_some(),
                 Operator::Absent => value.is_none(),
-                Operator::Greater(bound) => value.and_then(|v| v.parse::<i64>().ok()).is_some_and(|v| v > *bound),
-                Operator::Less(bound) => value.and_then(|v| v.parse::<i64>().ok()).is_some_and(|v| v < *bound),
+                Operator::Greater(bound) => value
+                    .and_then(|v| v.parse::<i64>().ok())
+                    .is_some_and(|v| v > *bound),
+                Operator::Less(bound) => value
+                    .and_then(|v| v.parse::<i64>().ok())
+                    .is_some_and(|v| v < *bound),
             }
         })
     }
@@ -76,18 +86,27 @@ fn requirement(part: &str) -> Result<Requirement, String> {
     let made = |key: &str, operator| {
         let key = key.trim();
         match names::key(key) {
-            Some(problem) => Err(format!("unable to parse requirement {part:?}: key {key:?}: {problem}")),
-            None => Ok(Requirement { key: key.to_owned(), operator }),
+            Some(problem) => Err(format!(
+                "unable to parse requirement {part:?}: key {key:?}: {problem}"
+            )),
+            None => Ok(Requirement {
+                key: key.to_owned(),
+                operator,
+            }),
         }
     };
     if let Some(inner) = part.strip_suffix(')') {
-        let (head, values) = inner.split_once('(').ok_or_else(|| format!("unable to parse requirement {part:?}"))?;
+        let (head, values) = inner
+            .split_once('(')
+            .ok_or_else(|| format!("unable to parse requirement {part:?}"))?;
         let values: Vec<String> = values.split(',').map(|v| v.trim().to_owned()).collect();
         checked(part, &values)?;
         return match head.trim().rsplit_once(char::is_whitespace) {
             Some((key, "in")) => made(key, Operator::In(values)),
             Some((key, "notin")) => made(key, Operator::NotIn(values)),
-            _ => Err(format!("unable to parse requirement {part:?}: expected 'in' or 'notin' before '('")),
+            _ => Err(format!(
+                "unable to parse requirement {part:?}: expected 'in' or 'notin' before '('"
+            )),
         };
     }
     if let Some(key) = part.strip_prefix('!') {
@@ -97,13 +116,29 @@ fn requirement(part: &str) -> Result<Requirement, String> {
         if let Some((key, value)) = part.split_once(sign) {
             let values = vec![value.trim().to_owned()];
             checked(part, &values)?;
-            return made(key, if negative { Operator::NotIn(values) } else { Operator::In(values) });
+            return made(
+                key,
+                if negative {
+                    Operator::NotIn(values)
+                } else {
+                    Operator::In(values)
+                },
+            );
         }
     }
     for (sign, greater) in [('>', true), ('<', false)] {
         if let Some((key, bound)) = part.split_once(sign) {
-            let bound = bound.trim().parse().map_err(|_| format!("unable to parse requirement {part:?}: {bound:?} is not a number"))?;
-            return made(key, if greater { Operator::Greater(bound) } else { Operator::Less(bound) });
+            let bound = bound.trim().parse().map_err(|_| {
+                format!("unable to parse requirement {part:?}: {bound:?} is not a number")
+            })?;
+            return made(
+                key,
+                if greater {
+                    Operator::Greater(bound)
+                } else {
+                    Operator::Less(bound)
+                },
+            );
         }
     }
     made(part, Operator::Exists)

@@ -28,7 +28,12 @@ const STUCK: Duration = Duration::from_secs(60);
 const HEAD_BYTES: usize = 64 << 10;
 
 /// Accepts until shutdown, then lets open connections finish.
-pub(super) async fn serve(listener: TcpListener, acceptor: TlsAcceptor, app: Arc<App>, shutdown: CancellationToken) {
+pub(super) async fn serve(
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    app: Arc<App>,
+    shutdown: CancellationToken,
+) {
     let mut connections = JoinSet::new();
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
@@ -48,7 +53,10 @@ pub(super) async fn serve(listener: TcpListener, acceptor: TlsAcceptor, app: Arc
     while connections.join_next().await.is_some() {}
 }
 
-async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+async fn accept(
+    listener: &TcpListener,
+    permits: &Arc<Semaphore>,
+) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
     let permit = Arc::clone(permits).acquire_owned().await.ok()?;
     match listener.accept().await {
         Ok((stream, _)) => Some((stream, permit)),
@@ -61,12 +69,20 @@ async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>) -> Option<(Tcp
     }
 }
 
-async fn connection(stream: TcpStream, acceptor: TlsAcceptor, app: Arc<App>, shutdown: CancellationToken) {
+async fn connection(
+    stream: TcpStream,
+    acceptor: TlsAcceptor,
+    app: Arc<App>,
+    shutdown: CancellationToken,
+) {
     let _ = stream.set_nodelay(true);
     let _ = rustix::net::sockopt::set_socket_keepalive(&stream, true);
     let _ = rustix::net::sockopt::set_tcp_keepidle(&stream, Duration::from_secs(30));
     let _ = rustix::net::sockopt::set_tcp_keepintvl(&stream, Duration::from_secs(10));
-    let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, u32::try_from(STUCK.as_millis()).unwrap_or(u32::MAX));
+    let _ = rustix::net::sockopt::set_tcp_user_timeout(
+        &stream,
+        u32::try_from(STUCK.as_millis()).unwrap_or(u32::MAX),
+    );
     let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return tracing::debug!(%error, "handshake failed"),

@@ -20,7 +20,11 @@ pub(super) fn failed(path: &Path) -> impl FnOnce(io::Error) -> StartError {
 
 /// Creates the data directory, readable by its owner only.
 pub(super) fn prepare_directory(path: &Path) -> Result<(), StartError> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed(path))
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(failed(path))
 }
 
 /// Writes a file only its owner can read, whole or not at all.
@@ -40,7 +44,11 @@ fn write(path: &Path, text: &str, mode: u32) -> Result<(), StartError> {
     let written = || -> io::Result<()> {
         // A leftover of a crash may have other permissions.
         let _ = fs::remove_file(partial);
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(partial)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(partial)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(partial, path)
@@ -69,8 +77,14 @@ pub(super) fn token(path: &Path) -> Result<String, StartError> {
 
 /// The URL of the first listener with an address of its own; unspecified addresses are reached over loopback.
 pub(super) fn url(asked: &[ListenAddress], bound: &[SocketAddr]) -> String {
-    let named = asked.iter().position(|address| matches!(address, ListenAddress::Address(_))).unwrap_or(0);
-    let address = bound.get(named).copied().unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 443)));
+    let named = asked
+        .iter()
+        .position(|address| matches!(address, ListenAddress::Address(_)))
+        .unwrap_or(0);
+    let address = bound
+        .get(named)
+        .copied()
+        .unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 443)));
     let host = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
@@ -81,7 +95,8 @@ pub(super) fn url(asked: &[ListenAddress], bound: &[SocketAddr]) -> String {
 
 /// A kubeconfig with everything inline. JSON is YAML, and every reader of kubeconfigs takes it.
 pub(super) fn kubeconfig(url: &str, authority: &str, token: &str) -> String {
-    let authority = serde_json::to_value(ByteString(authority.as_bytes().to_vec())).unwrap_or_default();
+    let authority =
+        serde_json::to_value(ByteString(authority.as_bytes().to_vec())).unwrap_or_default();
     let config = json!({
         "apiVersion": "v1",
         "kind": "Config",
@@ -107,7 +122,10 @@ mod tests {
         let first = token(&path).unwrap();
         assert_eq!(first.len(), 64);
         assert_eq!(token(&path).unwrap().trim(), first);
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
     }
 
     #[test]
@@ -121,8 +139,14 @@ mod tests {
             let (asked, bound) = address(listen);
             assert_eq!(url(&asked, &bound), expected);
         }
-        let asked = [ListenAddress::Descriptor(3), ListenAddress::Address("127.0.0.1:0".parse().unwrap())];
-        let bound = ["10.9.9.9:1".parse().unwrap(), "127.0.0.1:7".parse().unwrap()];
+        let asked = [
+            ListenAddress::Descriptor(3),
+            ListenAddress::Address("127.0.0.1:0".parse().unwrap()),
+        ];
+        let bound = [
+            "10.9.9.9:1".parse().unwrap(),
+            "127.0.0.1:7".parse().unwrap(),
+        ];
         assert_eq!(url(&asked, &bound), "https://127.0.0.1:7");
     }
 }

@@ -21,9 +21,10 @@ pub(super) fn bind(address: &ListenAddress) -> Result<TcpListener, StartError> {
     let (place, opened) = match address {
         ListenAddress::Address(address) => (address.to_string(), StdListener::bind(address)),
         ListenAddress::Descriptor(number) => (format!("fd:{number}"), inherited(*number)),
-        ListenAddress::Namespace(path, address) => {
-            (format!("{} {address}", path.display()), in_namespace(path, *address))
-        }
+        ListenAddress::Namespace(path, address) => (
+            format!("{} {address}", path.display()),
+            in_namespace(path, *address),
+        ),
     };
     opened
         .and_then(|listener| {
@@ -37,7 +38,12 @@ fn inherited(number: u32) -> io::Result<StdListener> {
     let own = pidfd_open(getpid(), PidfdFlags::empty())?;
     let number = i32::try_from(number).map_err(|_| io::ErrorKind::InvalidInput)?;
     let descriptor = pidfd_getfd(own.as_fd(), number, PidfdGetfdFlags::empty())?;
-    let wrong = |what: &str| io::Error::new(io::ErrorKind::InvalidInput, format!("the descriptor is not {what}"));
+    let wrong = |what: &str| {
+        io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("the descriptor is not {what}"),
+        )
+    };
     if !rustix::net::sockopt::socket_acceptconn(&descriptor).map_err(|_| wrong("a socket"))? {
         return Err(wrong("a listening socket"));
     }
@@ -78,9 +84,13 @@ mod tests {
     async fn other_descriptors_are_refused() {
         let file = File::open("/dev/null").unwrap();
         let number = u32::try_from(file.as_raw_fd()).unwrap();
-        let error = bind(&ListenAddress::Descriptor(number)).unwrap_err().to_string();
+        let error = bind(&ListenAddress::Descriptor(number))
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("not a socket"), "{error}");
-        let error = bind(&ListenAddress::Descriptor(60_000)).unwrap_err().to_string();
+        let error = bind(&ListenAddress::Descriptor(60_000))
+            .unwrap_err()
+            .to_string();
         assert!(error.starts_with("cannot listen on fd:60000"), "{error}");
     }
 }

@@ -58,7 +58,9 @@ pub enum StartError {
     #[error("cannot make or load the server's certificate: {0}")]
     Certificate(String),
     /// The token file holds no usable token.
-    #[error("{0}: the token must have at least 16 characters; delete the file to have a new one made")]
+    #[error(
+        "{0}: the token must have at least 16 characters; delete the file to have a new one made"
+    )]
     WeakToken(PathBuf),
     /// The namespaces or the given manifests could not be stored.
     #[error("cannot store {what}: {error}")]
@@ -82,14 +84,21 @@ pub struct ServerBuilder {
 
 impl std::fmt::Debug for ServerBuilder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ServerBuilder").field("data", &self.data).field("listen", &self.listen).finish_non_exhaustive()
+        f.debug_struct("ServerBuilder")
+            .field("data", &self.data)
+            .field("listen", &self.listen)
+            .finish_non_exhaustive()
     }
 }
 
 impl From<Options> for ServerBuilder {
     fn from(options: Options) -> Self {
         let mut builder = Self::new(options.data);
-        builder.listen = options.listen.into_iter().chain(options.listen_netns).collect();
+        builder.listen = options
+            .listen
+            .into_iter()
+            .chain(options.listen_netns)
+            .collect();
         builder.sans = options.san;
         builder
     }
@@ -155,12 +164,16 @@ impl ServerBuilder {
         // The database's lock also guards the other files of the directory.
         let store = Store::open(&self.data.join("store.redb"), self.limits)?;
         let token_path = self.data.join("token");
-        let token = Token::new(&files::token(&token_path)?).ok_or(StartError::WeakToken(token_path))?;
+        let token =
+            Token::new(&files::token(&token_path)?).ok_or(StartError::WeakToken(token_path))?;
         let mut listeners = Vec::new();
         for address in &self.listen {
             listeners.push(listen::bind(address)?);
         }
-        let addresses: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+        let addresses: Vec<SocketAddr> = listeners
+            .iter()
+            .filter_map(|listener| listener.local_addr().ok())
+            .collect();
         let identity = tls::identity(&self.data, &addresses, &self.sans)?;
         let url = files::url(&self.listen, &addresses);
         let kubeconfig = files::kubeconfig(&url, &identity.authority, token.secret());
@@ -179,10 +192,21 @@ impl ServerBuilder {
         let mut tasks = JoinSet::new();
         tasks.spawn(reap(Arc::downgrade(&service)));
         for listener in listeners {
-            tasks.spawn(connections::serve(listener, acceptor.clone(), Arc::clone(&app), shutdown.clone()));
+            tasks.spawn(connections::serve(
+                listener,
+                acceptor.clone(),
+                Arc::clone(&app),
+                shutdown.clone(),
+            ));
         }
         tracing::info!(data = %self.data.display(), %url, "serving");
-        Ok(Server { addresses, data: self.data, tasks, shutdown, service })
+        Ok(Server {
+            addresses,
+            data: self.data,
+            tasks,
+            shutdown,
+            service,
+        })
     }
 }
 
@@ -239,7 +263,10 @@ impl Server {
 ///
 /// # Errors
 /// [`StartError`].
-pub async fn run(builder: impl Into<ServerBuilder>, shutdown: impl Future<Output = ()>) -> Result<(), StartError> {
+pub async fn run(
+    builder: impl Into<ServerBuilder>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), StartError> {
     let server = builder.into().start().await?;
     shutdown.await;
     server.stop().await;

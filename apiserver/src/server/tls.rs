@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SerialNumber, date_time_ymd,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, SerialNumber, date_time_ymd,
 };
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
@@ -29,7 +29,11 @@ fn failed(error: impl std::fmt::Display) -> StartError {
 }
 
 /// Loads or makes the authority (`ca.crt`, `ca.key`), and makes `tls.crt` and `tls.key`.
-pub(super) fn identity(data: &Path, addresses: &[SocketAddr], sans: &[String]) -> Result<Identity, StartError> {
+pub(super) fn identity(
+    data: &Path,
+    addresses: &[SocketAddr],
+    sans: &[String],
+) -> Result<Identity, StartError> {
     let (certificate_path, key_path) = (data.join("ca.crt"), data.join("ca.key"));
     let stored = (files::read(&certificate_path)?, files::read(&key_path)?);
     let params = authority_params()?;
@@ -45,7 +49,9 @@ pub(super) fn identity(data: &Path, addresses: &[SocketAddr], sans: &[String]) -
     };
     let issuer = Issuer::new(params, key);
     let server_key = KeyPair::generate().map_err(failed)?;
-    let certificate = server_params(addresses, sans)?.signed_by(&server_key, &issuer).map_err(failed)?;
+    let certificate = server_params(addresses, sans)?
+        .signed_by(&server_key, &issuer)
+        .map_err(failed)?;
     files::write_private(&data.join("tls.key"), &server_key.serialize_pem())?;
     files::write_public(&data.join("tls.crt"), &certificate.pem())?;
 
@@ -57,7 +63,10 @@ pub(super) fn identity(data: &Path, addresses: &[SocketAddr], sans: &[String]) -
         .with_single_cert(vec![certificate.der().clone()], key)
         .map_err(failed)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Identity { config: Arc::new(config), authority })
+    Ok(Identity {
+        config: Arc::new(config),
+        authority,
+    })
 }
 
 /// The same at every start, so that the issuer of a new server certificate matches the stored authority.
@@ -65,12 +74,19 @@ fn authority_params() -> Result<CertificateParams, StartError> {
     let mut params = CertificateParams::new(Vec::new()).map_err(failed)?;
     params.distinguished_name = named("margay embedded store authority");
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+    params.key_usages = vec![
+        KeyUsagePurpose::KeyCertSign,
+        KeyUsagePurpose::CrlSign,
+        KeyUsagePurpose::DigitalSignature,
+    ];
     long(&mut params);
     Ok(params)
 }
 
-fn server_params(addresses: &[SocketAddr], sans: &[String]) -> Result<CertificateParams, StartError> {
+fn server_params(
+    addresses: &[SocketAddr],
+    sans: &[String],
+) -> Result<CertificateParams, StartError> {
     let mut params = CertificateParams::new(names(addresses, sans)).map_err(failed)?;
     params.distinguished_name = named("margay embedded store");
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -90,9 +106,22 @@ fn serial() -> Result<[u8; 16], StartError> {
 
 /// Everything clients may call this server by.
 fn names(addresses: &[SocketAddr], sans: &[String]) -> Vec<String> {
-    let own = ["localhost", "127.0.0.1", "::1", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
+    let own = [
+        "localhost",
+        "127.0.0.1",
+        "::1",
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+    ];
     let mut names: BTreeSet<String> = own.iter().map(|name| (*name).to_owned()).collect();
-    names.extend(addresses.iter().map(SocketAddr::ip).filter(|ip: &IpAddr| !ip.is_unspecified()).map(|ip| ip.to_string()));
+    names.extend(
+        addresses
+            .iter()
+            .map(SocketAddr::ip)
+            .filter(|ip: &IpAddr| !ip.is_unspecified())
+            .map(|ip| ip.to_string()),
+    );
     names.extend(sans.iter().cloned());
     names.into_iter().collect()
 }
@@ -118,14 +147,28 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let first = identity(directory.path(), &[], &[]).unwrap();
         let certificate = std::fs::read_to_string(directory.path().join("tls.crt")).unwrap();
-        let second = identity(directory.path(), &["10.0.0.1:1".parse().unwrap()], &["store.example".into()]).unwrap();
+        let second = identity(
+            directory.path(),
+            &["10.0.0.1:1".parse().unwrap()],
+            &["store.example".into()],
+        )
+        .unwrap();
         assert_eq!(first.authority, second.authority);
-        assert_ne!(certificate, std::fs::read_to_string(directory.path().join("tls.crt")).unwrap());
+        assert_ne!(
+            certificate,
+            std::fs::read_to_string(directory.path().join("tls.crt")).unwrap()
+        );
     }
 
     #[test]
     fn unspecified_addresses_are_no_names() {
-        let names = names(&["0.0.0.0:1".parse().unwrap(), "[2001:db8::1]:1".parse().unwrap()], &["x".into()]);
+        let names = names(
+            &[
+                "0.0.0.0:1".parse().unwrap(),
+                "[2001:db8::1]:1".parse().unwrap(),
+            ],
+            &["x".into()],
+        );
         assert!(names.contains(&"2001:db8::1".to_owned()) && names.contains(&"x".to_owned()));
         assert!(!names.contains(&"0.0.0.0".to_owned()));
     }

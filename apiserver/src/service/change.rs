@@ -3,7 +3,10 @@
 use serde_json::{Map, Value, json};
 
 use super::create::undecodable;
-use super::{ATTEMPTS, Part, Place, Service, Written, WriteOptions, check_kind, failed, key, now, refuse, unknown_fields};
+use super::{
+    ATTEMPTS, Part, Place, Service, WriteOptions, Written, check_kind, failed, key, now, refuse,
+    unknown_fields,
+};
 use crate::error::{ApiError, FieldError};
 use crate::object::{self, child, is_terminating, meta, root};
 use crate::registry::{NAMESPACES, Resource};
@@ -32,12 +35,21 @@ impl Service {
     ) -> Result<Written, ApiError> {
         check_kind(resource, &body)?;
         check_place(resource, place, &body)?;
-        if !resource.is_builtin() && object::text(&body, &["metadata", "resourceVersion"]).is_empty() {
-            let error = FieldError::invalid("metadata.resourceVersion", json!(0), "must be specified for an update");
+        if !resource.is_builtin()
+            && object::text(&body, &["metadata", "resourceVersion"]).is_empty()
+        {
+            let error = FieldError::invalid(
+                "metadata.resourceVersion",
+                json!(0),
+                "must be specified for an update",
+            );
             return Err(ApiError::invalid(&resource.subject(place.name), &[error]));
         }
         self.change(resource, place, part, options, |record| {
-            Ok(Changed { object: body.clone(), applied: record.applied.clone() })
+            Ok(Changed {
+                object: body.clone(),
+                applied: record.applied.clone(),
+            })
         })
         .await
     }
@@ -57,26 +69,46 @@ impl Service {
             let changed = compute(&record)?;
             check_preconditions(resource, &record, &changed.object)?;
             let pinned = pins_version(&changed.object, &record);
-            let decoded = resource.decode(changed.object).map_err(|problem| undecodable(resource, &problem))?;
+            let decoded = resource
+                .decode(changed.object)
+                .map_err(|problem| undecodable(resource, &problem))?;
             let warnings = unknown_fields(resource, &decoded.unknown, options.field_validation)?;
             let object = self.successor(resource, &record.object, decoded.object, part)?;
             if options.dry_run || (object == record.object && changed.applied == record.applied) {
-                return Ok(Written { object: resource.serve(&object), created: false, warnings });
+                return Ok(Written {
+                    object: resource.serve(&object),
+                    created: false,
+                    warnings,
+                });
             }
-            let put = (!finished(resource, &object)).then(|| Record::new(object.clone(), changed.applied));
+            let put = (!finished(resource, &object))
+                .then(|| Record::new(object.clone(), changed.applied));
             let gone = put.is_none();
-            let write = Write { key: key(resource, place), expect: Expect::Version(record.version), put, requires: Vec::new() };
+            let write = Write {
+                key: key(resource, place),
+                expect: Expect::Version(record.version),
+                put,
+                requires: Vec::new(),
+            };
             match self.store.write(write).await {
                 Ok(stored) => {
                     if gone || is_terminating(&stored.object) {
                         self.reaping.notify_one();
                     }
                     let shown = if gone { &object } else { &stored.object };
-                    return Ok(Written { object: resource.serve(shown), created: false, warnings });
+                    return Ok(Written {
+                        object: resource.serve(shown),
+                        created: false,
+                        warnings,
+                    });
                 }
-                Err(WriteError::Stale(_)) if pinned => return Err(ApiError::stale(&resource.subject(place.name))),
+                Err(WriteError::Stale(_)) if pinned => {
+                    return Err(ApiError::stale(&resource.subject(place.name)));
+                }
                 Err(WriteError::Stale(_)) => {}
-                Err(WriteError::Missing) => return Err(ApiError::not_found(&resource.subject(place.name))),
+                Err(WriteError::Missing) => {
+                    return Err(ApiError::not_found(&resource.subject(place.name)));
+                }
                 Err(error) => return Err(failed(&error)),
             }
         }
@@ -84,8 +116,18 @@ impl Service {
     }
 
     /// The object that follows `old` when a client wants `wanted`; both in stored form.
-    fn successor(&self, resource: &Resource, old: &Value, wanted: Value, part: Part) -> Result<Value, ApiError> {
-        refuse(resource, object::name(old), &meta::check_update(&wanted, old))?;
+    fn successor(
+        &self,
+        resource: &Resource,
+        old: &Value,
+        wanted: Value,
+        part: Part,
+    ) -> Result<Value, ApiError> {
+        refuse(
+            resource,
+            object::name(old),
+            &meta::check_update(&wanted, old),
+        )?;
         let mut new = wanted;
         if part == Part::Status {
             let status = root(&mut new).remove("status");
@@ -97,8 +139,11 @@ impl Service {
         meta::prepare_update(&mut new, old, false);
         resource.prepare(&mut new, Some(old), now());
         if part == Part::Main && !meta::same_spec(&new, old) {
-            let generation = object::at(old, &["metadata", "generation"]).and_then(Value::as_i64).unwrap_or(0);
-            child(root(&mut new), "metadata").insert("generation".into(), json!(generation.saturating_add(1)));
+            let generation = object::at(old, &["metadata", "generation"])
+                .and_then(Value::as_i64)
+                .unwrap_or(0);
+            child(root(&mut new), "metadata")
+                .insert("generation".into(), json!(generation.saturating_add(1)));
         }
         self.check(resource, &new, Some(old))?;
         Ok(new)
@@ -123,15 +168,24 @@ fn pins_version(wanted: &Value, record: &Record) -> bool {
     object::text(wanted, &["metadata", "resourceVersion"]) == record.version.to_string()
 }
 
-fn check_preconditions(resource: &Resource, record: &Record, wanted: &Value) -> Result<(), ApiError> {
+fn check_preconditions(
+    resource: &Resource,
+    record: &Record,
+    wanted: &Value,
+) -> Result<(), ApiError> {
     let subject = || resource.subject(object::name(&record.object));
     let version = object::text(wanted, &["metadata", "resourceVersion"]);
     if !version.is_empty() && version != "0" && version != record.version.to_string() {
         return Err(ApiError::stale(&subject()));
     }
-    let (wanted, actual) = (object::text(wanted, &["metadata", "uid"]), object::text(&record.object, &["metadata", "uid"]));
+    let (wanted, actual) = (
+        object::text(wanted, &["metadata", "uid"]),
+        object::text(&record.object, &["metadata", "uid"]),
+    );
     if !wanted.is_empty() && wanted != actual {
-        let message = format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {actual}");
+        let message = format!(
+            "Precondition failed: UID in precondition: {wanted}, UID in object meta: {actual}"
+        );
         return Err(ApiError::conflict(&subject(), &message));
     }
     Ok(())

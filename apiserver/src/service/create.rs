@@ -2,7 +2,9 @@
 
 use serde_json::{Map, Value};
 
-use super::{Place, Service, Written, WriteOptions, check_kind, failed, key, now, refuse, unknown_fields};
+use super::{
+    Place, Service, WriteOptions, Written, check_kind, failed, key, now, refuse, unknown_fields,
+};
 use crate::error::{ApiError, FieldError, Subject};
 use crate::object::{self, entropy, is_terminating, meta, root};
 use crate::registry::{CRDS, NAMESPACES, Resource};
@@ -28,7 +30,9 @@ impl Service {
         check_kind(resource, &body)?;
         let version = object::text(&body, &["metadata", "resourceVersion"]);
         if !version.is_empty() && version != "0" {
-            return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
+            return Err(ApiError::bad_request(
+                "resourceVersion should not be set on objects to be created",
+            ));
         }
         let given = object::namespace(&body);
         if resource.namespaced && !given.is_empty() && given != namespace {
@@ -37,19 +41,51 @@ impl Service {
             ));
         }
         if !resource.namespaced && !given.is_empty() {
-            return Err(ApiError::bad_request(format!("{} is not namespaced, but the object has a namespace", resource.plural)));
+            return Err(ApiError::bad_request(format!(
+                "{} is not namespaced, but the object has a namespace",
+                resource.plural
+            )));
         }
         let prefix = object::text(&body, &["metadata", "generateName"]).to_owned();
         let fixed = object::name(&body).to_owned();
         if !fixed.is_empty() || prefix.is_empty() {
-            return self.create_named(resource, Place { namespace, name: &fixed }, body, Map::new(), options).await;
+            return self
+                .create_named(
+                    resource,
+                    Place {
+                        namespace,
+                        name: &fixed,
+                    },
+                    body,
+                    Map::new(),
+                    options,
+                )
+                .await;
         }
-        let cut = prefix.char_indices().nth(LONGEST_PREFIX).map_or(prefix.len(), |(at, _)| at);
+        let cut = prefix
+            .char_indices()
+            .nth(LONGEST_PREFIX)
+            .map_or(prefix.len(), |(at, _)| at);
         let prefix = prefix.get(..cut).unwrap_or_default();
         let mut last = ApiError::internal("no name could be generated");
         for _ in 0..NAME_ATTEMPTS {
-            let name = format!("{prefix}{}", entropy::suffix(entropy::bytes().map_err(ApiError::internal)?));
-            match self.create_named(resource, Place { namespace, name: &name }, body.clone(), Map::new(), options).await {
+            let name = format!(
+                "{prefix}{}",
+                entropy::suffix(entropy::bytes().map_err(ApiError::internal)?)
+            );
+            match self
+                .create_named(
+                    resource,
+                    Place {
+                        namespace,
+                        name: &name,
+                    },
+                    body.clone(),
+                    Map::new(),
+                    options,
+                )
+                .await
+            {
                 Err(error) if error.reason == "AlreadyExists" => last = error,
                 other => return other,
             }
@@ -75,7 +111,9 @@ impl Service {
             let error = FieldError::invalid("metadata.name", Value::from(name), problem);
             return Err(ApiError::invalid(&resource.subject(name), &[error]));
         }
-        let decoded = resource.decode(body).map_err(|problem| undecodable(resource, &problem))?;
+        let decoded = resource
+            .decode(body)
+            .map_err(|problem| undecodable(resource, &problem))?;
         let warnings = unknown_fields(resource, &decoded.unknown, options.field_validation)?;
         let mut object = decoded.object;
         // Kubelets register nodes with their status; for every other kind the status has its own door.
@@ -92,17 +130,32 @@ impl Service {
         if options.dry_run {
             return match self.store.get(&key(resource, place)) {
                 Some(_) => Err(exists()),
-                None => Ok(Written { object: resource.serve(&object), created: true, warnings }),
+                None => Ok(Written {
+                    object: resource.serve(&object),
+                    created: true,
+                    warnings,
+                }),
             };
         }
-        let write =
-            Write { key: key(resource, place), expect: Expect::Absent, put: Some(Record::new(object, applied)), requires };
+        let write = Write {
+            key: key(resource, place),
+            expect: Expect::Absent,
+            put: Some(Record::new(object, applied)),
+            requires,
+        };
         match self.store.write(write).await {
-            Ok(record) => Ok(Written { object: resource.serve(&record.object), created: true, warnings }),
+            Ok(record) => Ok(Written {
+                object: resource.serve(&record.object),
+                created: true,
+                warnings,
+            }),
             Err(WriteError::Exists) => Err(exists()),
             Err(WriteError::Requirement) => {
                 self.requirements(resource, namespace)?;
-                Err(ApiError::conflict(&resource.subject(name), "its namespace or definition changed meanwhile"))
+                Err(ApiError::conflict(
+                    &resource.subject(name),
+                    "its namespace or definition changed meanwhile",
+                ))
             }
             Err(error) => Err(failed(&error)),
         }
@@ -112,12 +165,18 @@ impl Service {
     fn requirements(&self, resource: &Resource, namespace: &str) -> Result<Vec<Key>, ApiError> {
         let mut requires = Vec::new();
         if resource.namespaced {
-            let subject = Subject { resource: "namespaces".into(), name: namespace.into(), ..Subject::default() };
+            let subject = Subject {
+                resource: "namespaces".into(),
+                name: namespace.into(),
+                ..Subject::default()
+            };
             let key = Key::new(NAMESPACES, "", namespace);
             match self.store.get(&key) {
                 None => return Err(ApiError::not_found(&subject)),
                 Some(record) if is_terminating(&record.object) => {
-                    let reason = format!("unable to create new content in namespace {namespace} because it is being terminated");
+                    let reason = format!(
+                        "unable to create new content in namespace {namespace} because it is being terminated"
+                    );
                     return Err(ApiError::forbidden(&resource.subject(""), &reason));
                 }
                 Some(_) => requires.push(key),
@@ -125,8 +184,19 @@ impl Service {
         }
         if !resource.is_builtin() {
             let key = Key::new(CRDS, "", &resource.shelf);
-            if self.store.get(&key).is_none_or(|record| is_terminating(&record.object)) {
-                refuse(resource, "", &[FieldError::forbidden("kind", "the definition of this kind is being deleted")])?;
+            if self
+                .store
+                .get(&key)
+                .is_none_or(|record| is_terminating(&record.object))
+            {
+                refuse(
+                    resource,
+                    "",
+                    &[FieldError::forbidden(
+                        "kind",
+                        "the definition of this kind is being deleted",
+                    )],
+                )?;
             }
             requires.push(key);
         }

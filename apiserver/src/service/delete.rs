@@ -25,9 +25,19 @@ pub struct DeleteOptions {
 impl DeleteOptions {
     /// Reads a `DeleteOptions` body.
     pub fn from_body(body: &Value) -> Self {
-        let precondition = |field| object::at(body, &["preconditions", field]).and_then(Value::as_str).map(str::to_owned);
-        let dry_run = object::at(body, &["dryRun"]).and_then(Value::as_array).is_some_and(|all| !all.is_empty());
-        Self { uid: precondition("uid"), resource_version: precondition("resourceVersion"), dry_run }
+        let precondition = |field| {
+            object::at(body, &["preconditions", field])
+                .and_then(Value::as_str)
+                .map(str::to_owned)
+        };
+        let dry_run = object::at(body, &["dryRun"])
+            .and_then(Value::as_array)
+            .is_some_and(|all| !all.is_empty());
+        Self {
+            uid: precondition("uid"),
+            resource_version: precondition("resourceVersion"),
+            dry_run,
+        }
     }
 }
 
@@ -48,10 +58,18 @@ impl Service {
     ///
     /// # Errors
     /// 403 (the namespaces `default` and `kube-system`), 404, 409 when a precondition does not hold.
-    pub async fn delete(&self, resource: &Resource, place: Place<'_>, options: &DeleteOptions) -> Result<Deleted, ApiError> {
+    pub async fn delete(
+        &self,
+        resource: &Resource,
+        place: Place<'_>,
+        options: &DeleteOptions,
+    ) -> Result<Deleted, ApiError> {
         let subject = || resource.subject(place.name);
         if resource.shelf == NAMESPACES && IMMORTAL.contains(&place.name) {
-            return Err(ApiError::forbidden(&subject(), "this namespace may not be deleted"));
+            return Err(ApiError::forbidden(
+                &subject(),
+                "this namespace may not be deleted",
+            ));
         }
         for _ in 0..ATTEMPTS {
             let record = self.read(resource, place)?;
@@ -59,14 +77,27 @@ impl Service {
             let waits = waits(&resource.shelf, &record.object);
             if options.dry_run || (waits && is_terminating(&record.object)) {
                 let object = resource.serve(&record.object);
-                return Ok(if waits { Deleted::Waiting(object) } else { Deleted::Gone(object) });
+                return Ok(if waits {
+                    Deleted::Waiting(object)
+                } else {
+                    Deleted::Gone(object)
+                });
             }
-            match self.delete_stored(resource, key(resource, place), &record).await {
+            match self
+                .delete_stored(resource, key(resource, place), &record)
+                .await
+            {
                 Ok(stored) => {
                     let object = resource.serve(&stored.object);
-                    return Ok(if waits { Deleted::Waiting(object) } else { Deleted::Gone(object) });
+                    return Ok(if waits {
+                        Deleted::Waiting(object)
+                    } else {
+                        Deleted::Gone(object)
+                    });
                 }
-                Err(WriteError::Stale(_)) if options.resource_version.is_some() => return Err(ApiError::stale(&subject())),
+                Err(WriteError::Stale(_)) if options.resource_version.is_some() => {
+                    return Err(ApiError::stale(&subject()));
+                }
                 Err(WriteError::Stale(_)) => {}
                 Err(WriteError::Missing) => return Err(ApiError::not_found(&subject())),
                 Err(error) => return Err(failed(&error)),
@@ -76,7 +107,12 @@ impl Service {
     }
 
     /// Removes a record, or marks it when something has to happen first.
-    pub(super) async fn delete_stored(&self, resource: &Resource, key: Key, record: &Record) -> Result<Arc<Record>, WriteError> {
+    pub(super) async fn delete_stored(
+        &self,
+        resource: &Resource,
+        key: Key,
+        record: &Record,
+    ) -> Result<Arc<Record>, WriteError> {
         let put = waits(&key.resource, &record.object).then(|| {
             let mut object = record.object.clone();
             let now = now();
@@ -87,7 +123,12 @@ impl Service {
             }
             Record::new(object, record.applied.clone())
         });
-        let write = Write { key, expect: Expect::Version(record.version), put, requires: Vec::new() };
+        let write = Write {
+            key,
+            expect: Expect::Version(record.version),
+            put,
+            requires: Vec::new(),
+        };
         let stored = self.store.write(write).await?;
         self.reaping.notify_one();
         Ok(stored)
@@ -105,7 +146,10 @@ impl Service {
     ) -> Result<Vec<Value>, ApiError> {
         let mut deleted = Vec::new();
         for object in self.list(resource, query)?.objects {
-            let place = Place { namespace: object::namespace(&object), name: object::name(&object) };
+            let place = Place {
+                namespace: object::namespace(&object),
+                name: object::name(&object),
+            };
             match self.delete(resource, place, options).await {
                 Ok(Deleted::Gone(object) | Deleted::Waiting(object)) => deleted.push(object),
                 Err(error) if error.code == 404 => {}
@@ -121,14 +165,25 @@ fn waits(shelf: &str, object: &Value) -> bool {
     shelf == NAMESPACES || !object::finalizers(object).is_empty()
 }
 
-fn check(resource: &Resource, place: Place<'_>, record: &Record, options: &DeleteOptions) -> Result<(), ApiError> {
+fn check(
+    resource: &Resource,
+    place: Place<'_>,
+    record: &Record,
+    options: &DeleteOptions,
+) -> Result<(), ApiError> {
     let actual = object::text(&record.object, &["metadata", "uid"]);
     if let Some(wanted) = options.uid.as_deref().filter(|wanted| *wanted != actual) {
-        let message = format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {actual}");
+        let message = format!(
+            "Precondition failed: UID in precondition: {wanted}, UID in object meta: {actual}"
+        );
         return Err(ApiError::conflict(&resource.subject(place.name), &message));
     }
     let actual = record.version.to_string();
-    if let Some(wanted) = options.resource_version.as_deref().filter(|wanted| *wanted != actual) {
+    if let Some(wanted) = options
+        .resource_version
+        .as_deref()
+        .filter(|wanted| *wanted != actual)
+    {
         let message = format!(
             "Precondition failed: ResourceVersion in precondition: {wanted}, ResourceVersion in object meta: {actual}"
         );

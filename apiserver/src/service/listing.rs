@@ -28,7 +28,8 @@ impl Selectors {
     pub fn parse(resource: &Resource, labels: &str, fields: &str) -> Result<Self, ApiError> {
         Ok(Self {
             labels: LabelSelector::parse(labels).map_err(ApiError::bad_request)?,
-            fields: FieldSelector::parse(fields, &|field| resource.selectable(field)).map_err(ApiError::bad_request)?,
+            fields: FieldSelector::parse(fields, &|field| resource.selectable(field))
+                .map_err(ApiError::bad_request)?,
         })
     }
 
@@ -76,12 +77,18 @@ impl Service {
     pub fn list(&self, resource: &Resource, query: &ListQuery) -> Result<ListPage, ApiError> {
         let token = Token::parse(&query.continue_token)?;
         let after = token.as_ref().map(|token| &token.after);
-        let page = self.store.list(&resource.shelf, query.namespace.as_deref(), after);
+        let page = self
+            .store
+            .list(&resource.shelf, query.namespace.as_deref(), after);
         if query.exact && token.is_none() && query.version != page.version {
             return Err(ApiError::expired(query.version, page.version));
         }
         let version = token.map_or(page.version, |token| token.version);
-        let limit = if query.limit == 0 { usize::MAX } else { query.limit };
+        let limit = if query.limit == 0 {
+            usize::MAX
+        } else {
+            query.limit
+        };
         let mut metadata = json!({"resourceVersion": version.to_string()});
         let mut objects: Vec<Value> = Vec::new();
         for (index, record) in page.records.iter().enumerate() {
@@ -90,8 +97,16 @@ impl Service {
                 continue;
             }
             if objects.len() == limit {
-                let last = objects.last().map(|o| (object::namespace(o).to_owned(), object::name(o).to_owned()));
-                metadata["continue"] = json!(Token { version, after: last.unwrap_or_default() }.print());
+                let last = objects
+                    .last()
+                    .map(|o| (object::namespace(o).to_owned(), object::name(o).to_owned()));
+                metadata["continue"] = json!(
+                    Token {
+                        version,
+                        after: last.unwrap_or_default()
+                    }
+                    .print()
+                );
                 if query.selectors.is_empty() {
                     metadata["remainingItemCount"] = json!(page.records.len() - index);
                 }
@@ -123,10 +138,13 @@ impl Token {
         let mut parts = text.splitn(3, '/');
         let version = parts.next().and_then(|part| part.parse().ok());
         match (version, parts.next(), parts.next()) {
-            (Some(version), Some(namespace), Some(name)) => {
-                Ok(Some(Self { version, after: (namespace.to_owned(), name.to_owned()) }))
-            }
-            _ => Err(ApiError::bad_request(format!("continue key is not valid: {text:?}"))),
+            (Some(version), Some(namespace), Some(name)) => Ok(Some(Self {
+                version,
+                after: (namespace.to_owned(), name.to_owned()),
+            })),
+            _ => Err(ApiError::bad_request(format!(
+                "continue key is not valid: {text:?}"
+            ))),
         }
     }
 }
@@ -137,7 +155,10 @@ mod tests {
 
     #[test]
     fn tokens_survive_the_trip() {
-        let token = Token { version: 7, after: ("default".into(), "a.b".into()) };
+        let token = Token {
+            version: 7,
+            after: ("default".into(), "a.b".into()),
+        };
         assert_eq!(Token::parse(&token.print()).unwrap(), Some(token));
         assert_eq!(Token::parse("").unwrap(), None);
         assert!(Token::parse("nonsense").is_err());

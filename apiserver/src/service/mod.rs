@@ -95,7 +95,9 @@ pub struct Service {
 
 impl std::fmt::Debug for Service {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Service").field("store", &self.store).finish_non_exhaustive()
+        f.debug_struct("Service")
+            .field("store", &self.store)
+            .finish_non_exhaustive()
     }
 }
 
@@ -123,14 +125,23 @@ impl Service {
             return current();
         }
         // One rebuild at a time: a burst of requests after a CRD write must not compile every schema each.
-        let _turn = self.rebuilding.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self
+            .rebuilding
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let changed = self.store.changed(CRDS);
         if current().made_from == changed {
             return current();
         }
         let page = self.store.list(CRDS, None, None);
-        let rebuilt = Arc::new(Registry::build(page.records.iter().map(|record| &record.object), changed));
-        *self.registry.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&rebuilt);
+        let rebuilt = Arc::new(Registry::build(
+            page.records.iter().map(|record| &record.object),
+            changed,
+        ));
+        *self
+            .registry
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Arc::clone(&rebuilt);
         rebuilt
     }
 
@@ -144,11 +155,18 @@ impl Service {
     }
 
     fn read(&self, resource: &Resource, place: Place<'_>) -> Result<Arc<Record>, ApiError> {
-        self.store.get(&key(resource, place)).ok_or_else(|| ApiError::not_found(&resource.subject(place.name)))
+        self.store
+            .get(&key(resource, place))
+            .ok_or_else(|| ApiError::not_found(&resource.subject(place.name)))
     }
 
     /// All checks of an object about to be written, in stored form.
-    fn check(&self, resource: &Resource, object: &Value, old: Option<&Value>) -> Result<(), ApiError> {
+    fn check(
+        &self,
+        resource: &Resource,
+        object: &Value,
+        old: Option<&Value>,
+    ) -> Result<(), ApiError> {
         let mut errors = meta::check(object);
         errors.extend(resource.validate(object, old));
         if errors.is_empty() && !self.validators.is_empty() {
@@ -158,14 +176,22 @@ impl Service {
                 kind: resource.kind.clone(),
             };
             let (new, old) = (resource.serve(object), old.map(|old| resource.serve(old)));
-            errors.extend(self.validators.iter().flat_map(|validator| validator.validate(&kind, &new, old.as_ref())));
+            errors.extend(
+                self.validators
+                    .iter()
+                    .flat_map(|validator| validator.validate(&kind, &new, old.as_ref())),
+            );
         }
         refuse(resource, object::name(object), &errors)
     }
 }
 
 fn refuse(resource: &Resource, name: &str, errors: &[FieldError]) -> Result<(), ApiError> {
-    if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid(&resource.subject(name), errors)) }
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(ApiError::invalid(&resource.subject(name), errors))
+    }
 }
 
 fn key(resource: &Resource, place: Place<'_>) -> Key {
@@ -185,8 +211,15 @@ fn failed(error: &WriteError) -> ApiError {
 }
 
 /// Turns the list of unknown fields into warnings or a refusal.
-fn unknown_fields(resource: &Resource, unknown: &[String], wanted: FieldValidation) -> Result<Vec<String>, ApiError> {
-    let told: Vec<String> = unknown.iter().map(|path| format!("unknown field \"{path}\"")).collect();
+fn unknown_fields(
+    resource: &Resource,
+    unknown: &[String],
+    wanted: FieldValidation,
+) -> Result<Vec<String>, ApiError> {
+    let told: Vec<String> = unknown
+        .iter()
+        .map(|path| format!("unknown field \"{path}\""))
+        .collect();
     match wanted {
         FieldValidation::Ignore => Ok(Vec::new()),
         FieldValidation::Warn => Ok(told),
@@ -205,8 +238,12 @@ fn check_kind(resource: &Resource, body: &Value) -> Result<(), ApiError> {
     if !body.is_object() {
         return Err(ApiError::bad_request("the body must be one object"));
     }
-    let (kind, version) = (object::text(body, &["kind"]), object::text(body, &["apiVersion"]));
-    let fits = (kind.is_empty() || kind == resource.kind) && (version.is_empty() || version == resource.api_version());
+    let (kind, version) = (
+        object::text(body, &["kind"]),
+        object::text(body, &["apiVersion"]),
+    );
+    let fits = (kind.is_empty() || kind == resource.kind)
+        && (version.is_empty() || version == resource.api_version());
     if fits {
         return Ok(());
     }

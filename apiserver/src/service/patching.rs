@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::change::Changed;
-use super::{Part, Place, Service, Written, WriteOptions, check_kind};
+use super::{Part, Place, Service, WriteOptions, Written, check_kind};
 use crate::error::{ApiError, FieldError};
 use crate::object::patch::{PatchError, apply, json_merge, json_patch, strategic};
 use crate::object::{self, child, root};
@@ -45,7 +45,10 @@ impl Service {
             patch => {
                 self.change(resource, place, part, options, |record| {
                     let object = patched(resource, record, &patch)?;
-                    Ok(Changed { object, applied: record.applied.clone() })
+                    Ok(Changed {
+                        object,
+                        applied: record.applied.clone(),
+                    })
                 })
                 .await
             }
@@ -65,7 +68,8 @@ impl Service {
             let error = FieldError::required("fieldManager", "is required for apply patch");
             return Err(ApiError::invalid(&resource.subject(place.name), &[error]));
         }
-        if object::at(&body, &["metadata", "managedFields"]).is_some_and(|fields| !fields.is_null()) {
+        if object::at(&body, &["metadata", "managedFields"]).is_some_and(|fields| !fields.is_null())
+        {
             return Err(ApiError::bad_request("metadata.managedFields must be nil"));
         }
         let manager = match part {
@@ -75,19 +79,27 @@ impl Service {
         let config = remembered(&body);
         loop {
             let changed = self
-                .change(resource, place, part, options, |record| Ok(applied(resource, record, &manager, &config, &body)))
+                .change(resource, place, part, options, |record| {
+                    Ok(applied(resource, record, &manager, &config, &body))
+                })
                 .await;
             match changed {
                 Err(error) if error.code == 404 && part == Part::Main => {}
                 other => return other,
             }
             if !object::text(&body, &["metadata", "uid"]).is_empty() {
-                return Err(ApiError::conflict(&resource.subject(place.name), "uid mismatch: the object does not exist"));
+                return Err(ApiError::conflict(
+                    &resource.subject(place.name),
+                    "uid mismatch: the object does not exist",
+                ));
             }
             let mut object = body.clone();
             child(root(&mut object), "metadata").remove("resourceVersion");
             let all = Map::from_iter([(manager.clone(), config.clone())]);
-            match self.create_named(resource, place, object, all, options).await {
+            match self
+                .create_named(resource, place, object, all, options)
+                .await
+            {
                 // Somebody else created it between the two looks: then there is something to merge with.
                 Err(error) if error.reason == "AlreadyExists" => {}
                 other => return other,
@@ -103,16 +115,40 @@ fn remembered(body: &Value) -> Value {
     map.remove("apiVersion");
     map.remove("kind");
     let meta = child(map, "metadata");
-    for field in ["name", "namespace", "resourceVersion", "uid", "creationTimestamp", "managedFields"] {
+    for field in [
+        "name",
+        "namespace",
+        "resourceVersion",
+        "uid",
+        "creationTimestamp",
+        "managedFields",
+    ] {
         meta.remove(field);
     }
     config
 }
 
-fn applied(resource: &Resource, record: &Record, manager: &str, config: &Value, body: &Value) -> Changed {
+fn applied(
+    resource: &Resource,
+    record: &Record,
+    manager: &str,
+    config: &Value,
+    body: &Value,
+) -> Changed {
     let mut object = resource.serve(&record.object);
-    let others: Vec<&Value> = record.applied.iter().filter(|(name, _)| *name != manager).map(|(_, value)| value).collect();
-    apply::apply(&mut object, record.applied.get(manager), config, &others, resource.list_rules());
+    let others: Vec<&Value> = record
+        .applied
+        .iter()
+        .filter(|(name, _)| *name != manager)
+        .map(|(_, value)| value)
+        .collect();
+    apply::apply(
+        &mut object,
+        record.applied.get(manager),
+        config,
+        &others,
+        resource.list_rules(),
+    );
     let meta = child(root(&mut object), "metadata");
     for field in ["resourceVersion", "uid"] {
         match object::at(body, &["metadata", field]) {
@@ -122,7 +158,10 @@ fn applied(resource: &Resource, record: &Record, manager: &str, config: &Value, 
     }
     let mut all = record.applied.clone();
     all.insert(manager.to_owned(), config.clone());
-    Changed { object, applied: all }
+    Changed {
+        object,
+        applied: all,
+    }
 }
 
 fn patched(resource: &Resource, record: &Record, patch: &Patch) -> Result<Value, ApiError> {
@@ -135,7 +174,9 @@ fn patched(resource: &Resource, record: &Record, patch: &Patch) -> Result<Value,
             json_merge::merge(&mut object, patch);
             Ok(())
         }
-        Patch::Strategic(patch) if patch.is_object() => strategic::merge(&mut object, patch, resource.list_rules()),
+        Patch::Strategic(patch) if patch.is_object() => {
+            strategic::merge(&mut object, patch, resource.list_rules())
+        }
         Patch::Json(patch) => {
             // `test` operations on the version are the way JSON patches ask for a precondition.
             if let Some(version) = version.clone() {

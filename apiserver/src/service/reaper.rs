@@ -18,7 +18,9 @@ const RETRY: Duration = Duration::from_secs(1);
 pub(crate) async fn reap(service: Weak<Service>) {
     let mut clean = false;
     loop {
-        let Some(strong) = service.upgrade() else { return };
+        let Some(strong) = service.upgrade() else {
+            return;
+        };
         if clean {
             // Waiting holds the service only for a while, so that dropping it ends this task.
             let _ = tokio::time::timeout(RETRY, strong.reaping.notified()).await;
@@ -47,7 +49,9 @@ impl Service {
             }
         }
         for record in self.store.list(CRDS, None, None).records {
-            if is_terminating(&record.object) && object::finalizers(&record.object).contains(&CRD_FINALIZER) {
+            if is_terminating(&record.object)
+                && object::finalizers(&record.object).contains(&CRD_FINALIZER)
+            {
                 self.reap_definition(&record).await?;
             }
         }
@@ -57,9 +61,16 @@ impl Service {
     async fn reap_namespace(&self, namespace: &Record) -> Result<(), WriteError> {
         let name = object::name(&namespace.object);
         self.reap_all(self.store.in_namespace(name)).await?;
-        if self.store.in_namespace(name).is_empty() && object::finalizers(&namespace.object).is_empty() {
+        if self.store.in_namespace(name).is_empty()
+            && object::finalizers(&namespace.object).is_empty()
+        {
             let key = Key::new(NAMESPACES, "", name);
-            let write = Write { key, expect: Expect::Version(namespace.version), put: None, requires: Vec::new() };
+            let write = Write {
+                key,
+                expect: Expect::Version(namespace.version),
+                put: None,
+                requires: Vec::new(),
+            };
             self.store.write(write).await?;
         }
         Ok(())
@@ -69,20 +80,30 @@ impl Service {
         let shelf = object::name(&definition.object);
         let members = || {
             let records = self.store.list(shelf, None, None).records;
-            let key = |r: &Record| Key::new(shelf, object::namespace(&r.object), object::name(&r.object));
-            records.into_iter().map(|record| (key(&record), record)).collect::<Vec<_>>()
+            let key =
+                |r: &Record| Key::new(shelf, object::namespace(&r.object), object::name(&r.object));
+            records
+                .into_iter()
+                .map(|record| (key(&record), record))
+                .collect::<Vec<_>>()
         };
         self.reap_all(members()).await?;
         if !members().is_empty() {
             return Ok(());
         }
         let mut object = definition.object.clone();
-        if let Some(Value::Array(list)) = child(root(&mut object), "metadata").get_mut("finalizers") {
+        if let Some(Value::Array(list)) = child(root(&mut object), "metadata").get_mut("finalizers")
+        {
             list.retain(|each| each != CRD_FINALIZER);
         }
-        let put = (!object::finalizers(&object).is_empty()).then(|| Record::new(object, definition.applied.clone()));
-        let write =
-            Write { key: Key::new(CRDS, "", shelf), expect: Expect::Version(definition.version), put, requires: Vec::new() };
+        let put = (!object::finalizers(&object).is_empty())
+            .then(|| Record::new(object, definition.applied.clone()));
+        let write = Write {
+            key: Key::new(CRDS, "", shelf),
+            expect: Expect::Version(definition.version),
+            put,
+            requires: Vec::new(),
+        };
         self.store.write(write).await.map(drop)
     }
 
@@ -92,7 +113,9 @@ impl Service {
             if is_terminating(&record.object) && !object::finalizers(&record.object).is_empty() {
                 continue;
             }
-            let Some(resource) = registry.by_shelf(&key.resource) else { continue };
+            let Some(resource) = registry.by_shelf(&key.resource) else {
+                continue;
+            };
             match self.delete_stored(&resource, key, &record).await {
                 Ok(_) | Err(WriteError::Missing) => {}
                 Err(error) => return Err(error),

@@ -19,14 +19,24 @@ pub struct GroupVersionKind {
 /// Checks objects after the schema has; an empty answer accepts. Any `Fn` of the same shape is a validator.
 pub trait Validator: Send + Sync {
     /// Every field of `new` that is wrong; `old` is the stored object when this is an update.
-    fn validate(&self, kind: &GroupVersionKind, new: &Value, old: Option<&Value>) -> Vec<FieldError>;
+    fn validate(
+        &self,
+        kind: &GroupVersionKind,
+        new: &Value,
+        old: Option<&Value>,
+    ) -> Vec<FieldError>;
 }
 
 impl<F> Validator for F
 where
     F: Fn(&GroupVersionKind, &Value, Option<&Value>) -> Vec<FieldError> + Send + Sync,
 {
-    fn validate(&self, kind: &GroupVersionKind, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    fn validate(
+        &self,
+        kind: &GroupVersionKind,
+        new: &Value,
+        old: Option<&Value>,
+    ) -> Vec<FieldError> {
         self(kind, new, old)
     }
 }

@@ -19,7 +19,11 @@ pub struct Filter {
 impl Filter {
     /// The served form of a record the watcher wants to see.
     pub fn see(&self, resource: &Resource, record: &Record) -> Option<Value> {
-        if self.namespace.as_deref().is_some_and(|wanted| wanted != object::namespace(&record.object)) {
+        if self
+            .namespace
+            .as_deref()
+            .is_some_and(|wanted| wanted != object::namespace(&record.object))
+        {
             return None;
         }
         let served = resource.serve(&record.object);
@@ -29,7 +33,11 @@ impl Filter {
     /// The watch event for a change: an object that begins to match is added, one that ceases to is deleted.
     pub fn translate(&self, resource: &Resource, event: &Event) -> Option<(&'static str, Value)> {
         let before = event.old.as_ref().and_then(|old| self.see(resource, old));
-        let after = if event.deleted { None } else { self.see(resource, &event.new) };
+        let after = if event.deleted {
+            None
+        } else {
+            self.see(resource, &event.new)
+        };
         match (before, after) {
             (None, Some(object)) => Some(("ADDED", object)),
             (Some(_), Some(object)) => Some(("MODIFIED", object)),
@@ -65,14 +73,43 @@ mod tests {
             (None, pod("d", "web", "n1"), false, Some("ADDED")),
             (None, pod("d", "db", "n1"), false, None),
             (None, pod("e", "web", "n1"), false, None),
-            (pod("d", "web", ""), pod("d", "web", "n1"), false, Some("ADDED")),
-            (pod("d", "web", "n1"), pod("d", "web", "n1"), false, Some("MODIFIED")),
-            (pod("d", "web", "n1"), pod("d", "db", "n1"), false, Some("DELETED")),
-            (pod("d", "web", "n1"), pod("d", "web", "n1"), true, Some("DELETED")),
+            (
+                pod("d", "web", ""),
+                pod("d", "web", "n1"),
+                false,
+                Some("ADDED"),
+            ),
+            (
+                pod("d", "web", "n1"),
+                pod("d", "web", "n1"),
+                false,
+                Some("MODIFIED"),
+            ),
+            (
+                pod("d", "web", "n1"),
+                pod("d", "db", "n1"),
+                false,
+                Some("DELETED"),
+            ),
+            (
+                pod("d", "web", "n1"),
+                pod("d", "web", "n1"),
+                true,
+                Some("DELETED"),
+            ),
             (pod("d", "db", "n1"), pod("d", "db", "n1"), true, None),
         ] {
-            let event = Event { version: 1, old, new: new.unwrap(), deleted };
-            assert_eq!(filter.translate(&resource, &event).map(|(kind, _)| kind), expected, "{event:?}");
+            let event = Event {
+                version: 1,
+                old,
+                new: new.unwrap(),
+                deleted,
+            };
+            assert_eq!(
+                filter.translate(&resource, &event).map(|(kind, _)| kind),
+                expected,
+                "{event:?}"
+            );
         }
     }
 }

@@ -20,10 +20,14 @@ const CACHE_BYTES: usize = 16 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum DiskError {
     /// Another process holds the lock.
-    #[error("{0}: the store is already open in another process; stop it first, or choose another --data directory")]
+    #[error(
+        "{0}: the store is already open in another process; stop it first, or choose another --data directory"
+    )]
     InUse(PathBuf),
     /// The file was written by a newer version.
-    #[error("{path}: the store has layout {found}, this version knows up to {LAYOUT_NOW}; use the newer version")]
+    #[error(
+        "{path}: the store has layout {found}, this version knows up to {LAYOUT_NOW}; use the newer version"
+    )]
     Newer {
         /// The file.
         path: PathBuf,
@@ -65,30 +69,56 @@ impl Disk {
     /// # Errors
     /// See [`DiskError`].
     pub fn open(path: &Path) -> Result<Self, DiskError> {
-        let database = Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(|error| match error {
-            DatabaseError::DatabaseAlreadyOpen => DiskError::InUse(path.to_owned()),
-            other => DiskError::Redb { path: path.to_owned(), error: Box::new(other.into()) },
-        })?;
-        let disk = Self { database, path: path.to_owned() };
+        let database = Database::builder()
+            .set_cache_size(CACHE_BYTES)
+            .create(path)
+            .map_err(|error| match error {
+                DatabaseError::DatabaseAlreadyOpen => DiskError::InUse(path.to_owned()),
+                other => DiskError::Redb {
+                    path: path.to_owned(),
+                    error: Box::new(other.into()),
+                },
+            })?;
+        let disk = Self {
+            database,
+            path: path.to_owned(),
+        };
         disk.prepare()?;
         Ok(disk)
     }
 
     fn failed(&self, error: impl Into<redb::Error>) -> DiskError {
-        DiskError::Redb { path: self.path.clone(), error: Box::new(error.into()) }
+        DiskError::Redb {
+            path: self.path.clone(),
+            error: Box::new(error.into()),
+        }
     }
 
     fn prepare(&self) -> Result<(), DiskError> {
         let transaction = self.database.begin_write().map_err(|e| self.failed(e))?;
         {
-            transaction.open_table(OBJECTS).map_err(|e| self.failed(e))?;
-            let mut counters = transaction.open_table(COUNTERS).map_err(|e| self.failed(e))?;
-            let found = counters.get(LAYOUT).map_err(|e| self.failed(e))?.map(|found| found.value());
+            transaction
+                .open_table(OBJECTS)
+                .map_err(|e| self.failed(e))?;
+            let mut counters = transaction
+                .open_table(COUNTERS)
+                .map_err(|e| self.failed(e))?;
+            let found = counters
+                .get(LAYOUT)
+                .map_err(|e| self.failed(e))?
+                .map(|found| found.value());
             match found {
-                Some(found) if found > LAYOUT_NOW => return Err(DiskError::Newer { path: self.path.clone(), found }),
+                Some(found) if found > LAYOUT_NOW => {
+                    return Err(DiskError::Newer {
+                        path: self.path.clone(),
+                        found,
+                    });
+                }
                 Some(_) => {}
                 None => {
-                    counters.insert(LAYOUT, LAYOUT_NOW).map_err(|e| self.failed(e))?;
+                    counters
+                        .insert(LAYOUT, LAYOUT_NOW)
+                        .map_err(|e| self.failed(e))?;
                     counters.insert(VERSION, 1).map_err(|e| self.failed(e))?;
                 }
             }
@@ -102,15 +132,27 @@ impl Disk {
     /// See [`DiskError`].
     pub fn load(&self) -> Result<(u64, Vec<(Key, Record)>), DiskError> {
         let transaction = self.database.begin_read().map_err(|e| self.failed(e))?;
-        let counters = transaction.open_table(COUNTERS).map_err(|e| self.failed(e))?;
-        let version = counters.get(VERSION).map_err(|e| self.failed(e))?.map_or(1, |found| found.value());
-        let objects = transaction.open_table(OBJECTS).map_err(|e| self.failed(e))?;
+        let counters = transaction
+            .open_table(COUNTERS)
+            .map_err(|e| self.failed(e))?;
+        let version = counters
+            .get(VERSION)
+            .map_err(|e| self.failed(e))?
+            .map_or(1, |found| found.value());
+        let objects = transaction
+            .open_table(OBJECTS)
+            .map_err(|e| self.failed(e))?;
         let mut records = Vec::new();
         for entry in objects.iter().map_err(|e| self.failed(e))? {
             let (key, bytes) = entry.map_err(|e| self.failed(e))?;
-            let damaged = |error: String| DiskError::Damaged { key: key.value().to_owned(), error };
-            let decoded = Key::decode(key.value()).ok_or_else(|| damaged("unreadable key".into()))?;
-            let mut record: Record = serde_json::from_slice(bytes.value()).map_err(|error| damaged(error.to_string()))?;
+            let damaged = |error: String| DiskError::Damaged {
+                key: key.value().to_owned(),
+                error,
+            };
+            let decoded =
+                Key::decode(key.value()).ok_or_else(|| damaged("unreadable key".into()))?;
+            let mut record: Record = serde_json::from_slice(bytes.value())
+                .map_err(|error| damaged(error.to_string()))?;
             record.size = bytes.value().len();
             records.push((decoded, record));
         }
@@ -125,7 +167,9 @@ impl Disk {
         // redb's default durability is an fsync before commit returns.
         let transaction = self.database.begin_write().map_err(|e| self.failed(e))?;
         {
-            let mut objects = transaction.open_table(OBJECTS).map_err(|e| self.failed(e))?;
+            let mut objects = transaction
+                .open_table(OBJECTS)
+                .map_err(|e| self.failed(e))?;
             for (settled, bytes) in batch.events.iter().zip(&batch.encoded) {
                 let key = settled.key.encode();
                 match bytes {
@@ -134,8 +178,12 @@ impl Disk {
                 }
                 .map_err(|e| self.failed(e))?;
             }
-            let mut counters = transaction.open_table(COUNTERS).map_err(|e| self.failed(e))?;
-            counters.insert(VERSION, version).map_err(|e| self.failed(e))?;
+            let mut counters = transaction
+                .open_table(COUNTERS)
+                .map_err(|e| self.failed(e))?;
+            counters
+                .insert(VERSION, version)
+                .map_err(|e| self.failed(e))?;
         }
         transaction.commit().map_err(|e| self.failed(e))
     }

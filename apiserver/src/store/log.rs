@@ -16,7 +16,10 @@ pub struct HistoryLimit {
 
 impl Default for HistoryLimit {
     fn default() -> Self {
-        Self { entries: 8192, bytes: 16 << 20 }
+        Self {
+            entries: 8192,
+            bytes: 16 << 20,
+        }
     }
 }
 
@@ -40,14 +43,21 @@ pub struct Log {
 impl Log {
     /// An empty history that knows nothing of what happened up to `floor`.
     pub fn new(floor: u64, limit: HistoryLimit) -> Self {
-        Self { events: VecDeque::new(), floor, bytes: 0, limit }
+        Self {
+            events: VecDeque::new(),
+            floor,
+            bytes: 0,
+            limit,
+        }
     }
 
     /// Appends the newest event and forgets the oldest ones beyond the limit; the newest is always kept.
     pub fn push(&mut self, event: Arc<Event>) {
         self.bytes += event.new.size;
         self.events.push_back(event);
-        while self.events.len() > 1 && (self.events.len() > self.limit.entries || self.bytes > self.limit.bytes) {
+        while self.events.len() > 1
+            && (self.events.len() > self.limit.entries || self.bytes > self.limit.bytes)
+        {
             if let Some(forgotten) = self.events.pop_front() {
                 self.bytes -= forgotten.new.size;
                 self.floor = forgotten.version;
@@ -78,12 +88,23 @@ mod tests {
     fn event(version: u64, size: usize) -> Arc<Event> {
         let mut record = Record::new(json!({}), Map::new());
         record.size = size;
-        Arc::new(Event { version, old: None, new: Arc::new(record), deleted: false })
+        Arc::new(Event {
+            version,
+            old: None,
+            new: Arc::new(record),
+            deleted: false,
+        })
     }
 
     #[test]
     fn forgets_by_count_and_by_bytes() {
-        let mut log = Log::new(10, HistoryLimit { entries: 3, bytes: 100 });
+        let mut log = Log::new(
+            10,
+            HistoryLimit {
+                entries: 3,
+                bytes: 100,
+            },
+        );
         for version in 11..=15 {
             log.push(event(version, 1));
         }
@@ -91,7 +112,11 @@ mod tests {
         assert_eq!(log.since(12).unwrap().len(), 3);
         assert_eq!(log.since(15).unwrap().len(), 0);
         log.push(event(16, 1000));
-        assert_eq!(log.since(15).unwrap().len(), 1, "the newest stays however large it is");
+        assert_eq!(
+            log.since(15).unwrap().len(),
+            1,
+            "the newest stays however large it is"
+        );
         assert!(log.since(14).is_err());
     }
 

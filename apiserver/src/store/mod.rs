@@ -41,7 +41,10 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { history: HistoryLimit::default(), total_bytes: 1 << 30 }
+        Self {
+            history: HistoryLimit::default(),
+            total_bytes: 1 << 30,
+        }
     }
 }
 
@@ -86,7 +89,12 @@ impl Store {
     }
 
     /// The objects of a resource in name order, after `after`, in one namespace or all; and the version they are from.
-    pub fn list(&self, resource: &str, namespace: Option<&str>, after: Option<&(String, String)>) -> Page {
+    pub fn list(
+        &self,
+        resource: &str,
+        namespace: Option<&str>,
+        after: Option<&(String, String)>,
+    ) -> Page {
         self.read().list(resource, namespace, after)
     }
 
@@ -110,7 +118,10 @@ impl Store {
 
     /// Wakes whenever an object of `resource` changed; the value is the resourceVersion of the change.
     pub fn subscribe(&self, resource: &str) -> watch::Receiver<u64> {
-        self.state.write().unwrap_or_else(PoisonError::into_inner).subscribe(resource)
+        self.state
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .subscribe(resource)
     }
 
     /// Makes one write durable; answers the stored record (for a deletion: the last state with the deletion's version).
@@ -119,7 +130,10 @@ impl Store {
     /// [`WriteError`] when the expectation does not hold or the disk failed; then nothing was written.
     pub async fn write(&self, write: Write) -> Result<Arc<Record>, WriteError> {
         let (reply, answer) = oneshot::channel();
-        self.queue.send(writer::Job { write, reply }).await.map_err(|_| WriteError::Closed)?;
+        self.queue
+            .send(writer::Job { write, reply })
+            .await
+            .map_err(|_| WriteError::Closed)?;
         answer.await.map_err(|_| WriteError::Closed)?
     }
 }

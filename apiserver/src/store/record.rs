@@ -22,7 +22,11 @@ pub struct Key {
 impl Key {
     /// A key from its three parts.
     pub fn new(resource: &str, namespace: &str, name: &str) -> Self {
-        Self { resource: resource.to_owned(), namespace: namespace.to_owned(), name: name.to_owned() }
+        Self {
+            resource: resource.to_owned(),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        }
     }
 
     /// The key as it is ordered on disk. None of the parts can hold a `/`.
@@ -56,13 +60,19 @@ pub struct Record {
 impl Record {
     /// A record that has not been written yet.
     pub fn new(object: Value, applied: Map<String, Value>) -> Self {
-        Self { version: 0, object, applied, size: 0 }
+        Self {
+            version: 0,
+            object,
+            applied,
+            size: 0,
+        }
     }
 
     /// Stamps `version` into the record and its object.
     pub(crate) fn stamp(&mut self, version: u64) {
         self.version = version;
-        child(root(&mut self.object), "metadata").insert("resourceVersion".into(), json!(version.to_string()));
+        child(root(&mut self.object), "metadata")
+            .insert("resourceVersion".into(), json!(version.to_string()));
     }
 }
 

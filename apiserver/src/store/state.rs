@@ -79,7 +79,12 @@ struct Shelf {
 
 impl Shelf {
     fn new(floor: u64, limits: Limits) -> Self {
-        Self { objects: BTreeMap::new(), log: Log::new(floor, limits.history), changed: 0, wake: watch::Sender::new(floor) }
+        Self {
+            objects: BTreeMap::new(),
+            log: Log::new(floor, limits.history),
+            changed: 0,
+            wake: watch::Sender::new(floor),
+        }
     }
 }
 
@@ -97,20 +102,30 @@ pub struct State {
 impl State {
     /// The state as loaded from disk.
     pub fn new(version: u64, records: Vec<(Key, Record)>, limits: Limits) -> Self {
-        let mut state = Self { shelves: HashMap::new(), version, floor: version, bytes: 0, limits };
+        let mut state = Self {
+            shelves: HashMap::new(),
+            version,
+            floor: version,
+            bytes: 0,
+            limits,
+        };
         for (key, record) in records {
             state.bytes += record.size;
             let version = record.version;
             let shelf = state.shelf(&key.resource);
             shelf.changed = shelf.changed.max(version);
-            shelf.objects.insert((key.namespace, key.name), Arc::new(record));
+            shelf
+                .objects
+                .insert((key.namespace, key.name), Arc::new(record));
         }
         state
     }
 
     fn shelf(&mut self, resource: &str) -> &mut Shelf {
         let (floor, limits) = (self.floor, self.limits);
-        self.shelves.entry(resource.to_owned()).or_insert_with(|| Shelf::new(floor, limits))
+        self.shelves
+            .entry(resource.to_owned())
+            .or_insert_with(|| Shelf::new(floor, limits))
     }
 
     pub(super) fn version(&self) -> u64 {
@@ -119,10 +134,19 @@ impl State {
 
     pub(super) fn get(&self, key: &Key) -> Option<Arc<Record>> {
         // The tuple key costs two small copies; a borrowed lookup would need a key type of its own.
-        self.shelves.get(&key.resource)?.objects.get(&(key.namespace.clone(), key.name.clone())).cloned()
+        self.shelves
+            .get(&key.resource)?
+            .objects
+            .get(&(key.namespace.clone(), key.name.clone()))
+            .cloned()
     }
 
-    pub(super) fn list(&self, resource: &str, namespace: Option<&str>, after: Option<&(String, String)>) -> Page {
+    pub(super) fn list(
+        &self,
+        resource: &str,
+        namespace: Option<&str>,
+        after: Option<&(String, String)>,
+    ) -> Page {
         let start = match (after, namespace) {
             (Some(after), _) => Bound::Excluded(after.clone()),
             (None, Some(namespace)) => Bound::Included((namespace.to_owned(), String::new())),
@@ -136,15 +160,24 @@ impl State {
                 .map(|(_, record)| Arc::clone(record))
                 .collect()
         });
-        Page { records: records.unwrap_or_default(), version: self.version }
+        Page {
+            records: records.unwrap_or_default(),
+            version: self.version,
+        }
     }
 
     pub(super) fn in_namespace(&self, namespace: &str) -> Vec<(Key, Arc<Record>)> {
         let mut found = Vec::new();
         for (resource, shelf) in &self.shelves {
             let from = (namespace.to_owned(), String::new());
-            let members = shelf.objects.range(from..).take_while(|((ns, _), _)| ns == namespace);
-            found.extend(members.map(|((ns, name), record)| (Key::new(resource, ns, name), Arc::clone(record))));
+            let members = shelf
+                .objects
+                .range(from..)
+                .take_while(|((ns, _), _)| ns == namespace);
+            found
+                .extend(members.map(|((ns, name), record)| {
+                    (Key::new(resource, ns, name), Arc::clone(record))
+                }));
         }
         found
     }
@@ -153,7 +186,11 @@ impl State {
         self.shelves.get(resource).map_or(0, |shelf| shelf.changed)
     }
 
-    pub(super) fn events(&self, resource: &str, since: u64) -> Result<(Vec<Arc<Event>>, u64), Compacted> {
+    pub(super) fn events(
+        &self,
+        resource: &str,
+        since: u64,
+    ) -> Result<(Vec<Arc<Event>>, u64), Compacted> {
         let events = match self.shelves.get(resource) {
             Some(shelf) => shelf.log.since(since)?,
             None if since < self.floor => return Err(Compacted { oldest: self.floor }),
@@ -217,11 +254,17 @@ impl Batch {
 
     /// The version of the last settled write.
     pub(super) fn version(&self, state: &State) -> u64 {
-        self.events.last().map_or(state.version, |settled| settled.event.version)
+        self.events
+            .last()
+            .map_or(state.version, |settled| settled.event.version)
     }
 
     /// Decides one write against the state and the writes already in the batch.
-    pub(super) fn settle(&mut self, state: &State, write: Write) -> Result<Arc<Record>, WriteError> {
+    pub(super) fn settle(
+        &mut self,
+        state: &State,
+        write: Write,
+    ) -> Result<Arc<Record>, WriteError> {
         let old = self.current(state, &write.key);
         match (write.expect, &old) {
             (Expect::Absent, Some(_)) => return Err(WriteError::Exists),
@@ -231,7 +274,10 @@ impl Batch {
             }
             _ => {}
         }
-        let alive = |key: &Key| self.current(state, key).is_some_and(|record| !is_terminating(&record.object));
+        let alive = |key: &Key| {
+            self.current(state, key)
+                .is_some_and(|record| !is_terminating(&record.object))
+        };
         if !write.requires.iter().all(alive) {
             return Err(WriteError::Requirement);
         }
@@ -243,20 +289,28 @@ impl Batch {
         };
         let version = self.version(state) + 1;
         record.stamp(version);
-        let bytes = serde_json::to_vec(&record).map_err(|error| WriteError::Disk(error.to_string()))?;
+        let bytes =
+            serde_json::to_vec(&record).map_err(|error| WriteError::Disk(error.to_string()))?;
         record.size = bytes.len();
-        let delta = if deleted { 0 } else { signed(bytes.len()) } - old.as_ref().map_or(0, |old| signed(old.size));
+        let delta = if deleted { 0 } else { signed(bytes.len()) }
+            - old.as_ref().map_or(0, |old| signed(old.size));
         let limit = state.limits.total_bytes;
         if delta > 0 && signed(state.bytes) + self.grown + delta > signed(limit) {
             return Err(WriteError::Full(limit));
         }
         self.grown += delta;
         let new = Arc::new(record);
-        self.overlay.insert(write.key.clone(), (!deleted).then(|| Arc::clone(&new)));
+        self.overlay
+            .insert(write.key.clone(), (!deleted).then(|| Arc::clone(&new)));
         self.encoded.push((!deleted).then_some(bytes));
         self.events.push(Settled {
             key: write.key,
-            event: Arc::new(Event { version, old, new: Arc::clone(&new), deleted }),
+            event: Arc::new(Event {
+                version,
+                old,
+                new: Arc::clone(&new),
+                deleted,
+            }),
         });
         Ok(new)
     }

@@ -51,7 +51,10 @@ fn settle(disk: &Disk, state: &RwLock<State>, waiting: Vec<Job>) {
                 }
             }
         } else {
-            state.write().unwrap_or_else(PoisonError::into_inner).publish(batch);
+            state
+                .write()
+                .unwrap_or_else(PoisonError::into_inner)
+                .publish(batch);
         }
     }
     for (reply, answer) in answers {

@@ -31,7 +31,10 @@ fn or(text: &str, otherwise: &str) -> Value {
 }
 
 fn list<'a>(object: &'a Value, path: &[&str]) -> &'a [Value] {
-    at(object, path).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+    at(object, path)
+        .and_then(Value::as_array)
+        .map(Vec::as_slice)
+        .unwrap_or_default()
 }
 
 fn joined<'a>(texts: impl Iterator<Item = &'a str>) -> String {
@@ -40,51 +43,121 @@ fn joined<'a>(texts: impl Iterator<Item = &'a str>) -> String {
 
 fn selector(value: Option<&Value>) -> Value {
     let pairs = value.and_then(Value::as_object);
-    let pairs: Vec<String> = pairs.into_iter().flatten().map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default())).collect();
+    let pairs: Vec<String> = pairs
+        .into_iter()
+        .flatten()
+        .map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default()))
+        .collect();
     or(&pairs.join(","), NONE)
 }
 
-pub(crate) const PLAIN: Layout =
-    Layout { columns: &[("Name", "string", 0), ("Age", "string", 0)], cells: |o, now| vec![json!(name(o)), created(o, now)] };
+pub(crate) const PLAIN: Layout = Layout {
+    columns: &[("Name", "string", 0), ("Age", "string", 0)],
+    cells: |o, now| vec![json!(name(o)), created(o, now)],
+};
 
 pub(crate) const NAMESPACE: Layout = Layout {
-    columns: &[("Name", "string", 0), ("Status", "string", 0), ("Age", "string", 0)],
-    cells: |o, now| vec![json!(name(o)), json!(text(o, &["status", "phase"])), created(o, now)],
+    columns: &[
+        ("Name", "string", 0),
+        ("Status", "string", 0),
+        ("Age", "string", 0),
+    ],
+    cells: |o, now| {
+        vec![
+            json!(name(o)),
+            json!(text(o, &["status", "phase"])),
+            created(o, now),
+        ]
+    },
 };
 
 pub(crate) const SECRET: Layout = Layout {
-    columns: &[("Name", "string", 0), ("Type", "string", 0), ("Data", "integer", 0), ("Age", "string", 0)],
+    columns: &[
+        ("Name", "string", 0),
+        ("Type", "string", 0),
+        ("Data", "integer", 0),
+        ("Age", "string", 0),
+    ],
     cells: |o, now| {
-        let count = o.get("data").and_then(Value::as_object).map_or(0, |data| data.len());
-        vec![json!(name(o)), json!(text(o, &["type"])), json!(count), created(o, now)]
+        let count = o
+            .get("data")
+            .and_then(Value::as_object)
+            .map_or(0, |data| data.len());
+        vec![
+            json!(name(o)),
+            json!(text(o, &["type"])),
+            json!(count),
+            created(o, now),
+        ]
     },
 };
 
 pub(crate) const CONFIG_MAP: Layout = Layout {
-    columns: &[("Name", "string", 0), ("Data", "integer", 0), ("Age", "string", 0)],
+    columns: &[
+        ("Name", "string", 0),
+        ("Data", "integer", 0),
+        ("Age", "string", 0),
+    ],
     cells: |o, now| {
-        let count = |field| o.get(field).and_then(Value::as_object).map_or(0, |data| data.len());
-        vec![json!(name(o)), json!(count("data") + count("binaryData")), created(o, now)]
+        let count = |field| {
+            o.get(field)
+                .and_then(Value::as_object)
+                .map_or(0, |data| data.len())
+        };
+        vec![
+            json!(name(o)),
+            json!(count("data") + count("binaryData")),
+            created(o, now),
+        ]
     },
 };
 
 pub(crate) const SERVICE_ACCOUNT: Layout = Layout {
-    columns: &[("Name", "string", 0), ("Secrets", "integer", 0), ("Age", "string", 0)],
-    cells: |o, now| vec![json!(name(o)), json!(list(o, &["secrets"]).len()), created(o, now)],
+    columns: &[
+        ("Name", "string", 0),
+        ("Secrets", "integer", 0),
+        ("Age", "string", 0),
+    ],
+    cells: |o, now| {
+        vec![
+            json!(name(o)),
+            json!(list(o, &["secrets"]).len()),
+            created(o, now),
+        ]
+    },
 };
 
 pub(crate) const LEASE: Layout = Layout {
-    columns: &[("Name", "string", 0), ("Holder", "string", 0), ("Age", "string", 0)],
-    cells: |o, now| vec![json!(name(o)), json!(text(o, &["spec", "holderIdentity"])), created(o, now)],
+    columns: &[
+        ("Name", "string", 0),
+        ("Holder", "string", 0),
+        ("Age", "string", 0),
+    ],
+    cells: |o, now| {
+        vec![
+            json!(name(o)),
+            json!(text(o, &["spec", "holderIdentity"])),
+            created(o, now),
+        ]
+    },
 };
 
 pub(crate) const CRD: Layout = Layout {
     columns: &[("Name", "string", 0), ("Created At", "date", 0)],
-    cells: |o, _| vec![json!(name(o)), json!(text(o, &["metadata", "creationTimestamp"]))],
+    cells: |o, _| {
+        vec![
+            json!(name(o)),
+            json!(text(o, &["metadata", "creationTimestamp"])),
+        ]
+    },
 };
 
 pub(crate) const NETWORK_POLICY: Layout = Layout {
-    columns: &[("Name", "string", 0), ("Pod-Selector", "string", 0), ("Age", "string", 0)],
+    columns: &[
+        ("Name", "string", 0),
+        ("Pod-Selector", "string", 0),
+        ("Age", "string", 0),
+    ],
     cells: |o, now| vec![json!(name(o)), pod_selector(o), created(o, now)],
 };
 
@@ -96,7 +169,10 @@ fn pod_selector(object: &Value) -> Value {
         .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
         .collect();
     for term in list(object, &["spec", "podSelector", "matchExpressions"]) {
-        let (key, values) = (text(term, &["key"]), joined(list(term, &["values"]).iter().filter_map(Value::as_str)));
+        let (key, values) = (
+            text(term, &["key"]),
+            joined(list(term, &["values"]).iter().filter_map(Value::as_str)),
+        );
         terms.push(match text(term, &["operator"]) {
             "In" => format!("{key} in ({values})"),
             "NotIn" => format!("{key} notin ({values})"),
@@ -108,10 +184,23 @@ fn pod_selector(object: &Value) -> Value {
 }
 
 pub(crate) const ENDPOINT_SLICE: Layout = Layout {
-    columns: &[("Name", "string", 0), ("AddressType", "string", 0), ("Ports", "string", 0), ("Endpoints", "string", 0), ("Age", "string", 0)],
+    columns: &[
+        ("Name", "string", 0),
+        ("AddressType", "string", 0),
+        ("Ports", "string", 0),
+        ("Endpoints", "string", 0),
+        ("Age", "string", 0),
+    ],
     cells: |o, now| {
-        let ports: Vec<String> = list(o, &["ports"]).iter().filter_map(|p| p.get("port")).map(Value::to_string).collect();
-        let endpoints = list(o, &["endpoints"]).iter().flat_map(|e| list(e, &["addresses"])).filter_map(Value::as_str);
+        let ports: Vec<String> = list(o, &["ports"])
+            .iter()
+            .filter_map(|p| p.get("port"))
+            .map(Value::to_string)
+            .collect();
+        let endpoints = list(o, &["endpoints"])
+            .iter()
+            .flat_map(|e| list(e, &["addresses"]))
+            .filter_map(Value::as_str);
         vec![
             json!(name(o)),
             json!(text(o, &["addressType"])),
@@ -133,12 +222,22 @@ pub(crate) const SERVICE: Layout = Layout {
         ("Selector", "string", 1),
     ],
     cells: |o, now| {
-        let external = list(o, &["spec", "externalIPs"]).iter().filter_map(Value::as_str);
+        let external = list(o, &["spec", "externalIPs"])
+            .iter()
+            .filter_map(Value::as_str);
         let ports: Vec<String> = list(o, &["spec", "ports"])
             .iter()
             .map(|port| {
-                let node = port.get("nodePort").and_then(Value::as_i64).map(|n| format!(":{n}")).unwrap_or_default();
-                format!("{}{node}/{}", port.get("port").and_then(Value::as_i64).unwrap_or(0), text(port, &["protocol"]))
+                let node = port
+                    .get("nodePort")
+                    .and_then(Value::as_i64)
+                    .map(|n| format!(":{n}"))
+                    .unwrap_or_default();
+                format!(
+                    "{}{node}/{}",
+                    port.get("port").and_then(Value::as_i64).unwrap_or(0),
+                    text(port, &["protocol"])
+                )
             })
             .collect();
         vec![
@@ -169,8 +268,13 @@ pub(crate) const NODE: Layout = Layout {
     cells: |o, now| {
         let info = |field| text(o, &["status", "nodeInfo", field]);
         let address = |kind: &str| {
-            let found = list(o, &["status", "addresses"]).iter().find(|a| text(a, &["type"]) == kind);
-            or(found.map(|a| text(a, &["address"])).unwrap_or_default(), NONE)
+            let found = list(o, &["status", "addresses"])
+                .iter()
+                .find(|a| text(a, &["type"]) == kind);
+            or(
+                found.map(|a| text(a, &["address"])).unwrap_or_default(),
+                NONE,
+            )
         };
         vec![
             json!(name(o)),
@@ -188,7 +292,9 @@ pub(crate) const NODE: Layout = Layout {
 };
 
 fn node_status(object: &Value) -> String {
-    let ready = list(object, &["status", "conditions"]).iter().find(|c| text(c, &["type"]) == "Ready");
+    let ready = list(object, &["status", "conditions"])
+        .iter()
+        .find(|c| text(c, &["type"]) == "Ready");
     let mut status = match ready.map(|c| text(c, &["status"])) {
         Some("True") => "Ready".to_owned(),
         Some(_) => "NotReady".to_owned(),
@@ -202,10 +308,12 @@ fn node_status(object: &Value) -> String {
 
 fn node_roles(object: &Value) -> String {
     let labels = crate::object::labels(object);
-    joined(labels.into_iter().flatten().filter_map(|(key, value)| match key.strip_prefix("node-role.kubernetes.io/") {
-        Some(role) if !role.is_empty() => Some(role),
-        None if key == "kubernetes.io/role" => value.as_str(),
-        _ => None,
+    joined(labels.into_iter().flatten().filter_map(|(key, value)| {
+        match key.strip_prefix("node-role.kubernetes.io/") {
+            Some(role) if !role.is_empty() => Some(role),
+            None if key == "kubernetes.io/role" => value.as_str(),
+            _ => None,
+        }
     }))
 }
 
@@ -223,15 +331,27 @@ pub(crate) const POD: Layout = Layout {
     ],
     cells: |o, now| {
         let statuses = list(o, &["status", "containerStatuses"]);
-        let ready = statuses.iter().filter(|s| s.get("ready") == Some(&json!(true))).count();
-        let restarts: i64 = statuses.iter().filter_map(|s| s.get("restartCount")?.as_i64()).fold(0, i64::saturating_add);
+        let ready = statuses
+            .iter()
+            .filter(|s| s.get("ready") == Some(&json!(true)))
+            .count();
+        let restarts: i64 = statuses
+            .iter()
+            .filter_map(|s| s.get("restartCount")?.as_i64())
+            .fold(0, i64::saturating_add);
         let ip = match text(o, &["status", "podIP"]) {
-            "" => list(o, &["status", "podIPs"]).first().map(|ip| text(ip, &["ip"])).unwrap_or_default(),
+            "" => list(o, &["status", "podIPs"])
+                .first()
+                .map(|ip| text(ip, &["ip"]))
+                .unwrap_or_default(),
             ip => ip,
         };
         vec![
             json!(name(o)),
-            json!(format!("{ready}/{}", list(o, &["spec", "containers"]).len())),
+            json!(format!(
+                "{ready}/{}",
+                list(o, &["spec", "containers"]).len()
+            )),
             json!(pod_status(o)),
             json!(restarts.to_string()),
             created(o, now),
@@ -257,7 +377,10 @@ fn pod_status(object: &Value) -> String {
         "" => text(object, &["status", "phase"]),
         reason => reason,
     };
-    state("waiting").or_else(|| state("terminated")).unwrap_or(phase).to_owned()
+    state("waiting")
+        .or_else(|| state("terminated"))
+        .unwrap_or(phase)
+        .to_owned()
 }
 
 pub(crate) const EVENT: Layout = Layout {
@@ -277,8 +400,12 @@ pub(crate) const EVENT: Layout = Layout {
         // The two APIs name the same things differently.
         let either = |a: &'static str, b: &'static str| if o.get(a).is_some() { a } else { b };
         let about = either("involvedObject", "regarding");
-        let last = ["lastTimestamp", "deprecatedLastTimestamp", "eventTime"].into_iter().find(|f| !text(o, &[f]).is_empty());
-        let first = ["firstTimestamp", "deprecatedFirstTimestamp", "eventTime"].into_iter().find(|f| !text(o, &[f]).is_empty());
+        let last = ["lastTimestamp", "deprecatedLastTimestamp", "eventTime"]
+            .into_iter()
+            .find(|f| !text(o, &[f]).is_empty());
+        let first = ["firstTimestamp", "deprecatedFirstTimestamp", "eventTime"]
+            .into_iter()
+            .find(|f| !text(o, &[f]).is_empty());
         let seen = |field: Option<&str>| match field {
             Some(field) => age(o, &[field], now),
             None => created(o, now),
@@ -288,12 +415,20 @@ pub(crate) const EVENT: Layout = Layout {
             "" => text(o, &[either("reportingComponent", "reportingController")]),
             component => component,
         };
-        let count = o.get("count").or_else(|| o.get("deprecatedCount")).and_then(Value::as_i64).unwrap_or(1);
+        let count = o
+            .get("count")
+            .or_else(|| o.get("deprecatedCount"))
+            .and_then(Value::as_i64)
+            .unwrap_or(1);
         vec![
             seen(last),
             json!(text(o, &["type"])),
             json!(text(o, &["reason"])),
-            json!(format!("{}/{}", text(o, &[about, "kind"]).to_ascii_lowercase(), text(o, &[about, "name"]))),
+            json!(format!(
+                "{}/{}",
+                text(o, &[about, "kind"]).to_ascii_lowercase(),
+                text(o, &[about, "name"])
+            )),
             json!(text(o, &[about, "fieldPath"])),
             json!(component),
             json!(text(o, &[either("message", "note")]).trim()),

@@ -19,7 +19,12 @@ pub struct JsonPath {
 impl JsonPath {
     /// The path of plain field names.
     pub fn of(fields: &[&str]) -> Self {
-        Self { steps: fields.iter().map(|field| Step::Field((*field).to_owned())).collect() }
+        Self {
+            steps: fields
+                .iter()
+                .map(|field| Step::Field((*field).to_owned()))
+                .collect(),
+        }
     }
 
     /// Parses a path, with or without the surrounding braces.
@@ -28,15 +33,23 @@ impl JsonPath {
     /// A sentence about the first part that is not understood.
     pub fn parse(text: &str) -> Result<Self, String> {
         let inner = text.trim();
-        let inner = inner.strip_prefix('{').and_then(|t| t.strip_suffix('}')).unwrap_or(inner);
+        let inner = inner
+            .strip_prefix('{')
+            .and_then(|t| t.strip_suffix('}'))
+            .unwrap_or(inner);
         let mut rest = inner.strip_prefix('$').unwrap_or(inner);
         let mut steps = Vec::new();
         while !rest.is_empty() {
-            let (step, after) = step(rest).ok_or_else(|| format!("{text:?} is not understood at {rest:?}"))?;
+            let (step, after) =
+                step(rest).ok_or_else(|| format!("{text:?} is not understood at {rest:?}"))?;
             steps.extend(step);
             rest = after;
         }
-        if steps.is_empty() { Err(format!("{text:?} names no field")) } else { Ok(Self { steps }) }
+        if steps.is_empty() {
+            Err(format!("{text:?} names no field"))
+        } else {
+            Ok(Self { steps })
+        }
     }
 
     /// Every value the path leads to.
@@ -51,7 +64,9 @@ impl JsonPath {
                         Step::All => children(value),
                         Step::Where(path, wanted) => {
                             let holds = |child: &&'a Value| {
-                                let found = path.iter().try_fold(*child, |value, field| value.get(field));
+                                let found = path
+                                    .iter()
+                                    .try_fold(*child, |value, field| value.get(field));
                                 match wanted {
                                     Some(wanted) => found == Some(wanted),
                                     None => found.is_some(),
@@ -94,7 +109,10 @@ fn step(text: &str) -> Option<(Option<Step>, &str)> {
     for quote in ['\'', '"'] {
         if let Some(quoted) = inside.strip_prefix(quote) {
             let (name, rest) = quoted.split_once(quote)?;
-            return Some((Some(Step::Field(name.replace("\\.", "."))), rest.strip_prefix(']')?));
+            return Some((
+                Some(Step::Field(name.replace("\\.", "."))),
+                rest.strip_prefix(']')?,
+            ));
         }
     }
     let (index, rest) = inside.split_once(']')?;
@@ -127,7 +145,9 @@ fn condition_step(condition: &str) -> Option<Step> {
         return Some(Step::Where(fields(condition)?, None));
     };
     let wanted = wanted.trim();
-    let text = ['"', '\''].iter().find_map(|&q| wanted.strip_prefix(q)?.strip_suffix(q));
+    let text = ['"', '\'']
+        .iter()
+        .find_map(|&q| wanted.strip_prefix(q)?.strip_suffix(q));
     let wanted = match text {
         Some(text) => Value::from(text),
         None => serde_json::from_str(wanted).ok()?,
@@ -159,7 +179,11 @@ mod tests {
             (r".m.margay\.dev/z", json!([5])),
             (".absent.b", json!([])),
         ] {
-            assert_eq!(json!(JsonPath::parse(path).unwrap().find(&value)), expected, "{path}");
+            assert_eq!(
+                json!(JsonPath::parse(path).unwrap().find(&value)),
+                expected,
+                "{path}"
+            );
         }
         for bad in ["", "a", ".a[", ".a[x]", ".a[?(b)]"] {
             assert!(JsonPath::parse(bad).is_err(), "{bad}");

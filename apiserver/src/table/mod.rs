@@ -64,12 +64,22 @@ impl PrinterColumn {
         let found = self.path.find(object);
         match (self.kind.as_str(), found.as_slice()) {
             (_, []) | (_, [Value::Null]) => Value::Null,
-            ("date", [value, ..]) => match value.as_str().and_then(|text| text.parse::<Timestamp>().ok()) {
+            ("date", [value, ..]) => match value
+                .as_str()
+                .and_then(|text| text.parse::<Timestamp>().ok())
+            {
                 Some(then) => json!(human::duration(then, now)),
                 None => json!("<invalid>"),
             },
-            ("integer" | "number" | "boolean", [value, ..]) if !value.is_string() => (*value).clone(),
-            (_, many) => json!(many.iter().map(|value| plain(value)).collect::<Vec<_>>().join(",")),
+            ("integer" | "number" | "boolean", [value, ..]) if !value.is_string() => {
+                (*value).clone()
+            }
+            (_, many) => json!(
+                many.iter()
+                    .map(|value| plain(value))
+                    .collect::<Vec<_>>()
+                    .join(",")
+            ),
         }
     }
 }
@@ -104,8 +114,17 @@ impl Include {
 }
 
 /// A Table of `objects` (in served form). `list` is the metadata of the list.
-pub fn table(resource: &Resource, objects: &[Value], list: Value, include: Include, now: Timestamp) -> Value {
-    let rows: Vec<Value> = objects.iter().map(|object| row(resource, object, include, now)).collect();
+pub fn table(
+    resource: &Resource,
+    objects: &[Value],
+    list: Value,
+    include: Include,
+    now: Timestamp,
+) -> Value {
+    let rows: Vec<Value> = objects
+        .iter()
+        .map(|object| row(resource, object, include, now))
+        .collect();
     json!({
         "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": list,
         "columnDefinitions": columns(resource), "rows": rows,
@@ -177,15 +196,29 @@ mod tests {
                 {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
             ]}],
         }});
-        let resource = crate::registry::crd::compile(&definition).unwrap().remove(0);
+        let resource = crate::registry::crd::compile(&definition)
+            .unwrap()
+            .remove(0);
         let pool = json!({
             "metadata": {"name": "a", "creationTimestamp": "2026-01-01T21:30:00Z"},
             "spec": {"cidr": "10.0.0.0/8", "blockSize": 26},
             "status": {"conditions": [{"type": "Other", "status": "False"}, {"type": "Ready", "status": "True"}]},
         });
-        let table = table(&resource, &[pool, json!({"metadata": {"name": "b"}})], json!({}), Include::Nothing, now());
-        assert_eq!(table["rows"][0], json!({"cells": ["a", "10.0.0.0/8", 26, "True", "150m"]}));
-        assert_eq!(table["rows"][1], json!({"cells": ["b", null, null, null, null]}));
+        let table = table(
+            &resource,
+            &[pool, json!({"metadata": {"name": "b"}})],
+            json!({}),
+            Include::Nothing,
+            now(),
+        );
+        assert_eq!(
+            table["rows"][0],
+            json!({"cells": ["a", "10.0.0.0/8", 26, "True", "150m"]})
+        );
+        assert_eq!(
+            table["rows"][1],
+            json!({"cells": ["b", null, null, null, null]})
+        );
         assert_eq!(table["columnDefinitions"][2]["priority"], 1);
     }
 
@@ -193,9 +226,20 @@ mod tests {
     fn rows_have_a_cell_for_every_column_even_of_empty_objects() {
         let registry = crate::registry::Registry::build(std::iter::empty(), 0);
         for resource in registry.all() {
-            let table = table(resource, &[json!({"metadata": {"name": "x"}})], json!({}), Include::Metadata, now());
+            let table = table(
+                resource,
+                &[json!({"metadata": {"name": "x"}})],
+                json!({}),
+                Include::Metadata,
+                now(),
+            );
             let (columns, cells) = (&table["columnDefinitions"], &table["rows"][0]["cells"]);
-            assert_eq!(columns.as_array().unwrap().len(), cells.as_array().unwrap().len(), "{}", resource.kind);
+            assert_eq!(
+                columns.as_array().unwrap().len(),
+                cells.as_array().unwrap().len(),
+                "{}",
+                resource.kind
+            );
             assert_eq!(table["rows"][0]["object"]["metadata"]["name"], "x");
         }
     }

@@ -11,7 +11,13 @@ use crate::object::root;
 
 /// `live` after `now` was applied by a manager that applied `before` last time; `others` are the last applications of the other
 /// managers.
-pub fn apply(live: &mut Value, before: Option<&Value>, now: &Value, others: &[&Value], rules: &dyn ListRules) {
+pub fn apply(
+    live: &mut Value,
+    before: Option<&Value>,
+    now: &Value,
+    others: &[&Value],
+    rules: &dyn ListRules,
+) {
     let mut path = Vec::new();
     if let Some(before) = before {
         remove_dropped(live, before, now, others, rules, &mut path);
@@ -20,18 +26,33 @@ pub fn apply(live: &mut Value, before: Option<&Value>, now: &Value, others: &[&V
 }
 
 /// Removes from `live` what `before` has and neither `now` nor any of `others`.
-fn remove_dropped(live: &mut Value, before: &Value, now: &Value, others: &[&Value], rules: &dyn ListRules, path: &mut Vec<String>) {
+fn remove_dropped(
+    live: &mut Value,
+    before: &Value,
+    now: &Value,
+    others: &[&Value],
+    rules: &dyn ListRules,
+    path: &mut Vec<String>,
+) {
     match (live, before) {
         (Value::Object(live), Value::Object(before)) => {
             for (key, old) in before {
                 path.push(key.clone());
-                let others: Vec<&Value> = others.iter().filter_map(|other| other.get(key)).collect();
+                let others: Vec<&Value> =
+                    others.iter().filter_map(|other| other.get(key)).collect();
                 match (now.get(key), live.get_mut(key)) {
                     (None, Some(_)) if others.is_empty() && !is_tree(old, rules, path) => {
                         live.remove(key);
                     }
                     (new, Some(child)) => {
-                        remove_dropped(child, old, new.unwrap_or(&Value::Null), &others, rules, path);
+                        remove_dropped(
+                            child,
+                            old,
+                            new.unwrap_or(&Value::Null),
+                            &others,
+                            rules,
+                            path,
+                        );
                         let emptied = match child {
                             Value::Object(map) => map.is_empty(),
                             Value::Array(list) => list.is_empty(),
@@ -49,9 +70,13 @@ fn remove_dropped(live: &mut Value, before: &Value, now: &Value, others: &[&Valu
         (Value::Array(live), Value::Array(before)) => match rules.rule(path) {
             ListMerge::Atomic => {}
             ListMerge::Set => live.retain(|entry| {
-                !before.contains(entry) || holds(now, entry) || others.iter().any(|other| holds(other, entry))
+                !before.contains(entry)
+                    || holds(now, entry)
+                    || others.iter().any(|other| holds(other, entry))
             }),
-            ListMerge::Keys(keys) => remove_dropped_entries(live, before, now, others, &keys, rules, path),
+            ListMerge::Keys(keys) => {
+                remove_dropped_entries(live, before, now, others, &keys, rules, path)
+            }
         },
         _ => {}
     }
@@ -67,13 +92,26 @@ fn remove_dropped_entries(
     path: &mut Vec<String>,
 ) {
     for old in before {
-        let find = |list: &Value| list.as_array().and_then(|list| list.iter().position(|entry| same(entry, old, keys)));
-        let others: Vec<&Value> = others.iter().filter_map(|other| find(other).and_then(|at| other.get(at))).collect();
+        let find = |list: &Value| {
+            list.as_array()
+                .and_then(|list| list.iter().position(|entry| same(entry, old, keys)))
+        };
+        let others: Vec<&Value> = others
+            .iter()
+            .filter_map(|other| find(other).and_then(|at| other.get(at)))
+            .collect();
         match find(now).and_then(|at| now.get(at)) {
             None if others.is_empty() => live.retain(|entry| !same(entry, old, keys)),
             new => {
                 if let Some(entry) = live.iter_mut().find(|entry| same(entry, old, keys)) {
-                    remove_dropped(entry, old, new.unwrap_or(&Value::Null), &others, rules, path);
+                    remove_dropped(
+                        entry,
+                        old,
+                        new.unwrap_or(&Value::Null),
+                        &others,
+                        rules,
+                        path,
+                    );
                 }
             }
         }
@@ -124,10 +162,20 @@ fn merge(live: &mut Value, now: &Value, rules: &dyn ListRules, path: &mut Vec<St
     }
 }
 
-fn merge_map(live: &mut Map<String, Value>, changes: &Map<String, Value>, rules: &dyn ListRules, path: &mut Vec<String>) {
+fn merge_map(
+    live: &mut Map<String, Value>,
+    changes: &Map<String, Value>,
+    rules: &dyn ListRules,
+    path: &mut Vec<String>,
+) {
     for (key, change) in changes {
         path.push(key.clone());
-        merge(live.entry(key.clone()).or_insert(Value::Null), change, rules, path);
+        merge(
+            live.entry(key.clone()).or_insert(Value::Null),
+            change,
+            rules,
+            path,
+        );
         path.pop();
     }
 }
@@ -152,9 +200,30 @@ mod tests {
     #[test]
     fn table() {
         for (what, live, before, now, other, result) in [
-            ("first application merges", json!({"a": 1}), None, json!({"b": 2}), json!({}), json!({"a": 1, "b": 2})),
-            ("a dropped field goes", json!({"a": 1, "b": 2}), Some(json!({"b": 2, "a": 1})), json!({"a": 1}), json!({}), json!({"a": 1})),
-            ("unless somebody else applied it", json!({"a": 1}), Some(json!({"a": 1})), json!({}), json!({"a": 1}), json!({"a": 1})),
+            (
+                "first application merges",
+                json!({"a": 1}),
+                None,
+                json!({"b": 2}),
+                json!({}),
+                json!({"a": 1, "b": 2}),
+            ),
+            (
+                "a dropped field goes",
+                json!({"a": 1, "b": 2}),
+                Some(json!({"b": 2, "a": 1})),
+                json!({"a": 1}),
+                json!({}),
+                json!({"a": 1}),
+            ),
+            (
+                "unless somebody else applied it",
+                json!({"a": 1}),
+                Some(json!({"a": 1})),
+                json!({}),
+                json!({"a": 1}),
+                json!({"a": 1}),
+            ),
             (
                 "a dropped map keeps what others put there",
                 json!({"labels": {"x": "1", "y": "2"}}),

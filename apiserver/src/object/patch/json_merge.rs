@@ -34,18 +34,30 @@ mod tests {
             (json!({"a":"b"}), json!({"a":"c"}), json!({"a":"c"})),
             (json!({"a":"b"}), json!({"b":"c"}), json!({"a":"b","b":"c"})),
             (json!({"a":"b"}), json!({"a":null}), json!({})),
-            (json!({"a":"b","b":"c"}), json!({"a":null}), json!({"b":"c"})),
+            (
+                json!({"a":"b","b":"c"}),
+                json!({"a":null}),
+                json!({"b":"c"}),
+            ),
             (json!({"a":["b"]}), json!({"a":"c"}), json!({"a":"c"})),
             (json!({"a":"c"}), json!({"a":["b"]}), json!({"a":["b"]})),
-            (json!({"a":{"b":"c"}}), json!({"a":{"b":"d","c":null}}), json!({"a":{"b":"d"}})),
+            (
+                json!({"a":{"b":"c"}}),
+                json!({"a":{"b":"d","c":null}}),
+                json!({"a":{"b":"d"}}),
+            ),
             (json!({"a":[{"b":"c"}]}), json!({"a":[1]}), json!({"a":[1]})),
-            (json!(["a","b"]), json!(["c","d"]), json!(["c","d"])),
+            (json!(["a", "b"]), json!(["c", "d"]), json!(["c", "d"])),
             (json!({"a":"b"}), json!(["c"]), json!(["c"])),
             (json!({"a":"foo"}), Value::Null, Value::Null),
             (json!({"a":"foo"}), json!("bar"), json!("bar")),
             (json!({"e":null}), json!({"a":1}), json!({"e":null,"a":1})),
-            (json!([1,2]), json!({"a":"b","c":null}), json!({"a":"b"})),
-            (json!({}), json!({"a":{"bb":{"ccc":null}}}), json!({"a":{"bb":{}}})),
+            (json!([1, 2]), json!({"a":"b","c":null}), json!({"a":"b"})),
+            (
+                json!({}),
+                json!({"a":{"bb":{"ccc":null}}}),
+                json!({"a":{"bb":{}}}),
+            ),
         ] {
             let mut merged = target.clone();
             merge(&mut merged, &patch);
@@ -72,7 +84,10 @@ mod tests {
     fn without_nulls(value: &Value) -> Value {
         match value {
             Value::Object(map) => Value::Object(
-                map.iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k.clone(), without_nulls(v))).collect(),
+                map.iter()
+                    .filter(|(_, v)| !v.is_null())
+                    .map(|(k, v)| (k.clone(), without_nulls(v)))
+                    .collect(),
             ),
             other => other.clone(),
         }
@@ -80,8 +95,13 @@ mod tests {
 
     /// The patch that turns `from` into `to`, for maps without nulls.
     fn diff(from: &Value, to: &Value) -> Value {
-        let (Value::Object(a), Value::Object(b)) = (from, to) else { return to.clone() };
-        let removed = a.keys().filter(|key| !b.contains_key(*key)).map(|key| (key.clone(), Value::Null));
+        let (Value::Object(a), Value::Object(b)) = (from, to) else {
+            return to.clone();
+        };
+        let removed = a
+            .keys()
+            .filter(|key| !b.contains_key(*key))
+            .map(|key| (key.clone(), Value::Null));
         let changed = b.iter().filter_map(|(key, new)| match a.get(key) {
             Some(old) if old == new => None,
             Some(old) => Some((key.clone(), diff(old, new))),

@@ -3,15 +3,18 @@
 //! A merge patch whose lists may merge by key, plus the directives `$patch`, `$deleteFromPrimitiveList/…`, `$setElementOrder/…`
 //! and `$retainKeys`. Custom resources do not take it (Kubernetes answers 415 and clients fall back to a merge patch).
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
 use super::PatchError;
-use super::lists::{ListMerge, ListRules};
+use super::lists::{ListMerge, ListRules, identity, positions, unite};
 use crate::object::root;
 
 const PATCH: &str = "$patch";
 const RETAIN: &str = "$retainKeys";
 const ORDER: &str = "$setElementOrder/";
+const MOST_COMPARISONS: usize = 4_000_000;
 const DELETE: &str = "$deleteFromPrimitiveList/";
 
 /// `target` with `patch` merged in under `rules`.
@@ -22,7 +25,12 @@ pub fn merge(target: &mut Value, patch: &Value, rules: &dyn ListRules) -> Result
     merge_value(target, patch, rules, &mut Vec::new())
 }
 
-fn merge_value(target: &mut Value, patch: &Value, rules: &dyn ListRules, path: &mut Vec<String>) -> Result<(), PatchError> {
+fn merge_value(
+    target: &mut Value,
+    patch: &Value,
+    rules: &dyn ListRules,
+    path: &mut Vec<String>,
+) -> Result<(), PatchError> {
     match patch {
         Value::Object(changes) => merge_map(root(target), changes, rules, path),
         other => {
@@ -41,22 +49,33 @@ fn merge_map(
     match patch.get(PATCH).and_then(Value::as_str) {
         None | Some("merge") => {}
         Some("replace") => {
-            *target = patch.iter().filter(|(key, _)| !key.starts_with('$')).map(|(k, v)| (k.clone(), v.clone())).collect();
+            *target = patch
+                .iter()
+                .filter(|(key, _)| !key.starts_with('$'))
+                .map(|(k, v)| (k.clone(), v.clone()))
+                .collect();
             return Ok(());
         }
         Some("delete") => {
             target.clear();
             return Ok(());
         }
-        Some(other) => return Err(PatchError::Malformed(format!("unknown patch directive {other:?}"))),
+        Some(other) => {
+            return Err(PatchError::Malformed(format!(
+                "unknown patch directive {other:?}"
+            )));
+        }
     }
     if let Some(retained) = patch.get(RETAIN).and_then(Value::as_array) {
         target.retain(|key, _| retained.iter().any(|r| r.as_str() == Some(key)));
     }
     for (key, gone) in patch {
-        let Some(field) = key.strip_prefix(DELETE) else { continue };
+        let Some(field) = key.strip_prefix(DELETE) else {
+            continue;
+        };
         if let (Some(Value::Array(list)), Some(gone)) = (target.get_mut(field), gone.as_array()) {
-            list.retain(|entry| !gone.contains(entry));
+            let gone: HashSet<String> = gone.iter().map(Value::to_string).collect();
+            list.retain(|entry| !gone.contains(&entry.to_string()));
         }
     }
     for (key, change) in patch.iter().filter(|(key, _)| !key.starts_with('$')) {
@@ -74,7 +93,9 @@ fn merge_map(
         result?;
     }
     for (key, order) in patch {
-        let Some(field) = key.strip_prefix(ORDER) else { continue };
+        let Some(field) = key.strip_prefix(ORDER) else {
+            continue;
+        };
         if let (Some(Value::Array(list)), Some(order)) = (target.get_mut(field), order.as_array()) {
             sort(list, order);
         }
@@ -82,22 +103,27 @@ fn merge_map(
     Ok(())
 }
 
-fn merge_list(slot: &mut Value, entries: &[Value], rules: &dyn ListRules, path: &mut Vec<String>) -> Result<(), PatchError> {
+fn merge_list(
+    slot: &mut Value,
+    entries: &[Value],
+    rules: &dyn ListRules,
+    path: &mut Vec<String>,
+) -> Result<(), PatchError> {
     if !slot.is_array() {
         *slot = Value::Array(Vec::new());
     }
-    let Value::Array(list) = slot else { return Ok(()) };
+    let Value::Array(list) = slot else {
+        return Ok(());
+    };
     match rules.rule(path) {
         ListMerge::Atomic => {
-            *list = entries.iter().filter(|entry| entry.get(PATCH).is_none()).cloned().collect();
+            *list = entries
+                .iter()
+                .filter(|entry| entry.get(PATCH).is_none())
+                .cloned()
+                .collect();
         }
-        ListMerge::Set => {
-            for entry in entries {
-                if !list.contains(entry) {
-                    list.push(entry.clone());
-                }
-            }
-        }
+        ListMerge::Set => unite(list, entries),
         ListMerge::Keys(keys) => merge_keyed(list, entries, &keys, rules, path)?,
     }
     Ok(())
@@ -111,40 +137,62 @@ fn merge_keyed(
     path: &mut Vec<String>,
 ) -> Result<(), PatchError> {
     // `- $patch: replace` as an entry of its own means: the other entries are the whole list.
-    if entries.iter().any(|entry| entry.get(PATCH).and_then(Value::as_str) == Some("replace") && entry.as_object().is_some_and(|m| m.len() == 1)) {
-        *list = entries.iter().filter(|entry| entry.get(PATCH).is_none()).cloned().collect();
+    if entries.iter().any(|entry| {
+        entry.get(PATCH).and_then(Value::as_str) == Some("replace")
+            && entry.as_object().is_some_and(|m| m.len() == 1)
+    }) {
+        *list = entries
+            .iter()
+            .filter(|entry| entry.get(PATCH).is_none())
+            .cloned()
+            .collect();
         return Ok(());
     }
+    let mut places = positions(list, keys);
+    let mut gone = HashSet::new();
     for entry in entries {
         if keys.iter().any(|key| entry.get(key).is_none()) {
-            return Err(PatchError::Malformed(format!("map entry of {} does not contain declared merge key: {}", path.join("."), keys.join(", "))));
+            let (list, keys) = (path.join("."), keys.join(", "));
+            let text = format!("map entry of {list} does not contain declared merge key: {keys}");
+            return Err(PatchError::Malformed(text));
         }
-        let same = |other: &Value| keys.iter().all(|key| other.get(key) == entry.get(key));
-        let deletes = entry.get(PATCH).and_then(Value::as_str) == Some("delete");
-        match list.iter_mut().find(|other| same(other)) {
-            _ if deletes => list.retain(|other| !same(other)),
+        let identity = identity(entry, keys);
+        if entry.get(PATCH).and_then(Value::as_str) == Some("delete") {
+            gone.insert(identity);
+            continue;
+        }
+        match places.get(&identity).and_then(|&at| list.get_mut(at)) {
             Some(found) => merge_value(found, entry, rules, path)?,
             None => {
                 // Merging into nothing strips nulls and directives from what is added.
                 let mut added = Value::Null;
                 merge_value(&mut added, entry, rules, path)?;
+                places.insert(identity, list.len());
                 list.push(added);
             }
         }
+    }
+    if !gone.is_empty() {
+        list.retain(|entry| !gone.contains(&identity(entry, keys)));
     }
     Ok(())
 }
 
 /// Puts `list` into `order`; entries the order does not know keep their relative place at the end.
 fn sort(list: &mut [Value], order: &[Value]) {
-    let rank = |entry: &Value| {
+    // Ordering is a courtesy; it must not become a way to keep the server busy.
+    if list.len().saturating_mul(order.len()) > MOST_COMPARISONS {
+        return;
+    }
+    list.sort_by_cached_key(|entry| {
         let named = order.iter().position(|wanted| match wanted {
-            Value::Object(keys) => keys.iter().all(|(key, value)| entry.get(key) == Some(value)),
+            Value::Object(keys) => keys
+                .iter()
+                .all(|(key, value)| entry.get(key) == Some(value)),
             plain => plain == entry,
         });
         named.unwrap_or(order.len())
-    };
-    list.sort_by_key(rank);
+    });
 }
 
 #[cfg(test)]

@@ -9,21 +9,40 @@ use super::*;
 use crate::store::HistoryLimit;
 
 fn limits() -> Limits {
-    Limits { history: HistoryLimit { entries: 16, bytes: 1 << 20 }, total_bytes: 1 << 20 }
+    Limits {
+        history: HistoryLimit {
+            entries: 16,
+            bytes: 1 << 20,
+        },
+        total_bytes: 1 << 20,
+    }
 }
 
 fn put(name: &str, expect: Expect, content: u8) -> Write {
     let object = json!({"metadata": {"name": name}, "content": content});
-    Write { key: Key::new("things", "", name), expect, put: Some(Record::new(object, Map::new())), requires: Vec::new() }
+    Write {
+        key: Key::new("things", "", name),
+        expect,
+        put: Some(Record::new(object, Map::new())),
+        requires: Vec::new(),
+    }
 }
 
 fn delete(name: &str, version: u64) -> Write {
-    Write { key: Key::new("things", "", name), expect: Expect::Version(version), put: None, requires: Vec::new() }
+    Write {
+        key: Key::new("things", "", name),
+        expect: Expect::Version(version),
+        put: None,
+        requires: Vec::new(),
+    }
 }
 
 fn settle_all(state: &mut State, writes: Vec<Write>) -> Vec<Result<Arc<Record>, WriteError>> {
     let mut batch = Batch::default();
-    let results = writes.into_iter().map(|write| batch.settle(state, write)).collect();
+    let results = writes
+        .into_iter()
+        .map(|write| batch.settle(state, write))
+        .collect();
     state.publish(batch);
     results
 }
@@ -46,7 +65,10 @@ fn writes_in_one_batch_see_each_other() {
     assert_eq!(results[1], Err(WriteError::Exists));
     assert_eq!(results[2].as_ref().unwrap().version, 9);
     assert_eq!(results[3], Err(WriteError::Stale(9)));
-    assert_eq!(results[4].as_ref().unwrap().object["metadata"]["resourceVersion"], "10");
+    assert_eq!(
+        results[4].as_ref().unwrap().object["metadata"]["resourceVersion"],
+        "10"
+    );
     assert_eq!(results[5], Err(WriteError::Missing));
     assert_eq!(state.version(), 10);
 }
@@ -56,15 +78,30 @@ fn a_required_object_must_live() {
     let mut state = State::new(0, Vec::new(), limits());
     let mut needy = put("a", Expect::Absent, 1);
     needy.requires = vec![Key::new("things", "", "home")];
-    assert_eq!(settle_all(&mut state, vec![needy.clone()])[0], Err(WriteError::Requirement));
+    assert_eq!(
+        settle_all(&mut state, vec![needy.clone()])[0],
+        Err(WriteError::Requirement)
+    );
     settle_all(&mut state, vec![put("home", Expect::Absent, 0)]);
     assert!(settle_all(&mut state, vec![needy])[0].is_ok());
 }
 
 #[test]
 fn a_full_database_refuses_growth_and_takes_deletions() {
-    let mut state = State::new(0, Vec::new(), Limits { total_bytes: 200, ..limits() });
-    let results = settle_all(&mut state, (0..4).map(|i| put(&format!("n{i}"), Expect::Absent, 1)).collect());
+    let mut state = State::new(
+        0,
+        Vec::new(),
+        Limits {
+            total_bytes: 200,
+            ..limits()
+        },
+    );
+    let results = settle_all(
+        &mut state,
+        (0..4)
+            .map(|i| put(&format!("n{i}"), Expect::Absent, 1))
+            .collect(),
+    );
     assert!(results[0].is_ok());
     assert_eq!(results[3], Err(WriteError::Full(200)));
     let version = results[0].as_ref().unwrap().version;
@@ -82,8 +119,18 @@ struct Step {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let step = (0..4u8, prop::option::weighted(0.7, any::<u8>()), 0..4u8, any::<bool>())
-        .prop_map(|(name, content, guess, new_batch)| Step { name, content, guess, new_batch });
+    let step = (
+        0..4u8,
+        prop::option::weighted(0.7, any::<u8>()),
+        0..4u8,
+        any::<bool>(),
+    )
+        .prop_map(|(name, content, guess, new_batch)| Step {
+            name,
+            content,
+            guess,
+            new_batch,
+        });
     prop::collection::vec(step, 0..60)
 }
 
