@@ -12,8 +12,9 @@ use crate::rib::{DEFAULT_LOCAL_PREF, Destination, Path, Route, Source};
 use crate::types::{Community, Family};
 use crate::wire::NextHop;
 
-/// What an attribute set made for a peer depends on: the set it comes from, the operations applied, whether it is our own.
-type Recipe = (*const Route, *const [Operation], bool);
+/// What an attribute set made for a peer depends on: the set it comes from, the operations applied, whether it is our own, and
+/// the family, which our own next hop depends on.
+type Recipe = (*const Route, *const [Operation], bool, Family);
 
 /// What a peer is given, worked out for a batch of destinations.
 pub(super) struct Export<'a> {
@@ -65,6 +66,7 @@ impl<'a> Export<'a> {
             Arc::as_ptr(&path.effective),
             std::ptr::from_ref(operations),
             path.source.is_local(),
+            family,
         );
         if let Some(made) = self.made.get(&key) {
             return made.clone();

@@ -80,6 +80,8 @@ fn ipv6_routes_over_an_ipv4_session_need_a_next_hop() {
             c.peers.get_mut(&address(other)).unwrap().families = Family::ALL.into_iter().collect();
         });
     }
+    // With the same attributes as an IPv4 route, which has a next hop.
+    lab.announce(0, "10.1.0.0/24");
     lab.announce(0, "fd00:1::/64");
     lab.establish();
     lab.run(SECOND);
@@ -88,6 +90,8 @@ fn ipv6_routes_over_an_ipv4_session_need_a_next_hop() {
     lab.run(SECOND);
     let best = lab.best(1, "fd00:1::/64").unwrap();
     assert_eq!(best.0, Some("fd00::1".parse().unwrap()));
+    assert_eq!(lab.best(1, "10.1.0.0/24").unwrap().0, Some(address(0)));
+    assert_eq!(lab.summary(0, 1).prefixes_sent, 2);
 }
 
 #[test]
