@@ -115,3 +115,6 @@ fn tie_break(
         from.map(|n| n.address),
     )
 }
+
+#[cfg(test)]
+mod tests;
