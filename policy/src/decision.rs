@@ -21,6 +21,7 @@ impl Decision {
     }
 
     /// Everything passes.
+    #[cfg(test)]
     pub(crate) fn everything() -> Self {
         let mut decision = Self::nothing();
         decision.allow_everything();
@@ -86,6 +87,7 @@ impl Decision {
     }
 
     /// Whether a connection to this port passes.
+    #[cfg(test)]
     pub(crate) fn allows(&self, protocol: Protocol, port: u16) -> bool {
         self.ranges(protocol)
             .iter()

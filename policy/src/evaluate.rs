@@ -93,7 +93,10 @@ impl<'a> Evaluator<'a> {
                 by_address.entry(*address).or_default().push(pod);
             }
         }
-        Self { cluster, by_address }
+        Self {
+            cluster,
+            by_address,
+        }
     }
 
     /// Whether `from` may open a connection to `to`.
@@ -166,7 +169,9 @@ impl<'a> Evaluator<'a> {
     ) -> bool {
         let peer_matches = match &rule.peers {
             None => true,
-            Some(items) => items.iter().any(|item| self.peer_matches(policy, item, peer)),
+            Some(items) => items
+                .iter()
+                .any(|item| self.peer_matches(policy, item, peer)),
         };
         peer_matches
             && match &rule.ports {
@@ -211,13 +216,17 @@ fn selects(policy: &Policy, pod: &Pod) -> bool {
 /// Whether the port is meant; a name is looked up in the destination, and every pod that may be it must agree.
 fn port_matches(item: &PortMatch, destinations: &[&Pod], probe: Probe) -> bool {
     match item {
-        PortMatch::Numbers(protocol, range) => *protocol == probe.protocol && range.contains(probe.port),
+        PortMatch::Numbers(protocol, range) => {
+            *protocol == probe.protocol && range.contains(probe.port)
+        }
         PortMatch::Named(protocol, name) => {
             *protocol == probe.protocol
                 && !destinations.is_empty()
                 && destinations.iter().all(|pod| {
                     pod.ports.iter().any(|port| {
-                        port.name == *name && port.protocol == *protocol && port.number == probe.port
+                        port.name == *name
+                            && port.protocol == *protocol
+                            && port.number == probe.port
                     })
                 })
         }

@@ -176,7 +176,7 @@ impl AddressBook {
                 book.identities.insert(*number, (*identity).clone());
             }
         }
-        // An address that overrules an interval needs its element even when nothing matches it; 0 is "no identity".
+        // An address that overrules an interval needs its element even when nothing matches it: 0 is "no identity".
         for (address, identity) in &addresses {
             match number_of.get(identity) {
                 Some(number) => book.addresses.insert(*address, *number),
@@ -424,4 +424,92 @@ fn sweep(family: Family, ranges: Vec<(u128, u128, TermId)>) -> Vec<(IpAddr, IpAd
         }
     }
     intervals
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn terms(blocks: &[(&str, &[&str])]) -> Terms {
+        let mut terms = Terms::default();
+        for (cidr, except) in blocks {
+            terms.add(Term::Block(IpBlock {
+                cidr: cidr.parse().unwrap(),
+                except: except
+                    .iter()
+                    .map(|network| network.parse().unwrap())
+                    .collect(),
+            }));
+        }
+        terms
+    }
+
+    fn book(terms: &Terms, pods: &[&str]) -> AddressBook {
+        let none = Labels::new();
+        let claim = Claim {
+            namespace: "x",
+            labels: &none,
+            ports: &[],
+        };
+        let claims = pods
+            .iter()
+            .map(|address| (address.parse().unwrap(), vec![claim]))
+            .collect();
+        AddressBook::new(terms, &claims, |_| Labels::new())
+    }
+
+    #[test]
+    fn blocks_are_cut_where_they_overlap() {
+        let book = book(
+            &terms(&[
+                ("10.0.0.0/24", &["10.0.0.64/26"]),
+                ("10.0.0.0/25", &[]),
+                ("::/0", &["8000::/1"]),
+                ("0.0.0.0/0", &["0.0.0.0/1"]),
+            ]),
+            &[],
+        );
+        let cuts: Vec<_> = book
+            .intervals
+            .iter()
+            .map(|cut| format!("{}-{}", cut.first, cut.last))
+            .collect();
+        assert_eq!(
+            cuts,
+            [
+                "10.0.0.0-10.0.0.63",
+                "10.0.0.64-10.0.0.127",
+                "10.0.0.128-10.0.0.255",
+                "128.0.0.0-255.255.255.255",
+                "::-7fff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
+            ]
+        );
+    }
+
+    #[test]
+    fn single_addresses_cut_no_interval() {
+        let terms = terms(&[("10.0.0.0/24", &["10.0.0.7/32"]), ("10.0.0.9/32", &[])]);
+        let book = book(&terms, &["10.0.0.5", "192.0.2.1"]);
+        assert_eq!(book.intervals.len(), 1);
+        let identity = |address: &str| book.identity_of(address.parse().unwrap());
+        assert_eq!(
+            identity("10.0.0.5"),
+            identity("10.0.0.6"),
+            "a pod's address is in the block like any other"
+        );
+        assert_eq!(
+            identity("10.0.0.7"),
+            0,
+            "the exception overrules the interval"
+        );
+        assert_ne!(
+            identity("10.0.0.9"),
+            identity("10.0.0.6"),
+            "two blocks match it"
+        );
+        assert!(
+            !book.addresses.contains_key(&"192.0.2.1".parse().unwrap()),
+            "nothing asks about it"
+        );
+    }
 }

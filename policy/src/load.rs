@@ -74,10 +74,18 @@ fn take(document: Value, cluster: &mut Cluster, problems: &mut Vec<Problem>) {
     let (version, kind) = (text(&document["apiVersion"]), text(&document["kind"]));
     match document {
         Value::Null => {}
-        Value::Array(items) => items.into_iter().for_each(|item| take(item, cluster, problems)),
-        Value::Object(mut list) if kind.ends_with("List") && list.get("items").is_some_and(Value::is_array) => {
+        Value::Array(items) => items
+            .into_iter()
+            .for_each(|item| take(item, cluster, problems)),
+        Value::Object(mut list)
+            if kind.ends_with("List") && list.get("items").is_some_and(Value::is_array) =>
+        {
             let item_kind = kind.trim_end_matches("List");
-            for mut item in list.remove("items").and_then(into_array).unwrap_or_default() {
+            for mut item in list
+                .remove("items")
+                .and_then(into_array)
+                .unwrap_or_default()
+            {
                 // The items of a typed list do not repeat what they are.
                 if item["kind"].is_null() && !item_kind.is_empty() && item.is_object() {
                     item["kind"] = item_kind.into();
@@ -97,15 +105,28 @@ fn into_array(value: Value) -> Option<Vec<Value>> {
     }
 }
 
-fn take_object(version: &str, kind: &str, object: Value, cluster: &mut Cluster, problems: &mut Vec<Problem>) {
+fn take_object(
+    version: &str,
+    kind: &str,
+    object: Value,
+    cluster: &mut Cluster,
+    problems: &mut Vec<Problem>,
+) {
     let found = match (version, kind) {
-        ("v1", "Namespace") => parsed("Namespace", object, |object| cluster.apply_namespace(&object)),
+        ("v1", "Namespace") => parsed("Namespace", object, |object| {
+            cluster.apply_namespace(&object)
+        }),
         ("v1", "Pod") => parsed("Pod", object, |object| cluster.apply_pod(&object)),
         ("v1", "Node") => parsed("Node", object, |object| cluster.apply_node(&object)),
-        ("networking.k8s.io/v1", "NetworkPolicy") => {
-            parsed("NetworkPolicy", object, |object| cluster.apply_network_policy(&object))
-        }
-        (_, "") => one("object", &object, "kind", "a document without a kind is left out"),
+        ("networking.k8s.io/v1", "NetworkPolicy") => parsed("NetworkPolicy", object, |object| {
+            cluster.apply_network_policy(&object)
+        }),
+        (_, "") => one(
+            "object",
+            &object,
+            "kind",
+            "a document without a kind is left out",
+        ),
         _ if is_policy(kind) => one(
             kind,
             &object,
@@ -119,10 +140,18 @@ fn take_object(version: &str, kind: &str, object: Value, cluster: &mut Cluster, 
 
 /// Whether an object of this kind, whatever its group, would have a say in what is allowed.
 fn is_policy(kind: &str) -> bool {
-    kind.ends_with("NetworkPolicy") || matches!(kind, "Namespace" | "Pod" | "Node" | "Tier" | "NetworkSet" | "GlobalNetworkSet")
+    kind.ends_with("NetworkPolicy")
+        || matches!(
+            kind,
+            "Namespace" | "Pod" | "Node" | "Tier" | "NetworkSet" | "GlobalNetworkSet"
+        )
 }
 
-fn parsed<T: DeserializeOwned>(kind: &str, object: Value, apply: impl FnOnce(T) -> Vec<Problem>) -> Vec<Problem> {
+fn parsed<T: DeserializeOwned>(
+    kind: &str,
+    object: Value,
+    apply: impl FnOnce(T) -> Vec<Problem>,
+) -> Vec<Problem> {
     let about = about(&object);
     match serde_json::from_value(object) {
         Ok(object) => apply(object),
@@ -131,7 +160,12 @@ fn parsed<T: DeserializeOwned>(kind: &str, object: Value, apply: impl FnOnce(T) 
 }
 
 fn about(object: &Value) -> (String, String) {
-    let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
+    let text = |field: &str| {
+        object["metadata"][field]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
     (text("namespace"), text("name"))
 }
 
@@ -139,7 +173,12 @@ fn one(kind: &str, object: &Value, field: &str, reason: &str) -> Vec<Problem> {
     named(kind, about(object), field, reason)
 }
 
-fn named(kind: &str, (namespace, name): (String, String), field: &str, reason: &str) -> Vec<Problem> {
+fn named(
+    kind: &str,
+    (namespace, name): (String, String),
+    field: &str,
+    reason: &str,
+) -> Vec<Problem> {
     let mut problems = Problems::of(kind, &namespace, &name);
     problems.report(field, reason);
     problems.into_found()
@@ -170,7 +209,10 @@ mod tests {
         );
         assert_eq!(problems, Vec::<String>::new());
         assert_eq!(cluster.namespace_labels("shop")["team"], "a");
-        assert_eq!(cluster.namespace_labels("shop")["kubernetes.io/metadata.name"], "shop");
+        assert_eq!(
+            cluster.namespace_labels("shop")["kubernetes.io/metadata.name"],
+            "shop"
+        );
         assert!(cluster.pod(&ObjectKey::new("shop", "web")).is_some());
         assert!(cluster.policy(&ObjectKey::new("shop", "deny")).is_some());
         assert_eq!(cluster.node("n1").unwrap().addresses.len(), 1);
@@ -200,13 +242,21 @@ mod tests {
             "NetworkPolicy s/p: apiVersion: NetworkPolicy of \"v2\" is not understood and is left out"
         );
         assert!(problems[1].starts_with("ClusterNetworkPolicy c: apiVersion:"));
-        assert!(problems[2].starts_with("NetworkPolicy s/q: "), "{}", problems[2]);
-        assert_eq!(problems[3], "object z: kind: a document without a kind is left out");
+        assert!(
+            problems[2].starts_with("NetworkPolicy s/q: "),
+            "{}",
+            problems[2]
+        );
+        assert_eq!(
+            problems[3],
+            "object z: kind: a document without a kind is left out"
+        );
     }
 
     #[test]
     fn names_that_older_yaml_took_for_booleans_are_names() {
-        let (cluster, problems) = loaded("{apiVersion: v1, kind: Pod, metadata: {name: on, namespace: y}}");
+        let (cluster, problems) =
+            loaded("{apiVersion: v1, kind: Pod, metadata: {name: on, namespace: y}}");
         assert_eq!(problems, Vec::<String>::new());
         assert!(cluster.pod(&ObjectKey::new("y", "on")).is_some());
     }
@@ -214,7 +264,9 @@ mod tests {
     #[test]
     fn thousands_of_documents_are_read() {
         let stream: String = (0..3000)
-            .map(|number| format!("---\napiVersion: v1\nkind: Pod\nmetadata: {{name: p{number}}}\n"))
+            .map(|number| {
+                format!("---\napiVersion: v1\nkind: Pod\nmetadata: {{name: p{number}}}\n")
+            })
             .collect();
         assert_eq!(loaded(&stream).0.pods().count(), 3000);
     }
@@ -222,6 +274,10 @@ mod tests {
     #[test]
     fn a_broken_stream_shows_the_place() {
         let error = load("kind: [", &mut Cluster::new()).unwrap_err();
-        assert!(error.to_string().starts_with("not a stream of YAML or JSON documents: "));
+        assert!(
+            error
+                .to_string()
+                .starts_with("not a stream of YAML or JSON documents: ")
+        );
     }
 }

@@ -35,7 +35,10 @@ impl std::str::FromStr for External {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let refused = || ExternalError(text.to_owned());
         let (name, addresses) = text.split_once('=').ok_or_else(refused)?;
-        let addresses: Result<Vec<IpAddr>, _> = addresses.split(',').map(|address| address.trim().parse()).collect();
+        let addresses: Result<Vec<IpAddr>, _> = addresses
+            .split(',')
+            .map(|address| address.trim().parse())
+            .collect();
         let addresses = addresses.map_err(|_| refused())?;
         if name.is_empty() || name.contains('/') {
             return Err(refused());
@@ -112,7 +115,10 @@ impl<'a> Named<'a> {
     }
 
     fn end(&self, family: Family) -> Option<End<'a>> {
-        let address = self.addresses.iter().find(|address| Family::of(**address) == family)?;
+        let address = self
+            .addresses
+            .iter()
+            .find(|address| Family::of(**address) == family)?;
         Some(End {
             pod: self.pod,
             address: *address,
@@ -138,12 +144,20 @@ fn endpoints<'a>(cluster: &'a Cluster, externals: &'a [External]) -> Vec<Named<'
 
 /// Every cell: each ordered pair of endpoints of which at least one is a pod, each probe, each of the families in which
 /// both have an address. A pod to itself is a pair too.
-pub fn matrix(cluster: &Cluster, probes: &[Probe], families: &[Family], externals: &[External]) -> Vec<Cell> {
+pub fn matrix(
+    cluster: &Cluster,
+    probes: &[Probe],
+    families: &[Family],
+    externals: &[External],
+) -> Vec<Cell> {
     let evaluator = Evaluator::new(cluster);
     let endpoints = endpoints(cluster, externals);
     let mut cells = Vec::new();
     for from in &endpoints {
-        for to in endpoints.iter().filter(|to| from.pod.is_some() || to.pod.is_some()) {
+        for to in endpoints
+            .iter()
+            .filter(|to| from.pod.is_some() || to.pod.is_some())
+        {
             for family in families {
                 let (Some(source), Some(destination)) = (from.end(*family), to.end(*family)) else {
                     continue;
@@ -166,7 +180,10 @@ pub fn matrix(cluster: &Cluster, probes: &[Probe], families: &[Family], external
 }
 
 fn by(judgement: &Judgement) -> Option<By> {
-    let sides = [(&judgement.ingress, "ingress"), (&judgement.egress, "egress")];
+    let sides = [
+        (&judgement.ingress, "ingress"),
+        (&judgement.egress, "egress"),
+    ];
     let named = |policy: &ObjectKey, rule: String| By {
         kind: "NetworkPolicy",
         namespace: policy.namespace.clone(),
@@ -189,7 +206,9 @@ fn by(judgement: &Judgement) -> Option<By> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExplainError {
     /// The name is nobody's.
-    #[error("{0}: no such endpoint: write namespace/pod, node/NAME, or ext/NAME with an external endpoint of that name")]
+    #[error(
+        "{0}: no such endpoint: write namespace/pod, node/NAME, or ext/NAME with an external endpoint of that name"
+    )]
     Unknown(String),
     /// The pod has ended.
     #[error("{0}: has ended: it takes part in no traffic")]
@@ -228,11 +247,15 @@ pub fn explain(
     families: &[Family],
     externals: &[External],
 ) -> Result<Explanation, ExplainError> {
-    let (source, destination) = (find(cluster, externals, from)?, find(cluster, externals, to)?);
+    let (source, destination) = (
+        find(cluster, externals, from)?,
+        find(cluster, externals, to)?,
+    );
     let ends = families
         .iter()
         .find_map(|family| Some((source.end(*family)?, destination.end(*family)?)));
-    let (source, destination) = ends.ok_or_else(|| ExplainError::NoAddress(from.to_owned(), to.to_owned()))?;
+    let (source, destination) =
+        ends.ok_or_else(|| ExplainError::NoAddress(from.to_owned(), to.to_owned()))?;
     Ok(Explanation {
         from: from.to_owned(),
         to: to.to_owned(),
@@ -243,10 +266,18 @@ pub fn explain(
     })
 }
 
-fn find<'a>(cluster: &'a Cluster, externals: &'a [External], name: &str) -> Result<Named<'a>, ExplainError> {
-    let found = endpoints(cluster, externals).into_iter().find(|endpoint| endpoint.name == name);
+fn find<'a>(
+    cluster: &'a Cluster,
+    externals: &'a [External],
+    name: &str,
+) -> Result<Named<'a>, ExplainError> {
+    let found = endpoints(cluster, externals)
+        .into_iter()
+        .find(|endpoint| endpoint.name == name);
     found.ok_or_else(|| {
-        let key = name.split_once('/').map(|(namespace, pod)| ObjectKey::new(namespace, pod));
+        let key = name
+            .split_once('/')
+            .map(|(namespace, pod)| ObjectKey::new(namespace, pod));
         match key.and_then(|key| cluster.pod(&key)) {
             Some(_) => ExplainError::Finished(name.to_owned()),
             None => ExplainError::Unknown(name.to_owned()),
@@ -256,14 +287,28 @@ fn find<'a>(cluster: &'a Cluster, externals: &'a [External], name: &str) -> Resu
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verdict = if self.judgement.allows() { "allowed" } else { "denied" };
+        let verdict = if self.judgement.allows() {
+            "allowed"
+        } else {
+            "denied"
+        };
         writeln!(
             f,
             "{} ({}) to {} ({}), {}: {verdict}",
             self.from, self.source, self.to, self.destination, self.probe
         )?;
-        writeln!(f, "  out of {}: {}", self.from, Words(&self.judgement.egress, "egress"))?;
-        write!(f, "  into {}: {}", self.to, Words(&self.judgement.ingress, "ingress"))
+        writeln!(
+            f,
+            "  out of {}: {}",
+            self.from,
+            Words(&self.judgement.egress, "egress")
+        )?;
+        write!(
+            f,
+            "  into {}: {}",
+            self.to,
+            Words(&self.judgement.ingress, "ingress")
+        )
     }
 }
 
@@ -274,13 +319,17 @@ impl fmt::Display for Words<'_> {
         let direction = self.1;
         match self.0 {
             Side::Exempt(Exemption::NotAPod) => f.write_str("allowed, policies apply to pods only"),
-            Side::Exempt(Exemption::HostNetwork) => {
-                f.write_str("allowed, the pod uses its node's network and policies do not apply to it")
-            }
+            Side::Exempt(Exemption::HostNetwork) => f.write_str(
+                "allowed, the pod uses its node's network and policies do not apply to it",
+            ),
             Side::Exempt(Exemption::Itself) => f.write_str("allowed, a pod always reaches itself"),
-            Side::Exempt(Exemption::OwnNode) => f.write_str("allowed, a pod and its own node always reach each other"),
+            Side::Exempt(Exemption::OwnNode) => {
+                f.write_str("allowed, a pod and its own node always reach each other")
+            }
             Side::NotIsolated => write!(f, "allowed, no policy isolates the pod for {direction}"),
-            Side::Allowed { policy, rule } => write!(f, "allowed by NetworkPolicy {policy}, {direction}[{rule}]"),
+            Side::Allowed { policy, rule } => {
+                write!(f, "allowed by NetworkPolicy {policy}, {direction}[{rule}]")
+            }
             Side::Denied { isolating } => {
                 let names: Vec<_> = isolating.iter().map(ToString::to_string).collect();
                 write!(
@@ -323,20 +372,46 @@ mod tests {
         let probes = ["TCP/80".parse().unwrap(), "TCP/81".parse().unwrap()];
         let cells = matrix(&cluster(), &probes, &[Family::V4, Family::V6], &externals());
         let cell = |from: &str, to: &str, family, probe: &str| {
-            let found = cells
-                .iter()
-                .find(|cell| cell.from == from && cell.to == to && cell.family == family && cell.probe == probe);
+            let found = cells.iter().find(|cell| {
+                cell.from == from && cell.to == to && cell.family == family && cell.probe == probe
+            });
             found.map(|cell| (cell.verdict, cell.by.as_ref().map(|by| by.rule.as_str())))
         };
-        assert_eq!(cell("s/b", "s/a", 4, "TCP/80"), Some((Verdict::Allow, Some("ingress[1]"))));
-        assert_eq!(cell("s/b", "s/a", 4, "TCP/81"), Some((Verdict::Deny, Some("ingress"))));
-        assert_eq!(cell("ext/office", "s/a", 4, "TCP/81"), Some((Verdict::Allow, Some("ingress[0]"))));
-        assert_eq!(cell("ext/office", "s/a", 6, "TCP/81"), Some((Verdict::Deny, Some("ingress"))));
-        assert_eq!(cell("node/n1", "s/a", 4, "TCP/81"), Some((Verdict::Allow, None)));
-        assert_eq!(cell("s/a", "s/b", 4, "TCP/81"), Some((Verdict::Allow, None)));
-        assert_eq!(cell("s/a", "s/b", 6, "TCP/81"), None, "b has no IPv6 address");
+        assert_eq!(
+            cell("s/b", "s/a", 4, "TCP/80"),
+            Some((Verdict::Allow, Some("ingress[1]")))
+        );
+        assert_eq!(
+            cell("s/b", "s/a", 4, "TCP/81"),
+            Some((Verdict::Deny, Some("ingress")))
+        );
+        assert_eq!(
+            cell("ext/office", "s/a", 4, "TCP/81"),
+            Some((Verdict::Allow, Some("ingress[0]")))
+        );
+        assert_eq!(
+            cell("ext/office", "s/a", 6, "TCP/81"),
+            Some((Verdict::Deny, Some("ingress")))
+        );
+        assert_eq!(
+            cell("node/n1", "s/a", 4, "TCP/81"),
+            Some((Verdict::Allow, None))
+        );
+        assert_eq!(
+            cell("s/a", "s/b", 4, "TCP/81"),
+            Some((Verdict::Allow, None))
+        );
+        assert_eq!(
+            cell("s/a", "s/b", 6, "TCP/81"),
+            None,
+            "b has no IPv6 address"
+        );
         assert_eq!(cell("s/a", "s/done", 4, "TCP/81"), None, "done has ended");
-        assert_eq!(cell("ext/office", "node/n1", 4, "TCP/81"), None, "neither is a pod");
+        assert_eq!(
+            cell("ext/office", "node/n1", 4, "TCP/81"),
+            None,
+            "neither is a pod"
+        );
         let json = serde_json::to_value(&cells[0]).unwrap();
         assert_eq!(json["verdict"], "allow");
         assert!(json.get("by").is_some());
@@ -345,7 +420,15 @@ mod tests {
     #[test]
     fn an_explanation_is_in_words() {
         let ask = |from: &str, to: &str, probe: &str| {
-            explain(&cluster(), from, to, probe.parse().unwrap(), &Family::ALL, &externals()).map(|found| found.to_string())
+            explain(
+                &cluster(),
+                from,
+                to,
+                probe.parse().unwrap(),
+                &Family::ALL,
+                &externals(),
+            )
+            .map(|found| found.to_string())
         };
         assert_eq!(
             ask("s/b", "s/a", "TCP/81").unwrap(),
@@ -353,9 +436,19 @@ mod tests {
              out of s/b: allowed, no policy isolates the pod for egress\n  \
              into s/a: denied, isolated by NetworkPolicy s/p and no ingress rule allows it"
         );
-        assert!(ask("ext/office", "s/a", "UDP/1").unwrap().ends_with("allowed by NetworkPolicy s/p, ingress[0]"));
-        assert_eq!(ask("s/done", "s/a", "TCP/1"), Err(ExplainError::Finished("s/done".to_owned())));
-        assert!(matches!(ask("s/nobody", "s/a", "TCP/1"), Err(ExplainError::Unknown(_))));
+        assert!(
+            ask("ext/office", "s/a", "UDP/1")
+                .unwrap()
+                .ends_with("allowed by NetworkPolicy s/p, ingress[0]")
+        );
+        assert_eq!(
+            ask("s/done", "s/a", "TCP/1"),
+            Err(ExplainError::Finished("s/done".to_owned()))
+        );
+        assert!(matches!(
+            ask("s/nobody", "s/a", "TCP/1"),
+            Err(ExplainError::Unknown(_))
+        ));
     }
 
     #[test]

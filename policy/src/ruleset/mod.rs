@@ -135,7 +135,7 @@ pub enum ValueType {
 /// The value of a map's element.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
-    /// In a [`ValueType::Identity`] map.
+    /// In a [`ValueType::Identity`] map; 0 says that there is none, whatever a wider map says.
     Identity(u32),
     /// In a [`ValueType::Verdict`] map.
     Verdict(Verdict),

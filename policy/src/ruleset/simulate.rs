@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use super::{
-    Action, Chain, ConnectionState, Family, Field, Hook, Key, KeyType, Match, Rule, Ruleset, Value, Verdict,
+    Action, Chain, ConnectionState, Family, Field, Hook, Key, KeyType, Match, Rule, Ruleset, Value,
+    Verdict,
 };
 
 /// A packet as the hooks see it.
@@ -38,14 +39,21 @@ enum End {
 /// Whether this hook's base chain lets the packet through. The kernel bounds jumps; a deeper ruleset would be refused.
 pub(crate) fn passes(ruleset: &Ruleset, hook: Hook, packet: &Packet) -> bool {
     let (passed, identity) = walk(ruleset, hook, packet);
-    assert!(!passed || identity == 0, "a passed packet kept its identity");
+    assert!(
+        !passed || identity == 0,
+        "a passed packet kept its identity"
+    );
     passed
 }
 
 /// Whether the packet leaves with another source address.
 pub(crate) fn is_masqueraded(ruleset: &Ruleset, packet: &Packet) -> bool {
     let mut walk = Walk::new(ruleset, packet);
-    for chain in ruleset.chains.values().filter(|chain| chain.hook == Some(Hook::PostroutingNat)) {
+    for chain in ruleset
+        .chains
+        .values()
+        .filter(|chain| chain.hook == Some(Hook::PostroutingNat))
+    {
         walk.chain(chain, 0);
     }
     walk.masqueraded
@@ -53,7 +61,11 @@ pub(crate) fn is_masqueraded(ruleset: &Ruleset, packet: &Packet) -> bool {
 
 fn walk(ruleset: &Ruleset, hook: Hook, packet: &Packet) -> (bool, u32) {
     let mut walk = Walk::new(ruleset, packet);
-    for chain in ruleset.chains.values().filter(|chain| chain.hook == Some(hook)) {
+    for chain in ruleset
+        .chains
+        .values()
+        .filter(|chain| chain.hook == Some(hook))
+    {
         if matches!(walk.chain(chain, 0), End::Drop) {
             return (false, walk.identity);
         }
@@ -124,7 +136,9 @@ impl<'a> Walk<'a> {
         let key = self.key(&[field], map.key)?;
         match key {
             Key::Range(address, _) => map.elements.iter().find_map(|(key, value)| match key {
-                Key::Range(first, last) if *first <= address && address <= *last => Some(value.clone()),
+                Key::Range(first, last) if *first <= address && address <= *last => {
+                    Some(value.clone())
+                }
                 _ => None,
             }),
             key => map.elements.get(&key).cloned(),
@@ -152,7 +166,9 @@ impl<'a> Walk<'a> {
         };
         Some(match (kind, fields) {
             (KeyType::Interface, [field]) => Key::Interface(interface(*field)),
-            (KeyType::InterfacePair, [one, other]) => Key::InterfacePair(interface(*one), interface(*other)),
+            (KeyType::InterfacePair, [one, other]) => {
+                Key::InterfacePair(interface(*one), interface(*other))
+            }
             (KeyType::InterfaceAddress(family), [field, address]) => {
                 Key::InterfaceAddress(interface(*field), self.address(*address, family)?)
             }
@@ -183,16 +199,21 @@ impl<'a> Walk<'a> {
         let packet = self.packet;
         match condition {
             Match::Connection(states) => packet.state.is_some_and(|state| states.contains(&state)),
-            Match::InterfacePrefix(Field::InInterface, prefix) => packet.in_interface.starts_with(prefix),
+            Match::InterfacePrefix(Field::InInterface, prefix) => {
+                packet.in_interface.starts_with(prefix)
+            }
             Match::InterfacePrefix(_, prefix) => packet.out_interface.starts_with(prefix),
             Match::In(fields, set) => self.in_set(fields, set) == Some(true),
             Match::NotIn(fields, set) => self.in_set(fields, set) == Some(false),
             Match::Network(field, network) => {
                 let family = Family::of(network.network());
-                self.address(*field, family).is_some_and(|address| network.contains(address))
+                self.address(*field, family)
+                    .is_some_and(|address| network.contains(address))
             }
             Match::Protocol(number) => packet.protocol == *number,
-            Match::Port(protocol, range) => packet.protocol == protocol.number() && range.contains(packet.port),
+            Match::Port(protocol, range) => {
+                packet.protocol == protocol.number() && range.contains(packet.port)
+            }
         }
     }
 }

@@ -7,14 +7,15 @@ use super::{
     random,
 };
 use crate::{
-    Cluster, Compiler, Ruleset,
-    diff,
+    Cluster, Compiler, Ruleset, diff,
     model::ObjectKey,
     ruleset::{Command, Elements},
 };
 
 fn compile(cluster: &Cluster) -> Ruleset {
-    Compiler::new().compile(cluster, &node_input(cluster, "n1")).0
+    Compiler::new()
+        .compile(cluster, &node_input(cluster, "n1"))
+        .0
 }
 
 proptest! {
@@ -91,7 +92,10 @@ fn a_new_pod_in_a_known_class_makes_no_chain() {
 fn the_order_in_which_objects_came_does_not_show() {
     let documents: Vec<&str> = CLUSTER.split("---").collect();
     let backwards: Vec<&str> = documents.iter().rev().copied().collect();
-    assert_eq!(compile(&load_cluster(&backwards.join("---"))), compile(&load_cluster(CLUSTER)));
+    assert_eq!(
+        compile(&load_cluster(&backwards.join("---"))),
+        compile(&load_cluster(CLUSTER))
+    );
 }
 
 /// What the text of a small node looks like; the place to see the layout.
@@ -111,6 +115,9 @@ fn the_text_of_a_small_node() {
         "add element inet margay sources4 { \"mgy0000\" . 10.0.1.1 }",
         "add element inet margay from-pods { \"mgy0000\" : return }",
     ] {
-        assert!(text.lines().any(|found| found == line), "{line} is missing from:\n{text}");
+        assert!(
+            text.lines().any(|found| found == line),
+            "{line} is missing from:\n{text}"
+        );
     }
 }

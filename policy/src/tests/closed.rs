@@ -49,9 +49,18 @@ fn a_pod_interface_that_is_no_endpoint_is_dropped() {
     let cluster = load_cluster(PODS);
     let (ruleset, _) = compile(&cluster, &node_input(&cluster, "n1"));
     assert!(from_a(&ruleset, &packet(A, "", "10.0.1.1", "10.0.1.2")));
-    assert!(!from_a(&ruleset, &packet("mgyffff", "", "10.0.1.1", "10.0.1.2")));
-    assert!(!forwarded(&ruleset, &packet("mgyffff", B, "10.0.1.1", "10.0.1.2")));
-    assert!(!forwarded(&ruleset, &packet("eth0", "mgyffff", "10.0.1.1", "10.0.1.9")));
+    assert!(!from_a(
+        &ruleset,
+        &packet("mgyffff", "", "10.0.1.1", "10.0.1.2")
+    ));
+    assert!(!forwarded(
+        &ruleset,
+        &packet("mgyffff", B, "10.0.1.1", "10.0.1.2")
+    ));
+    assert!(!forwarded(
+        &ruleset,
+        &packet("eth0", "mgyffff", "10.0.1.1", "10.0.1.9")
+    ));
     // What is not between pods is none of ours.
     let mut other = packet("eth0", "eth1", "198.51.100.1", "203.0.113.1");
     other.state = Some(ConnectionState::Invalid);
@@ -70,7 +79,11 @@ fn a_pod_sends_from_its_own_addresses_only() {
         ("fd00::1:2", "2001:db8::1", false),
         ("fe80::1", "ff02::1", false),
     ] {
-        assert_eq!(from_a(&ruleset, &packet(A, "", source, destination)), passes, "{source}");
+        assert_eq!(
+            from_a(&ruleset, &packet(A, "", source, destination)),
+            passes,
+            "{source}"
+        );
     }
 }
 
@@ -78,13 +91,27 @@ fn a_pod_sends_from_its_own_addresses_only() {
 fn neighbour_discovery_passes_and_router_advertisements_do_not() {
     let cluster = load_cluster(PODS);
     let (ruleset, _) = compile(&cluster, &node_input(&cluster, "n1"));
-    for (kind, passes) in [(133, true), (134, false), (135, true), (136, true), (137, false), (128, false)] {
+    for (kind, passes) in [
+        (133, true),
+        (134, false),
+        (135, true),
+        (136, true),
+        (137, false),
+        (128, false),
+    ] {
         for source in ["fe80::1", "::"] {
             let mut discovery = packet(A, "", source, "ff02::1");
             (discovery.protocol, discovery.port) = (58, kind);
-            assert_eq!(from_a(&ruleset, &discovery), passes, "type {kind} from {source}");
+            assert_eq!(
+                from_a(&ruleset, &discovery),
+                passes,
+                "type {kind} from {source}"
+            );
             discovery.in_interface = "mgyffff".to_owned();
-            assert!(!from_a(&ruleset, &discovery), "type {kind} from an unknown interface");
+            assert!(
+                !from_a(&ruleset, &discovery),
+                "type {kind} from an unknown interface"
+            );
         }
     }
 }
@@ -93,10 +120,19 @@ fn neighbour_discovery_passes_and_router_advertisements_do_not() {
 fn tunnelled_packets_of_pods_are_dropped() {
     let cluster = load_cluster(PODS);
     let (ruleset, _) = compile(&cluster, &node_input(&cluster, "n1"));
-    for (protocol, port, passes) in [(4, 0, false), (17, 4789, false), (17, 4790, true), (6, 4789, true)] {
+    for (protocol, port, passes) in [
+        (4, 0, false),
+        (17, 4789, false),
+        (17, 4790, true),
+        (6, 4789, true),
+    ] {
         let mut tunnelled = packet(A, "", "10.0.1.1", "192.0.2.9");
         (tunnelled.protocol, tunnelled.port) = (protocol, port);
-        assert_eq!(from_a(&ruleset, &tunnelled), passes, "protocol {protocol} port {port}");
+        assert_eq!(
+            from_a(&ruleset, &tunnelled),
+            passes,
+            "protocol {protocol} port {port}"
+        );
         tunnelled.in_interface = "eth0".to_owned();
         assert!(from_a(&ruleset, &tunnelled), "another node's tunnel");
     }
@@ -105,7 +141,10 @@ fn tunnelled_packets_of_pods_are_dropped() {
 #[test]
 fn replies_and_related_errors_pass_and_invalid_packets_do_not() {
     let mut cluster = load_cluster(PODS);
-    isolate(&mut cluster, "{podSelector: {}, policyTypes: [Ingress, Egress]}");
+    isolate(
+        &mut cluster,
+        "{podSelector: {}, policyTypes: [Ingress, Egress]}",
+    );
     let (ruleset, _) = compile(&cluster, &node_input(&cluster, "n1"));
     for (state, passes) in [
         (None, false),
@@ -153,13 +192,23 @@ fn reaches(ruleset: &Ruleset) -> (bool, bool) {
 #[test]
 fn an_endpoint_ahead_of_its_pod_is_closed_or_goes_by_its_labels() {
     let mut cluster = load_cluster(PODS);
-    isolate(&mut cluster, "{podSelector: {matchLabels: {pod: a}}, policyTypes: [Ingress]}");
+    isolate(
+        &mut cluster,
+        "{podSelector: {matchLabels: {pod: a}}, policyTypes: [Ingress]}",
+    );
     let labels = |pod: &str| Some(Labels::from([("pod".to_owned(), pod.to_owned())]));
-    for (labels, expected) in [(None, (false, false)), (labels("a"), (false, true)), (labels("b"), (true, true))] {
+    for (labels, expected) in [
+        (None, (false, false)),
+        (labels("a"), (false, true)),
+        (labels("b"), (true, true)),
+    ] {
         let (ruleset, problems) = compile(&cluster, &early(labels.clone()));
         assert_eq!(problems, Vec::<String>::new());
         assert_eq!(reaches(&ruleset), expected, "{labels:?}");
-        assert!(from_a(&ruleset, &packet("mgyearly", "", "10.0.1.9", "192.0.2.1")), "its own node it reaches");
+        assert!(
+            from_a(&ruleset, &packet("mgyearly", "", "10.0.1.9", "192.0.2.1")),
+            "its own node it reaches"
+        );
     }
 }
 
@@ -198,7 +247,10 @@ fn a_local_endpoints_addresses_are_believed_before_the_apis() {
     input.endpoints[0].addresses = vec![ip("10.0.1.77")];
     let (ruleset, _) = compile(&cluster, &input);
     assert!(forwarded(&ruleset, &packet(A, B, "10.0.1.77", "10.0.1.2")));
-    assert!(!forwarded(&ruleset, &packet("eth0", B, "10.0.1.1", "10.0.1.2")));
+    assert!(!forwarded(
+        &ruleset,
+        &packet("eth0", B, "10.0.1.1", "10.0.1.2")
+    ));
 }
 
 #[test]
@@ -209,13 +261,18 @@ fn endpoints_that_cannot_be_are_left_out_and_named() {
     let (ruleset, problems) = compile(&cluster, &input);
     assert_eq!(
         problems,
-        ["Endpoint x/b: interface: mgy0000 belongs to another endpoint already; this one is left out"]
+        [
+            "Endpoint x/b: interface: mgy0000 belongs to another endpoint already; this one is left out"
+        ]
     );
     assert!(!from_a(&ruleset, &packet(A, "", "10.0.1.2", "10.0.1.1")));
     for name in ["eth0", "mgy\" accept", "mgy0123456789abc"] {
         input.endpoints[1].interface = name.to_owned();
         let (ruleset, problems) = compile(&cluster, &input);
-        assert!(problems[0].contains("is not the name of a pod interface"), "{problems:?}");
+        assert!(
+            problems[0].contains("is not the name of a pod interface"),
+            "{problems:?}"
+        );
         assert!(!ruleset.full().to_nft_text().contains(name));
     }
 }

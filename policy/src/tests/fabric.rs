@@ -31,7 +31,10 @@ fn is_endpoint(pod: &Pod) -> bool {
 
 /// What the agent on this node would pass to the compiler.
 pub(super) fn node_input(cluster: &Cluster, node: &str) -> NodeInput {
-    let local = cluster.pods().enumerate().filter(|(_, pod)| is_endpoint(pod) && pod.node.as_deref() == Some(node));
+    let local = cluster
+        .pods()
+        .enumerate()
+        .filter(|(_, pod)| is_endpoint(pod) && pod.node.as_deref() == Some(node));
     let endpoints = local.map(|(index, pod)| LocalEndpoint {
         namespace: pod.namespace.clone(),
         pod: pod.name.clone(),
@@ -66,7 +69,8 @@ impl<'a> Fabric<'a> {
             fabric.rulesets.insert(node, ruleset);
             let interfaces = input.endpoints.into_iter();
             fabric.interfaces.extend(
-                interfaces.map(|local| (ObjectKey::new(local.namespace, local.pod), local.interface)),
+                interfaces
+                    .map(|local| (ObjectKey::new(local.namespace, local.pod), local.interface)),
             );
         }
         fabric
@@ -81,8 +85,14 @@ impl<'a> Fabric<'a> {
 
     /// Whether the end is the node itself.
     fn is_node(&self, end: End<'_>, node: &str) -> bool {
-        let host_network = end.pod.is_some_and(|pod| pod.host_network && pod.node.as_deref() == Some(node));
-        host_network || self.cluster.node(node).is_some_and(|node| node.addresses.contains(&end.address))
+        let host_network = end
+            .pod
+            .is_some_and(|pod| pod.host_network && pod.node.as_deref() == Some(node));
+        host_network
+            || self
+                .cluster
+                .node(node)
+                .is_some_and(|node| node.addresses.contains(&end.address))
     }
 
     /// Whether the connection's first packet passes every hook on its way.
@@ -131,7 +141,11 @@ impl<'a> Fabric<'a> {
         let probe = probe.parse().unwrap();
         let judged = Evaluator::new(self.cluster).judge(from_end, to_end, probe);
         let passed = self.passes(from_end, to_end, probe);
-        assert_eq!(judged.allows(), passed, "evaluator and ruleset differ on {from} -> {to} {probe}: {judged:?}");
+        assert_eq!(
+            judged.allows(),
+            passed,
+            "evaluator and ruleset differ on {from} -> {to} {probe}: {judged:?}"
+        );
         passed
     }
 

@@ -47,6 +47,10 @@ fn only_what_leaves_all_pools_by_no_tunnel_is_masqueraded() {
             port: 53,
             state: None,
         };
-        assert_eq!(is_masqueraded(&ruleset, &packet), expected, "{source} -> {destination} by {by}");
+        assert_eq!(
+            is_masqueraded(&ruleset, &packet),
+            expected,
+            "{source} -> {destination} by {by}"
+        );
     }
 }

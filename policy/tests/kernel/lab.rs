@@ -32,23 +32,36 @@ pub(crate) fn privileged(test: &str) -> bool {
     }
     println!("SKIPPED (needs root): {test}");
     let required = std::env::var("MARGAY_REQUIRE_PRIVILEGED").is_ok_and(|value| value == "1");
-    assert!(!required, "{test} needs root and MARGAY_REQUIRE_PRIVILEGED=1 is set");
+    assert!(
+        !required,
+        "{test} needs root and MARGAY_REQUIRE_PRIVILEGED=1 is set"
+    );
     false
 }
 
 /// Runs `ip` with these words.
 fn ip(words: &str) {
-    let output = Command::new("ip").args(words.split_whitespace()).output().unwrap();
+    let output = Command::new("ip")
+        .args(words.split_whitespace())
+        .output()
+        .unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "ip {words}: {said}");
 }
 
 /// Runs this in the namespace, on a thread of its own: a thread's sockets belong to the namespace it is in.
-pub(crate) fn within<T: Send + 'static>(namespace: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) fn within<T: Send + 'static>(
+    namespace: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> T {
     let path = format!("/var/run/netns/{namespace}");
     let worker = thread::spawn(move || {
         let file = std::fs::File::open(&path).unwrap();
-        move_into_link_name_space(std::os::fd::AsFd::as_fd(&file), Some(LinkNameSpaceType::Network)).unwrap();
+        move_into_link_name_space(
+            std::os::fd::AsFd::as_fd(&file),
+            Some(LinkNameSpaceType::Network),
+        )
+        .unwrap();
         work()
     });
     worker.join().unwrap()
@@ -81,7 +94,9 @@ impl Namespaces {
         ip(&format!("-n {name} link set lo up"));
         // Link-local addresses are needed at once, not after a second of looking for duplicates.
         for scope in ["all", "default"] {
-            ip(&format!("netns exec {name} sysctl -qw net.ipv6.conf.{scope}.accept_dad=0"));
+            ip(&format!(
+                "netns exec {name} sysctl -qw net.ipv6.conf.{scope}.accept_dad=0"
+            ));
         }
         name
     }
@@ -102,7 +117,10 @@ pub(crate) fn nft(namespace: &str) -> Nft {
 }
 
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(future)
 }
 
@@ -132,17 +150,23 @@ impl Lab {
             ip(&format!("netns exec {router} sysctl -qw {setting}"));
         }
         let outside = namespaces.make("outside");
-        ip(&format!("-n {router} link add up0 type veth peer name eth0 netns {outside}"));
+        ip(&format!(
+            "-n {router} link add up0 type veth peer name eth0 netns {outside}"
+        ));
         for (namespace, device, v4, v6) in [
             (&router, "up0", NODE, "2001:db8::1"),
             (&outside, "eth0", OUTSIDE, OUTSIDE_V6),
         ] {
             ip(&format!("-n {namespace} addr add {v4}/24 dev {device}"));
-            ip(&format!("-n {namespace} addr add {v6}/64 dev {device} nodad"));
+            ip(&format!(
+                "-n {namespace} addr add {v6}/64 dev {device} nodad"
+            ));
             ip(&format!("-n {namespace} link set {device} up"));
         }
         ip(&format!("-n {outside} route add default via {NODE}"));
-        ip(&format!("-n {outside} -6 route add default via 2001:db8::1"));
+        ip(&format!(
+            "-n {outside} -6 route add default via 2001:db8::1"
+        ));
         let mut lab = Self {
             namespaces,
             cluster: Cluster::new(),
@@ -160,7 +184,21 @@ impl Lab {
         for role in pods.iter().copied().chain(["outside", "router"]) {
             serve(&lab.namespaces.name(role));
         }
+        lab.settle();
         lab
+    }
+
+    /// Waits until every pod gets through by IPv6 while there is no ruleset: right after a link comes up the first
+    /// neighbour solicitation is lost, and a denial must not be mistaken for that.
+    fn settle(&self) {
+        let outside = OUTSIDE_V6.parse().unwrap();
+        for pod in &self.pods {
+            let there = (0..20).any(|_| self.reaches(pod, outside, "UDP/53"));
+            assert!(
+                there,
+                "the lab itself does not work: {pod} gets nowhere by IPv6"
+            );
+        }
     }
 
     /// The host side of a pod's veth.
@@ -184,10 +222,16 @@ impl Lab {
         ip(&format!("-n {namespace} addr add {v4}/32 dev eth0"));
         ip(&format!("-n {namespace} addr add {v6}/128 dev eth0 nodad"));
         ip(&format!("-n {namespace} link set eth0 up"));
-        ip(&format!("-n {namespace} neigh add 169.254.1.1 lladdr ee:ee:ee:ee:ee:ee dev eth0 nud permanent"));
-        ip(&format!("-n {namespace} route add default via 169.254.1.1 dev eth0 onlink"));
+        ip(&format!(
+            "-n {namespace} neigh add 169.254.1.1 lladdr ee:ee:ee:ee:ee:ee dev eth0 nud permanent"
+        ));
+        ip(&format!(
+            "-n {namespace} route add default via 169.254.1.1 dev eth0 onlink"
+        ));
         // No permanent neighbour here: the way to the gateway has to be discovered through the ruleset.
-        ip(&format!("-n {namespace} -6 route add default via fe80::1 dev eth0"));
+        ip(&format!(
+            "-n {namespace} -6 route add default via fe80::1 dev eth0"
+        ));
         ip(&format!("-n {router} route add {v4}/32 dev {host}"));
         ip(&format!("-n {router} -6 route add {v6}/128 dev {host}"));
         self.label(pod, pod);
@@ -253,7 +297,9 @@ impl Lab {
         let to = SocketAddr::new(to, port.parse().unwrap());
         let namespace = self.namespaces.name(from);
         match protocol {
-            "TCP" => within(&namespace, move || TcpStream::connect_timeout(&to, PATIENCE).is_ok()),
+            "TCP" => within(&namespace, move || {
+                TcpStream::connect_timeout(&to, PATIENCE).is_ok()
+            }),
             _ => within(&namespace, move || ask(None, to).is_some()),
         }
     }
@@ -264,10 +310,12 @@ impl Lab {
         for (probes, expected) in [(allowed, true), (denied, false)] {
             for probe in probes {
                 let words: Vec<_> = probe.split_whitespace().collect();
-                let to = words[1].parse().unwrap_or_else(|_| match words[1].strip_suffix('6') {
-                    Some(pod) => self.address_v6(pod),
-                    None => self.address(words[1]),
-                });
+                let to = words[1]
+                    .parse()
+                    .unwrap_or_else(|_| match words[1].strip_suffix('6') {
+                        Some(pod) => self.address_v6(pod),
+                        None => self.address(words[1]),
+                    });
                 // What is allowed may take another try: a neighbour that was asked for in vain while the way was closed is
                 // asked for again only after a second.
                 let tries = if expected { 8 } else { 1 };
@@ -280,7 +328,11 @@ impl Lab {
 
 /// Sends a datagram from the address, or from any, and returns what the other side says it came from.
 pub(crate) fn ask(from: Option<IpAddr>, to: SocketAddr) -> Option<String> {
-    let unspecified: IpAddr = if to.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { [0, 0, 0, 0].into() };
+    let unspecified: IpAddr = if to.is_ipv6() {
+        Ipv6Addr::UNSPECIFIED.into()
+    } else {
+        [0, 0, 0, 0].into()
+    };
     let socket = UdpSocket::bind((from.unwrap_or(unspecified), 0)).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     // Connected, so that an ICMP error is seen as one.
@@ -330,7 +382,9 @@ pub(crate) struct Flow(TcpStream);
 impl Flow {
     pub(crate) fn open(lab: &Lab, from: &str, to: IpAddr) -> Self {
         let to = SocketAddr::new(to, 80);
-        let stream = within(&lab.namespace(from), move || TcpStream::connect_timeout(&to, PATIENCE).unwrap());
+        let stream = within(&lab.namespace(from), move || {
+            TcpStream::connect_timeout(&to, PATIENCE).unwrap()
+        });
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         Self(stream)
     }

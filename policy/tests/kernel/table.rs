@@ -14,14 +14,26 @@ use crate::lab::{Namespaces, commit, privileged};
 /// The table as `nft` lists it, its objects in alphabetical order: their order tells only when they were made.
 fn listed(namespace: &str) -> Vec<String> {
     let output = Command::new("ip")
-        .args(["netns", "exec", namespace, "nft", "list", "table", "inet", "margay"])
+        .args([
+            "netns", "exec", namespace, "nft", "list", "table", "inet", "margay",
+        ])
         .output()
         .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let text = String::from_utf8(output.stdout).unwrap();
-    let mut objects: Vec<String> = text.split("\n\t}\n").map(|object| object.trim().to_owned()).collect();
+    let mut objects: Vec<String> = text
+        .split("\n\t}\n")
+        .map(|object| object.trim().to_owned())
+        .collect();
     if let Some(first) = objects.first_mut() {
-        *first = first.trim_start_matches("table inet margay {").trim().to_owned();
+        *first = first
+            .trim_start_matches("table inet margay {")
+            .trim()
+            .to_owned();
     }
     objects.sort_unstable();
     objects
@@ -32,7 +44,10 @@ struct Walk(u64);
 
 impl Walk {
     fn next(&mut self, below: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % below
     }
 
@@ -55,7 +70,10 @@ impl Walk {
                     namespace: "x".to_owned(),
                     pod: format!("p{pod}"),
                     interface: format!("mgy{pod}"),
-                    addresses: vec![format!("10.0.0.{pod}").parse().unwrap(), format!("fd00::{pod}").parse().unwrap()],
+                    addresses: vec![
+                        format!("10.0.0.{pod}").parse().unwrap(),
+                        format!("fd00::{pod}").parse().unwrap(),
+                    ],
                     ..LocalEndpoint::default()
                 });
             }
@@ -63,11 +81,22 @@ impl Walk {
         for policy in 0..self.next(6) {
             let mut rule = |peers: &str| {
                 let peer = self.pick(&[
-                    "podSelector: {matchLabels: {app: a}}", "namespaceSelector: {}", "ipBlock: {cidr: 0.0.0.0/0, except: [10.0.0.0/30]}",
-                    "ipBlock: {cidr: '::/0', except: ['fd00::2/128']}", "ipBlock: {cidr: 203.0.113.0/24, except: [203.0.113.128/25, 203.0.113.1/32]}",
-                    "ipBlock: {cidr: 203.0.113.192/26}", "ipBlock: {cidr: 203.0.113.7/32}", "ipBlock: {cidr: 'fd00::/8'}",
+                    "podSelector: {matchLabels: {app: a}}",
+                    "namespaceSelector: {}",
+                    "ipBlock: {cidr: 0.0.0.0/0, except: [10.0.0.0/30]}",
+                    "ipBlock: {cidr: '::/0', except: ['fd00::2/128']}",
+                    "ipBlock: {cidr: 203.0.113.0/24, except: [203.0.113.128/25, 203.0.113.1/32]}",
+                    "ipBlock: {cidr: 203.0.113.192/26}",
+                    "ipBlock: {cidr: 203.0.113.7/32}",
+                    "ipBlock: {cidr: 'fd00::/8'}",
                 ]);
-                let port = self.pick(&["{port: 80}", "{port: web}", "{protocol: SCTP}", "{port: 1, endPort: 65535, protocol: UDP}", "{port: 443}"]);
+                let port = self.pick(&[
+                    "{port: 80}",
+                    "{port: web}",
+                    "{protocol: SCTP}",
+                    "{port: 1, endPort: 65535, protocol: UDP}",
+                    "{port: 443}",
+                ]);
                 format!("[{{{peers}: [{{{peer}}}], ports: [{port}]}}]")
             };
             let (ingress, egress) = (rule("from"), rule("to"));
@@ -79,7 +108,10 @@ impl Walk {
         }
         for cidr in ["10.0.0.0/8", "10.1.0.0/16", "fd00::/48"] {
             if self.next(2) == 0 {
-                input.pools.push(Pool { cidr: cidr.parse().unwrap(), nat_outgoing: self.next(2) == 0 });
+                input.pools.push(Pool {
+                    cidr: cidr.parse().unwrap(),
+                    nat_outgoing: self.next(2) == 0,
+                });
             }
         }
         let mut cluster = Cluster::new();
@@ -105,7 +137,12 @@ fn a_chain_of_diffs_leaves_the_table_that_a_full_load_makes() {
             panic!("step {step}: {error}\n{}", change.to_nft_text());
         }
         commit(&fresh, &next.full()).unwrap();
-        assert_eq!(listed(&changed), listed(&fresh), "step {step}\n{}", change.to_nft_text());
+        assert_eq!(
+            listed(&changed),
+            listed(&fresh),
+            "step {step}\n{}",
+            change.to_nft_text()
+        );
         committed = next;
     }
 }
@@ -122,7 +159,11 @@ fn both_input_forms_make_the_same_table() {
     for step in 0..8 {
         let next = walk.ruleset();
         commit(&text, &next.full()).unwrap();
-        let change = if step == 0 { next.full() } else { diff(&committed, &next) };
+        let change = if step == 0 {
+            next.full()
+        } else {
+            diff(&committed, &next)
+        };
         load_json(&json, &change.to_nft_json().to_string());
         assert_eq!(listed(&text), listed(&json), "step {step}");
         committed = next;
@@ -136,9 +177,18 @@ fn load_json(namespace: &str, document: &str) {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    child.stdin.take().unwrap().write_all(document.as_bytes()).unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(document.as_bytes())
+        .unwrap();
     let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "{}\n{document}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}\n{document}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 #[test]

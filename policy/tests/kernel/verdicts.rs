@@ -18,8 +18,15 @@ fn a_policy_takes_effect_and_open_connections_go_on() {
     lab.sync();
     lab.expect(
         &[
-            "a b TCP/80", "a b6 TCP/80", "a b UDP/53", "outside b TCP/81", "outside b6 TCP/81", "router b TCP/80",
-            &format!("a {OUTSIDE} TCP/80"), &format!("a {OUTSIDE_V6} TCP/80"), &format!("a {NODE} TCP/80"),
+            "a b TCP/80",
+            "a b6 TCP/80",
+            "a b UDP/53",
+            "outside b TCP/81",
+            "outside b6 TCP/81",
+            "router b TCP/80",
+            &format!("a {OUTSIDE} TCP/80"),
+            &format!("a {OUTSIDE_V6} TCP/80"),
+            &format!("a {NODE} TCP/80"),
         ],
         &[],
     );
@@ -34,17 +41,36 @@ fn a_policy_takes_effect_and_open_connections_go_on() {
     lab.sync();
     lab.expect(
         &[
-            "a b TCP/80", "a b6 TCP/80", "a b UDP/53", "a b6 UDP/53", "a c TCP/80", "b a TCP/80",
-            "router b TCP/80", "router b6 TCP/81", &format!("b {OUTSIDE} TCP/80"), "b b TCP/80",
+            "a b TCP/80",
+            "a b6 TCP/80",
+            "a b UDP/53",
+            "a b6 UDP/53",
+            "a c TCP/80",
+            "b a TCP/80",
+            "router b TCP/80",
+            "router b6 TCP/81",
+            &format!("b {OUTSIDE} TCP/80"),
+            "b b TCP/80",
         ],
-        &["a b TCP/81", "a b6 TCP/81", "c b TCP/80", "c b6 TCP/80", "outside b TCP/80", "outside b TCP/81", "outside b6 TCP/80"],
+        &[
+            "a b TCP/81",
+            "a b6 TCP/81",
+            "c b TCP/80",
+            "c b6 TCP/80",
+            "outside b TCP/80",
+            "outside b TCP/81",
+            "outside b6 TCP/80",
+        ],
     );
     assert!(flow.is_alive(), "an open connection was cut");
 
     // The exception goes, then the whole policy.
     lab.policy("b", "{podSelector: {matchLabels: {app: b}}, ingress: [{from: [{ipBlock: {cidr: 192.0.2.0/24}}], ports: [{port: 81}]}]}");
     lab.sync();
-    lab.expect(&["outside b TCP/81"], &["a b TCP/80", "outside b TCP/80", "outside b6 TCP/81"]);
+    lab.expect(
+        &["outside b TCP/81"],
+        &["a b TCP/80", "outside b TCP/80", "outside b6 TCP/81"],
+    );
     lab.cluster.remove_network_policy("x", "b");
     lab.sync();
     lab.expect(&["c b TCP/80", "outside b TCP/80"], &[]);
@@ -80,11 +106,27 @@ fn both_sides_must_agree_on_one_node() {
     }
     let mut lab = Lab::new("both", &["a", "b", "c"]);
     lab.policy("out", "{podSelector: {matchLabels: {app: a}}, policyTypes: [Egress], egress: [{to: [{podSelector: {}}], ports: [{port: 80}]}]}");
-    lab.policy("in", "{podSelector: {matchLabels: {app: b}}, ingress: [{ports: [{port: 81}]}]}");
+    lab.policy(
+        "in",
+        "{podSelector: {matchLabels: {app: b}}, ingress: [{ports: [{port: 81}]}]}",
+    );
     lab.sync();
     lab.expect(
-        &["a c TCP/80", "c b TCP/81", "c a TCP/81", &format!("a {NODE} TCP/80"), "router a TCP/80"],
-        &["a b TCP/80", "a b TCP/81", "a c TCP/81", "a c6 TCP/81", &format!("a {OUTSIDE} TCP/80"), &format!("a {OUTSIDE_V6} TCP/80")],
+        &[
+            "a c TCP/80",
+            "c b TCP/81",
+            "c a TCP/81",
+            &format!("a {NODE} TCP/80"),
+            "router a TCP/80",
+        ],
+        &[
+            "a b TCP/80",
+            "a b TCP/81",
+            "a c TCP/81",
+            "a c6 TCP/81",
+            &format!("a {OUTSIDE} TCP/80"),
+            &format!("a {OUTSIDE_V6} TCP/80"),
+        ],
     );
 }
 
@@ -99,15 +141,43 @@ fn unknown_interfaces_and_foreign_sources_are_dropped() {
     // The interface is there and routed, but no endpoint yet.
     let outside = format!("late {OUTSIDE} TCP/80");
     let node = format!("late {NODE} TCP/80");
-    lab.expect(&["a b TCP/80"], &["late b TCP/80", "late b6 TCP/80", &outside, &node, "a late TCP/80", "outside late TCP/80"]);
+    lab.expect(
+        &["a b TCP/80"],
+        &[
+            "late b TCP/80",
+            "late b6 TCP/80",
+            &outside,
+            &node,
+            "a late TCP/80",
+            "outside late TCP/80",
+        ],
+    );
     lab.input.endpoints.push(late);
     lab.sync();
-    lab.expect(&["late b TCP/80", "late b6 TCP/80", &outside, &node, "a late TCP/80"], &[]);
+    lab.expect(
+        &[
+            "late b TCP/80",
+            "late b6 TCP/80",
+            &outside,
+            &node,
+            "a late TCP/80",
+        ],
+        &[],
+    );
 
     // An address that is not the pod's, with a route back: only the source check is in the way.
     let (pod, router) = (lab.namespace("a"), lab.namespace("router"));
-    for words in [format!("-n {pod} addr add 10.77.0.99/32 dev eth0"), format!("-n {router} route add 10.77.0.99/32 dev mgya")] {
-        assert!(std::process::Command::new("ip").args(words.split_whitespace()).status().unwrap().success());
+    for words in [
+        format!("-n {pod} addr add 10.77.0.99/32 dev eth0"),
+        format!("-n {router} route add 10.77.0.99/32 dev mgya"),
+    ] {
+        assert!(
+            std::process::Command::new("ip")
+                .args(words.split_whitespace())
+                .status()
+                .unwrap()
+                .success()
+        );
     }
     let b = SocketAddr::new(lab.address("b"), 53);
     let from = |source: &str, to: SocketAddr| {
@@ -116,14 +186,28 @@ fn unknown_interfaces_and_foreign_sources_are_dropped() {
     };
     assert_eq!(from("10.77.0.1", b).as_deref(), Some("10.77.0.1"));
     assert_eq!(from("10.77.0.99", b), None, "a spoofed source got through");
-    assert_eq!(from("10.77.0.99", SocketAddr::new(NODE.parse().unwrap(), 53)), None, "to the node itself");
-    lab.input.endpoints[0].addresses.push("10.77.0.99".parse().unwrap());
+    assert_eq!(
+        from("10.77.0.99", SocketAddr::new(NODE.parse().unwrap(), 53)),
+        None,
+        "to the node itself"
+    );
+    lab.input.endpoints[0]
+        .addresses
+        .push("10.77.0.99".parse().unwrap());
     lab.sync();
-    assert_eq!(from("10.77.0.99", b).as_deref(), Some("10.77.0.99"), "the probe itself was wrong");
+    assert_eq!(
+        from("10.77.0.99", b).as_deref(),
+        Some("10.77.0.99"),
+        "the probe itself was wrong"
+    );
 
     lab.expect(
         &["a b UDP/4790", "outside b UDP/4789"],
-        &["a b UDP/4789", &format!("a {OUTSIDE} UDP/4789"), &format!("a {NODE} UDP/4789")],
+        &[
+            "a b UDP/4789",
+            &format!("a {OUTSIDE} UDP/4789"),
+            &format!("a {NODE} UDP/4789"),
+        ],
     );
 }
 
@@ -136,7 +220,9 @@ fn outgoing_nat_hides_pods_from_outside_only() {
     lab.sync();
     let pod = lab.namespace("a");
     let seen = |to: IpAddr| {
-        let answer = within(&pod, move || (0..8).find_map(|_| ask(None, SocketAddr::new(to, 53))));
+        let answer = within(&pod, move || {
+            (0..8).find_map(|_| ask(None, SocketAddr::new(to, 53)))
+        });
         answer.unwrap_or_default()
     };
     let outside: IpAddr = OUTSIDE.parse().unwrap();
@@ -151,7 +237,10 @@ fn outgoing_nat_hides_pods_from_outside_only() {
     lab.sync();
     assert_eq!(seen(outside), NODE);
     assert_eq!(seen(OUTSIDE_V6.parse().unwrap()), "2001:db8::1");
-    assert_eq!((seen(b), seen(b6)), ("10.77.0.1".to_owned(), "fd00:77::1".to_owned()));
+    assert_eq!(
+        (seen(b), seen(b6)),
+        ("10.77.0.1".to_owned(), "fd00:77::1".to_owned())
+    );
     lab.input.node_addresses.insert(outside);
     lab.sync();
     assert_eq!(seen(outside), "10.77.0.1", "an exempted address");
