@@ -1,4 +1,5 @@
 //! Scenarios: two or more routers in virtual time.
 
+mod chaos;
 mod routes;
 mod sessions;
