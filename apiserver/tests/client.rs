@@ -1,5 +1,12 @@
 //! The store as the `kube` client sees it, over real TLS.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests fail by panicking"
+)]
+
 mod common;
 
 use std::collections::BTreeMap;

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 /// A running store; stops and is deleted when dropped.
 pub(crate) struct Rig {
     pub(crate) server: Server,
+    #[allow(dead_code, reason = "not every test needs it")]
     pub(crate) client: Client,
     pub(crate) directory: TempDir,
 }

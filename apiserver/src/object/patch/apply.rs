@@ -4,9 +4,11 @@
 //! Kept from Kubernetes: fields a manager stops mentioning go away unless another manager applied them too; lists merge by key
 //! where the schema says so. Not kept: ownership by plain updates, conflicts (`force` is always on), `managedFields` in answers.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
-use super::lists::{ListMerge, ListRules};
+use super::lists::{ListMerge, ListRules, identity, positions, unite};
 use crate::object::root;
 
 /// `live` after `now` was applied by a manager that applied `before` last time; `others` are the last applications of the other
@@ -69,11 +71,16 @@ fn remove_dropped(
         }
         (Value::Array(live), Value::Array(before)) => match rules.rule(path) {
             ListMerge::Atomic => {}
-            ListMerge::Set => live.retain(|entry| {
-                !before.contains(entry)
-                    || holds(now, entry)
-                    || others.iter().any(|other| holds(other, entry))
-            }),
+            ListMerge::Set => {
+                let texts = |list: &Value| -> HashSet<String> {
+                    entries_of(list).iter().map(Value::to_string).collect()
+                };
+                let mut dropped: HashSet<String> = before.iter().map(Value::to_string).collect();
+                for kept in std::iter::once(now).chain(others.iter().copied()) {
+                    dropped = &dropped - &texts(kept);
+                }
+                live.retain(|entry| !dropped.contains(&entry.to_string()));
+            }
             ListMerge::Keys(keys) => {
                 remove_dropped_entries(live, before, now, others, &keys, rules, path)
             }
@@ -91,39 +98,38 @@ fn remove_dropped_entries(
     rules: &dyn ListRules,
     path: &mut Vec<String>,
 ) {
+    let places = |list: &Value| positions(entries_of(list), keys);
+    let (live_places, now_places) = (positions(live, keys), places(now));
+    let other_places: Vec<_> = others.iter().map(|other| places(other)).collect();
+    let mut gone = HashSet::new();
     for old in before {
-        let find = |list: &Value| {
-            list.as_array()
-                .and_then(|list| list.iter().position(|entry| same(entry, old, keys)))
-        };
-        let others: Vec<&Value> = others
+        let identity = identity(old, keys);
+        let held: Vec<&Value> = others
             .iter()
-            .filter_map(|other| find(other).and_then(|at| other.get(at)))
+            .zip(&other_places)
+            .filter_map(|(other, places)| entries_of(other).get(*places.get(&identity)?))
             .collect();
-        match find(now).and_then(|at| now.get(at)) {
-            None if others.is_empty() => live.retain(|entry| !same(entry, old, keys)),
+        match now_places
+            .get(&identity)
+            .and_then(|&at| entries_of(now).get(at))
+        {
+            None if held.is_empty() => {
+                gone.insert(identity);
+            }
             new => {
-                if let Some(entry) = live.iter_mut().find(|entry| same(entry, old, keys)) {
-                    remove_dropped(
-                        entry,
-                        old,
-                        new.unwrap_or(&Value::Null),
-                        &others,
-                        rules,
-                        path,
-                    );
+                if let Some(entry) = live_places.get(&identity).and_then(|&at| live.get_mut(at)) {
+                    remove_dropped(entry, old, new.unwrap_or(&Value::Null), &held, rules, path);
                 }
             }
         }
     }
+    if !gone.is_empty() {
+        live.retain(|entry| !gone.contains(&identity(entry, keys)));
+    }
 }
 
-fn same(a: &Value, b: &Value, keys: &[String]) -> bool {
-    keys.iter().all(|key| a.get(key) == b.get(key))
-}
-
-fn holds(list: &Value, entry: &Value) -> bool {
-    list.as_array().is_some_and(|list| list.contains(entry))
+fn entries_of(list: &Value) -> &[Value] {
+    list.as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
 /// Whether the value is merged field by field, so that parts of it may belong to someone else.
@@ -140,20 +146,18 @@ fn merge(live: &mut Value, now: &Value, rules: &dyn ListRules, path: &mut Vec<St
         Value::Object(changes) => merge_map(root(live), changes, rules, path),
         Value::Array(entries) => match rules.rule(path) {
             ListMerge::Atomic => *live = now.clone(),
-            ListMerge::Set => {
-                let list = as_list(live);
-                for entry in entries {
-                    if !list.contains(entry) {
-                        list.push(entry.clone());
-                    }
-                }
-            }
+            ListMerge::Set => unite(as_list(live), entries),
             ListMerge::Keys(keys) => {
                 let list = as_list(live);
+                let mut places = positions(list, &keys);
                 for entry in entries {
-                    match list.iter_mut().find(|other| same(other, entry, &keys)) {
+                    let identity = identity(entry, &keys);
+                    match places.get(&identity).and_then(|&at| list.get_mut(at)) {
                         Some(found) => merge(found, entry, rules, path),
-                        None => list.push(entry.clone()),
+                        None => {
+                            places.insert(identity, list.len());
+                            list.push(entry.clone());
+                        }
                     }
                 }
             }
