@@ -10,7 +10,6 @@ mod time;
 
 use std::path::PathBuf;
 
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
 use super::{Shutdown, Speaker, SpeakerError};
@@ -38,9 +37,6 @@ pub enum DaemonError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// The process cannot be told about signals.
-    #[error("cannot wait for signals: {0}")]
-    Signals(std::io::Error),
 }
 
 /// A running daemon.
@@ -104,20 +100,6 @@ impl Daemon {
         &self.speaker
     }
 
-    /// Waits for SIGTERM or SIGINT.
-    ///
-    /// # Errors
-    /// [`DaemonError::Signals`] if the process cannot be told about signals.
-    pub async fn wait_for_signal(&self) -> Result<(), DaemonError> {
-        let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Signals)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Signals)?;
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        Ok(())
-    }
-
     /// Ends all sessions: silently if the peers were told of graceful restart, so that they keep our routes for it; otherwise
     /// with a Cease.
     pub async fn shutdown(self) {
@@ -133,13 +115,13 @@ impl Daemon {
     }
 }
 
-/// Runs the daemon until SIGTERM or SIGINT.
+/// Runs the daemon until `shutdown` completes.
 ///
 /// # Errors
-/// As [`Daemon::start`] and [`Daemon::wait_for_signal`].
-pub async fn run(file: File) -> Result<(), DaemonError> {
+/// As [`Daemon::start`].
+pub async fn run(file: File, shutdown: impl Future<Output = ()>) -> Result<(), DaemonError> {
     let daemon = Daemon::start(&file).await?;
-    let result = daemon.wait_for_signal().await;
+    shutdown.await;
     daemon.shutdown().await;
-    result
+    Ok(())
 }
