@@ -241,7 +241,7 @@ mod tests {
             ..Figures::default()
         };
         let text = figures.table().render(Screen::plain()).join("\n");
-        assert!(text.contains("2.0 ms  1.0 ms  3.0 ms  3"), "{text}");
+        assert!(text.contains(" 2.0 ms   1.0 ms   3.0 ms  3"), "{text}");
         assert!(text.contains("2.0 MiB"), "{text}");
         assert!(!text.contains("DEL"), "{text}");
     }

@@ -10,7 +10,7 @@ use std::path::Path;
 use super::error::LabError;
 use super::report::{Screen, Step, Tone};
 use super::state::{Folder, Lock, State};
-use super::{namespaces, process};
+use super::{diagnosis, namespaces, process};
 
 /// What becomes of the logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +49,9 @@ pub fn down(name: &str, screen: Screen) -> Result<(), LabError> {
 /// # Errors
 /// [`LabError::Leftovers`] with everything that could not be ended.
 pub fn tear_down(folder: &Folder, state: &State, logs: Logs) -> Result<(), LabError> {
+    if logs == Logs::Keep {
+        diagnosis::write(folder, state);
+    }
     process::stop_all(state);
     let mut problems: Vec<String> = Vec::new();
     let left: Vec<_> = state.alive().map(|record| record.name.clone()).collect();

@@ -97,6 +97,14 @@ pub enum LabError {
         /// Why not.
         source: io::Error,
     },
+    /// A namespace of that name is there already and not the lab's.
+    #[error(
+        "network namespace {namespace} exists already and no lab has made it: remove it (`ip netns delete {namespace}`) or choose another --name"
+    )]
+    Taken {
+        /// Which.
+        namespace: String,
+    },
     /// A thread of the lab ended without an answer.
     #[error("a thread that worked in {namespace} died")]
     Thread {

@@ -3,6 +3,7 @@
 use super::command::run;
 use super::error::LabError;
 use super::namespaces;
+use super::state::Ledger;
 
 /// How packets travel between nodes that share no segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,8 +44,8 @@ impl Tunnel {
 ///
 /// # Errors
 /// When no namespace can be made.
-pub fn tunnel(trial: &str) -> Result<Tunnel, LabError> {
-    namespaces::create(trial)?;
+pub fn tunnel(ledger: &mut Ledger, trial: &str) -> Result<Tunnel, LabError> {
+    ledger.make_namespace(trial)?;
     let arguments = [
         "-n",
         trial,
@@ -60,5 +61,6 @@ pub fn tunnel(trial: &str) -> Result<Tunnel, LabError> {
     ];
     let made = run("ip", &arguments).is_ok();
     namespaces::remove(trial)?;
+    ledger.note(|state| state.namespaces.retain(|name| name != trial))?;
     Ok(if made { Tunnel::Ipip } else { Tunnel::Vxlan })
 }

@@ -12,6 +12,7 @@ pub mod cluster;
 pub mod cni;
 pub mod command;
 pub mod demo;
+pub mod diagnosis;
 pub mod down;
 pub mod error;
 pub mod exec;

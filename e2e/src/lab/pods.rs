@@ -104,7 +104,6 @@ impl Runtime {
         let namespace = self.plan.pod_namespace(&pod.name);
         let container_id = container_id()?;
         ledger.note(|state| {
-            state.namespaces.push(namespace.clone());
             state.pods.push(PodRecord {
                 name: pod.name.clone(),
                 node: self.node_name(pod).to_owned(),
@@ -112,7 +111,7 @@ impl Runtime {
                 address: None,
             });
         })?;
-        namespaces::create(&namespace)?;
+        ledger.make_namespace(&namespace)?;
         Ok(Sandbox {
             pod: pod.name.clone(),
             uid: object.metadata.uid.unwrap_or_default(),

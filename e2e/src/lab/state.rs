@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::error::LabError;
-use super::process;
 use super::spec::{LabSpec, Plan};
+use super::{namespaces, process};
 
 /// Under this folder every lab has its own.
 pub const BASE: &str = "/run/margay-lab";
@@ -204,7 +204,14 @@ fn parse(text: &str) -> Result<State, String> {
 /// The lock of a lab: one margayctl at a time builds, shows or ends it.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing would not do: a child that is just being started may still have a copy.
+        let _ = self.file.unlock();
+    }
 }
 
 impl Lock {
@@ -242,7 +249,7 @@ impl Lock {
             .and_then(|()| file.rewind())
             .and_then(|()| write!(file, "{}", std::process::id()));
         noted.map_err(LabError::file("cannot write", &path))?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
     }
 }
 
@@ -286,6 +293,20 @@ impl Ledger {
     pub fn note(&mut self, change: impl FnOnce(&mut State)) -> Result<(), LabError> {
         change(&mut self.state);
         self.save()
+    }
+
+    /// Makes a namespace that is then the lab's own.
+    ///
+    /// # Errors
+    /// When one of this name exists, which is then someone else's and stays; or `ip` refuses.
+    pub fn make_namespace(&mut self, namespace: &str) -> Result<(), LabError> {
+        if namespaces::exists(namespace) {
+            return Err(LabError::Taken {
+                namespace: namespace.to_owned(),
+            });
+        }
+        self.note(|state| state.namespaces.push(namespace.to_owned()))?;
+        namespaces::create(namespace)
     }
 
     /// Replaces the file in one step, so that no reader ever sees half of it.

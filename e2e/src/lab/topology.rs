@@ -120,8 +120,7 @@ fn host(host: &Host) -> Script {
 pub fn build(ledger: &mut Ledger, plan: &Plan) -> Result<(), LabError> {
     for machine in plan.machines() {
         let namespace = plan.namespace(&machine);
-        ledger.note(|state| state.namespaces.push(namespace.clone()))?;
-        namespaces::create(&namespace)?;
+        ledger.make_namespace(&namespace)?;
         let is_end_host = machine == plan.store.name || machine == plan.outside.name;
         if !is_end_host {
             namespaces::set_sysctls(&namespace, &FORWARDING)?;

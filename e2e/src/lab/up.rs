@@ -105,10 +105,9 @@ pub async fn build(options: &Options, plan: Plan, screen: Screen) -> Result<Lab,
     let mut ledger = Ledger::create(&plan)?;
     let step = Step::begin(screen, "building the fabric");
     let trial = plan.namespace("trial");
-    ledger.note(|state| state.namespaces.push(trial.clone()))?;
-    let tunnel = kernel::tunnel(&trial)?;
+    let tunnel = kernel::tunnel(&mut ledger, &trial)?;
     topology::build(&mut ledger, &plan)?;
-    let machines = ledger.state.namespaces.len() - 1;
+    let machines = ledger.state.namespaces.len();
     step.done(&format!(
         "{machines} machines as network namespaces, {}",
         segments(&plan)
@@ -157,7 +156,7 @@ impl Lab {
         let logs = ledger.folder.logs();
         objects::create_all(&client, plan, *tunnel, &logs).await?;
         step.done(&format!(
-            "{} Nodes, IPPool {} with {}Mode CrossSubnet, {}",
+            "{} Nodes, IPPool {} ({}Mode CrossSubnet), {}",
             plan.nodes.len(),
             plan.pool,
             tunnel.name(),
@@ -196,7 +195,7 @@ impl Lab {
 
 fn peers(plan: &Plan) -> String {
     match plan.spec.tor {
-        Tor::Bird => format!("a BGPPeer for each of {} ToRs", plan.segments.len()),
+        Tor::Bird => format!("{} BGPPeers", plan.segments.len()),
         Tor::None => "no BGPPeer".to_owned(),
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use ipnetwork::IpNetwork;
 use kube::Client;
 use kube::api::{Api, ListParams};
 use margay_crds::{IPAMBlock, NodeStatus};
@@ -132,7 +133,10 @@ fn tor_sessions(lab: &Lab, checks: &mut Checks, screen: Screen) -> Result<(), La
 async fn blocks(client: &Client) -> Result<Vec<IPAMBlock>, LabError> {
     let api: Api<IPAMBlock> = Api::all(client.clone());
     let listed = api.list(&ListParams::default()).await;
-    Ok(listed.map_err(LabError::store("list IPAMBlocks"))?.items)
+    let mut blocks = listed.map_err(LabError::store("list IPAMBlocks"))?.items;
+    // By number, not by text: .64 comes before .128.
+    blocks.sort_by_key(|block| block.spec.cidr.parse::<IpNetwork>().ok());
+    Ok(blocks)
 }
 
 /// How many addresses all blocks hold.

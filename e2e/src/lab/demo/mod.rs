@@ -19,6 +19,7 @@ use std::time::Instant;
 use super::down::{self, Logs};
 use super::error::LabError;
 use super::kernel::Tunnel;
+use super::namespaces;
 use super::report::{Align, Cell, Screen, Step, Table, Tone, picture};
 use super::state::{Folder, Phase};
 use super::up::{self, Cluster, Ended, Lab};
@@ -55,19 +56,13 @@ pub async fn demo(
     };
     let ended = match shown {
         Some(Ok(failed)) => {
-            let ended = if failed {
+            let logs = if failed { Logs::Keep } else { Logs::Remove };
+            let left = !options.keep && finish(&folder, logs, screen)?;
+            Ok(if failed || left {
                 Ended::ChecksFailed
             } else {
                 Ended::Well
-            };
-            if !options.keep {
-                finish(
-                    &folder,
-                    if failed { Logs::Keep } else { Logs::Remove },
-                    screen,
-                )?;
-            }
-            Ok(ended)
+            })
         }
         Some(Err(error)) => {
             down::after_failure(&folder, Logs::Keep, screen);
@@ -97,14 +92,34 @@ pub(super) async fn wait_until_settled(
     Ok(())
 }
 
-fn finish(folder: &Folder, logs: Logs, screen: Screen) -> Result<(), LabError> {
+/// Ends the lab and looks whether anything is left of it; whether something is.
+fn finish(folder: &Folder, logs: Logs, screen: Screen) -> Result<bool, LabError> {
     screen.line("");
     let step = Step::begin(screen, "ending the lab");
-    if let Some(state) = folder.read()? {
-        down::tear_down(folder, &state, logs)?;
+    let Some(state) = folder.read()? else {
+        return Ok(false);
+    };
+    down::tear_down(folder, &state, logs)?;
+    let mut left: Vec<String> = state.alive().map(|record| record.name.clone()).collect();
+    let namespaces = state
+        .namespaces
+        .iter()
+        .filter(|name| namespaces::exists(name));
+    left.extend(namespaces.cloned());
+    if logs == Logs::Remove && folder.path().exists() {
+        left.push(folder.path().display().to_string());
     }
-    step.done("ended: no namespace, process or file of the lab is left");
-    Ok(())
+    if left.is_empty() {
+        step.done(match logs {
+            Logs::Remove => "ended: no process, namespace or file of the lab is left",
+            Logs::Keep => "ended: no process or namespace of the lab is left, only its logs",
+        });
+        return Ok(false);
+    }
+    step.failed();
+    let line = format!("  ✗ still there: {}", left.join(", "));
+    screen.line(&screen.paint(Tone::Bad, &line));
+    Ok(true)
 }
 
 /// Everything between the first namespace and the verdict; whether a check failed.

@@ -36,7 +36,7 @@ pub fn lines(plan: &Plan, pods_of: impl Fn(usize) -> String) -> Vec<String> {
         lines.push(trim(format!(
             "{stem} {branch} {}  {:<14} {}",
             segment.tor,
-            segment.subnet,
+            segment.subnet.to_string(),
             asn(segment.as_number)
         )));
         let nodes: Vec<usize> = (0..plan.nodes.len())
