@@ -787,3 +787,45 @@ async fn what_was_written_is_there_after_a_restart() {
     assert!(version(&next) > version(&created));
     server.stop().await;
 }
+
+#[tokio::test]
+async fn both_apis_of_events_show_the_same_events() {
+    let rig = start(|builder| builder).await;
+    let old: Api<k8s_openapi::api::core::v1::Event> = Api::default_namespaced(rig.client.clone());
+    let new: Api<k8s_openapi::api::events::v1::Event> = Api::default_namespaced(rig.client.clone());
+    let event = json!({
+        "metadata": {"name": "e"}, "regarding": {"kind": "Pod", "name": "p", "namespace": "default"}, "note": "hello",
+        "reason": "Because", "type": "Normal", "eventTime": "2026-01-02T03:04:05.000006Z", "action": "Test",
+        "reportingController": "test", "reportingInstance": "one",
+    });
+    new.create(
+        &PostParams::default(),
+        &serde_json::from_value(event).unwrap(),
+    )
+    .await
+    .unwrap();
+    let found = old
+        .list(&ListParams::default().fields("involvedObject.name=p"))
+        .await
+        .unwrap()
+        .items
+        .remove(0);
+    assert_eq!(
+        (
+            found.message.as_deref(),
+            found.reporting_component.as_deref()
+        ),
+        (Some("hello"), Some("test"))
+    );
+    assert_eq!(
+        new.get("e")
+            .await
+            .unwrap()
+            .regarding
+            .unwrap()
+            .name
+            .as_deref(),
+        Some("p")
+    );
+    rig.server.stop().await;
+}

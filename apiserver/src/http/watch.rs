@@ -258,3 +258,119 @@ impl Watcher {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+    use tokio::sync::Semaphore;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::auth::Token;
+    use crate::http::path::Target;
+    use crate::service::{Service, WriteOptions};
+    use crate::store::{HistoryLimit, Limits, Store};
+
+    fn app(directory: &std::path::Path, entries: usize, watches: usize) -> Arc<App> {
+        let limits = Limits {
+            history: HistoryLimit {
+                entries,
+                bytes: 1 << 20,
+            },
+            ..Limits::default()
+        };
+        let store = Store::open(&directory.join("store.redb"), limits).unwrap();
+        Arc::new(App {
+            service: Arc::new(Service::new(store, Vec::new())),
+            token: Token::new(&"t".repeat(16)).unwrap(),
+            watches: Arc::new(Semaphore::new(watches)),
+            shutdown: CancellationToken::new(),
+        })
+    }
+
+    fn watch(app: &Arc<App>, query: &str) -> Result<Response, ApiError> {
+        let Some(Target::Collection(address)) = Target::parse("/api/v1/nodes") else {
+            panic!("a collection")
+        };
+        let resource = app.service.registry().find("", "v1", "nodes").unwrap();
+        let query = Query::parse(&format!("/?{query}").parse().unwrap());
+        let accepted = Accepted::negotiate(&http::HeaderMap::new()).unwrap();
+        open(app, resource, accepted, &query, &address)
+    }
+
+    async fn make_nodes(app: &Arc<App>, names: std::ops::Range<usize>) {
+        let resource = app.service.registry().find("", "v1", "nodes").unwrap();
+        for i in names {
+            let node = json!({"metadata": {"name": format!("n{i}")}});
+            app.service
+                .create(&resource, "", node, &WriteOptions::default())
+                .await
+                .unwrap();
+        }
+    }
+
+    async fn lines(body: &mut Body) -> Vec<Value> {
+        let Some(frame) = body.frame().await else {
+            return Vec::new();
+        };
+        let chunk = frame.unwrap().into_data().unwrap();
+        chunk
+            .split(|c| *c == b'\n')
+            .filter(|l| !l.is_empty())
+            .map(|l| serde_json::from_slice(l).unwrap())
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn a_slow_watcher_is_told_so_and_the_others_go_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let app = app(directory.path(), 4, 8);
+        make_nodes(&app, 0..1).await;
+        let mut slow = watch(&app, "watch=1").unwrap().into_body();
+        let mut quick = watch(&app, "watch=1").unwrap().into_body();
+        assert_eq!(lines(&mut slow).await[0]["type"], "ADDED");
+        assert_eq!(lines(&mut quick).await.len(), 1);
+        for i in 1..10 {
+            make_nodes(&app, i..i + 1).await;
+            assert_eq!(
+                lines(&mut quick).await[0]["object"]["metadata"]["name"],
+                format!("n{i}")
+            );
+        }
+        let told = lines(&mut slow).await;
+        assert_eq!(
+            (&told[0]["type"], &told[0]["object"]["code"]),
+            (&json!("ERROR"), &json!(410))
+        );
+        assert!(slow.frame().await.is_none(), "and then the stream ends");
+    }
+
+    #[tokio::test]
+    async fn watches_are_limited_and_given_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let app = app(directory.path(), 4, 1);
+        let first = watch(&app, "watch=1").unwrap();
+        assert_eq!(watch(&app, "watch=1").unwrap_err().code, 429);
+        drop(first);
+        assert!(watch(&app, "watch=1").is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bookmarks_come_every_minute_and_at_the_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let app = app(directory.path(), 4, 8);
+        let query = "watch=1&allowWatchBookmarks=true&sendInitialEvents=true&timeoutSeconds=90";
+        let mut body = watch(&app, query).unwrap().into_body();
+        let begun = Instant::now();
+        let initial = lines(&mut body).await;
+        assert_eq!(
+            initial[0]["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"],
+            "true"
+        );
+        for expected in [60, 90] {
+            assert_eq!(lines(&mut body).await[0]["type"], "BOOKMARK");
+            assert_eq!(begun.elapsed().as_secs(), expected);
+        }
+        assert!(body.frame().await.is_none());
+    }
+}

@@ -194,7 +194,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// The built-in resources and those of `crds` (stored CRD objects); `earlier` lends what has not changed since.
+    /// The built-in resources and those of `crds` (stored CRD objects, as of version `made_from`).
     pub fn build<'a>(crds: impl Iterator<Item = &'a Value>, made_from: u64) -> Self {
         let mut registry = Self {
             resources: BTreeMap::new(),

@@ -3,7 +3,7 @@
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use k8s_openapi::ByteString;
@@ -24,6 +24,19 @@ pub(super) fn prepare_directory(path: &Path) -> Result<(), StartError> {
         .recursive(true)
         .mode(0o700)
         .create(path)
+        .map_err(failed(path))
+}
+
+/// Makes the database file private before anything is in it: the directory may be an older, more open one.
+pub(super) fn prepare_database(path: &Path) -> Result<(), StartError> {
+    let mut options = OpenOptions::new();
+    let file = options
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(failed(path))?;
+    file.set_permissions(fs::Permissions::from_mode(0o600))
         .map_err(failed(path))
 }
 
@@ -111,8 +124,6 @@ pub(super) fn kubeconfig(url: &str, authority: &str, token: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     #[test]

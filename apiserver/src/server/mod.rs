@@ -162,7 +162,9 @@ impl ServerBuilder {
         }
         files::prepare_directory(&self.data)?;
         // The database's lock also guards the other files of the directory.
-        let store = Store::open(&self.data.join("store.redb"), self.limits)?;
+        let database = self.data.join("store.redb");
+        files::prepare_database(&database)?;
+        let store = Store::open(&database, self.limits)?;
         let token_path = self.data.join("token");
         let token =
             Token::new(&files::token(&token_path)?).ok_or(StartError::WeakToken(token_path))?;
@@ -176,11 +178,13 @@ impl ServerBuilder {
             .collect();
         let identity = tls::identity(&self.data, &addresses, &self.sans)?;
         let url = files::url(&self.listen, &addresses);
-        let kubeconfig = files::kubeconfig(&url, &identity.authority, token.secret());
-        files::write_private(&self.data.join("kubeconfig"), &kubeconfig)?;
 
         let service = Arc::new(Service::new(store, self.validators));
         bootstrap::run(&service, self.manifests).await?;
+        // Last: whoever waits for this file finds a server that answers.
+        let kubeconfig = files::kubeconfig(&url, &identity.authority, token.secret());
+        files::write_private(&self.data.join("kubeconfig"), &kubeconfig)?;
+
         let shutdown = CancellationToken::new();
         let app = Arc::new(App {
             service: Arc::clone(&service),

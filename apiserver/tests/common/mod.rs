@@ -11,6 +11,7 @@ pub(crate) struct Rig {
     pub(crate) server: Server,
     #[allow(dead_code, reason = "not every test needs it")]
     pub(crate) client: Client,
+    #[allow(dead_code, reason = "not every test needs it")]
     pub(crate) directory: TempDir,
 }
 
