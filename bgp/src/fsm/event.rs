@@ -101,6 +101,17 @@ pub struct Negotiated {
     pub families: FamilySet,
     /// The peer understands ROUTE-REFRESH.
     pub route_refresh: bool,
-    /// The peer announced graceful restart, with this restart time in seconds.
-    pub graceful_restart: Option<u16>,
+    /// What the peer announced about graceful restart, if both sides announced it.
+    pub graceful_restart: Option<PeerRestart>,
+}
+
+/// A peer's graceful restart capability (RFC 4724 section 3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerRestart {
+    /// How long its routes may be kept while it is away.
+    pub time: Duration,
+    /// The families whose routes may be kept.
+    pub families: FamilySet,
+    /// Those of them for which it kept forwarding over the restart that it may just have been through (the F bit).
+    pub forwarding: FamilySet,
 }

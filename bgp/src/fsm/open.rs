@@ -6,7 +6,7 @@ use crate::config::GracefulRestart;
 use crate::types::{Asn, Family, FamilySet, RouterId};
 use crate::wire::{self, Capability, Notification, Open};
 
-use super::event::Negotiated;
+use super::event::{Negotiated, PeerRestart};
 
 /// What a session needs to know of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,10 +97,23 @@ pub(super) fn negotiate(settings: &Settings, peer: &Open) -> Result<Negotiated, 
             .is_some(),
         families,
         route_refresh: peer.has(&Capability::RouteRefresh),
-        graceful_restart: peer.find(|c| match c {
-            Capability::GracefulRestart(restart) => Some(restart.restart_time),
-            _ => None,
-        }),
+        graceful_restart: common_restart(settings, peer),
+    })
+}
+
+/// Graceful restart is for both to announce: a peer that was not told of it does not expect its routes to be kept.
+fn common_restart(settings: &Settings, peer: &Open) -> Option<PeerRestart> {
+    settings.graceful_restart?;
+    peer.find(|capability| {
+        let Capability::GracefulRestart(restart) = capability else {
+            return None;
+        };
+        let forwarding = restart.families.iter().filter(|f| f.forwarding);
+        Some(PeerRestart {
+            time: Duration::from_secs(restart.restart_time.into()),
+            families: restart.families.iter().map(|f| f.family).collect(),
+            forwarding: forwarding.map(|f| f.family).collect(),
+        })
     })
 }
 

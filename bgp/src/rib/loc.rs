@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::best::{self, Neighbor};
 use super::path::{Interner, Path, Route, Source};
 use super::table::{Destination, DestinationId, Table};
-use crate::types::Prefix;
+use crate::types::{FamilySet, Prefix};
 
 /// How many routes a source has in the table.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -64,9 +64,13 @@ impl Rib {
         &mut self.interner
     }
 
-    /// Makes a peer known as a source of paths, before its first path.
+    /// Makes a peer known as a source of paths, before its first path; a peer that restarted keeps its stale ones.
     pub fn add_source(&mut self, source: Source, neighbor: Neighbor) {
-        self.sources.insert(source, (neighbor, Counts::default()));
+        let known = self
+            .sources
+            .entry(source)
+            .or_insert((neighbor, Counts::default()));
+        known.0 = neighbor;
     }
 
     /// What is known of a source.
@@ -104,12 +108,9 @@ impl Rib {
         let id = self.table.find_or_insert(prefix);
         let (source, accepted) = (path.source, path.is_accepted());
         let destination = self.table.get_mut(id)?;
-        let existing = destination
-            .paths
-            .as_slice()
-            .iter()
-            .find(|p| p.source == source);
-        if existing.is_some_and(|old| old.same_as(&path)) {
+        let mut existing = destination.paths.as_mut_slice().iter_mut();
+        if let Some(old) = existing.find(|p| p.source == source && p.same_as(&path)) {
+            old.set_stale(false);
             return None;
         }
         let old = destination.paths.insert(path);
@@ -128,17 +129,55 @@ impl Rib {
 
     /// Takes out every path of a source and forgets the source.
     pub fn remove_source(&mut self, source: Source) -> Vec<DestinationId> {
-        let mut changed = Vec::new();
-        let end = self.table.end().0;
-        for id in (0..end).map(DestinationId) {
-            if self.counts(source).received == 0 {
-                break;
+        let changed = self.remove_where(source, |_, _| true);
+        self.sources.remove(&source);
+        changed
+    }
+
+    /// The source has gone away for a restart: its paths of these families become stale, the others go.
+    pub fn retain_stale(&mut self, source: Source, families: FamilySet) -> Vec<DestinationId> {
+        for id in (0..self.table.end().0).map(DestinationId) {
+            let Some(destination) = self.table.get_mut(id) else {
+                continue;
+            };
+            let mut paths = destination.paths.as_mut_slice().iter_mut();
+            if let Some(path) = paths.find(|p| p.source == source) {
+                path.set_stale(true);
             }
-            if let Some(id) = self.remove(id, source) {
+        }
+        self.remove_where(source, |prefix, _| !families.contains(prefix.family()))
+    }
+
+    /// Takes out the paths of these families that are still stale.
+    pub fn sweep_stale(&mut self, source: Source, families: FamilySet) -> Vec<DestinationId> {
+        self.remove_where(source, |prefix, path| {
+            path.is_stale() && families.contains(prefix.family())
+        })
+    }
+
+    fn remove_where(
+        &mut self,
+        source: Source,
+        condition: impl Fn(&Prefix, &Path) -> bool,
+    ) -> Vec<DestinationId> {
+        let mut changed = Vec::new();
+        // A source without paths needs no walk, which is what a mesh of mostly silent peers is about.
+        if self.counts(source).received == 0 {
+            return changed;
+        }
+        for id in (0..self.table.end().0).map(DestinationId) {
+            let Some(destination) = self.table.get(id) else {
+                continue;
+            };
+            let mut paths = destination.paths.as_slice().iter();
+            let matches =
+                |path: &Path| path.source == source && condition(&destination.prefix, path);
+            if paths.any(matches)
+                && let Some(id) = self.remove(id, source)
+            {
                 changed.push(id);
             }
         }
-        self.sources.remove(&source);
         changed
     }
 

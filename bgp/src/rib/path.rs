@@ -44,6 +44,7 @@ pub struct Path {
 const ACCEPTED: u8 = 1;
 const BEST: u8 = 2;
 const MULTIPATH: u8 = 4;
+const STALE: u8 = 8;
 
 impl Path {
     /// A path; without `effective` it was refused by a loop check or the import policy and only counts as received.
@@ -87,8 +88,22 @@ impl Path {
             0
         };
         let before = self.flags;
-        self.flags = (before & ACCEPTED) | selection;
+        self.flags = (before & (ACCEPTED | STALE)) | selection;
         before != self.flags
+    }
+
+    /// Left over from before the source restarted, and not confirmed since (RFC 4724 section 4.2).
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        self.flags & STALE != 0
+    }
+
+    pub(super) fn set_stale(&mut self, stale: bool) {
+        self.flags = if stale {
+            self.flags | STALE
+        } else {
+            self.flags & !STALE
+        };
     }
 
     pub(super) fn same_as(&self, other: &Path) -> bool {

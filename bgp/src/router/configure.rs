@@ -70,6 +70,7 @@ impl Router {
             fsm: PeerFsm::new(settings, Jitter::new(self.jitter.next_u64())),
             lines: Vec::new(),
             session: None,
+            stale_until: None,
             since: now,
             last_notification: None,
             last_failure: None,
@@ -143,6 +144,7 @@ impl Router {
             peer.fsm.handle_event(now, Event::Stop { notification });
         }
         self.drain(now, id);
+        self.end_restart(id);
     }
 
     fn change_announcements(&mut self, old: &SpeakerConfig) {

@@ -198,24 +198,26 @@ impl Router {
         let due: Vec<_> = self
             .peers
             .iter()
-            .filter(|(_, peer)| peer.fsm.poll_timeout().is_some_and(|at| at <= now))
+            .filter(|(_, peer)| peer.poll_timeout().is_some_and(|at| at <= now))
             .map(|(id, _)| *id)
             .collect();
         for id in due {
-            if let Some(peer) = self.peers.get_mut(&id) {
-                peer.fsm.handle_timeout(now);
-            }
+            let Some(peer) = self.peers.get_mut(&id) else {
+                continue;
+            };
+            peer.fsm.handle_timeout(now);
             self.drain(now, id);
+            let stale_until = self.peers.get(&id).and_then(|peer| peer.stale_until);
+            if stale_until.is_some_and(|at| at <= now) {
+                self.end_restart(id);
+            }
         }
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is next due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.peers
-            .values()
-            .filter_map(|peer| peer.fsm.poll_timeout())
-            .min()
+        self.peers.values().filter_map(Peer::poll_timeout).min()
     }
 
     /// The next thing to do.

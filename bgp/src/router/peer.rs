@@ -1,17 +1,20 @@
 //! One peer as the router sees it: configuration, state machine, connections, session, counters.
 
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
 use super::view::MessageCounts;
 use super::{ConnectionId, Output, PeerId, Router};
 use crate::config::PeerConfig;
-use crate::fsm::{Action, Down, Negotiated, Outgoing, PeerFsm, Serial};
+use crate::fsm::{Action, Down, Negotiated, Outgoing, PeerFsm, PeerRestart, Serial};
 use crate::rib::{Neighbor, Source, View};
-use crate::types::FamilySet;
+use crate::types::{Family, FamilySet};
 use crate::wire::{self, Context, Message, MessageType, SessionKind};
+
+/// How long a peer that is back from a restart may take to send all its routes again.
+const CONFIRM: Duration = Duration::from_secs(360);
 
 /// A configured peer.
 #[derive(Debug)]
@@ -25,6 +28,8 @@ pub(super) struct Peer {
     pub(super) lines: Vec<Line>,
     /// What there is only while the session is established.
     pub(super) session: Option<Session>,
+    /// While the peer is away for a restart, and until it has confirmed its routes: when what is stale goes at the latest.
+    pub(super) stale_until: Option<Instant>,
     pub(super) since: Instant,
     /// The last NOTIFICATION either way.
     pub(super) last_notification: Option<String>,
@@ -130,6 +135,13 @@ impl Peer {
         }
     }
 
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        [self.fsm.poll_timeout(), self.stale_until]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
     fn note(&mut self, down: Down) {
         if down.silent {
             self.last_failure = Some(down.reason);
@@ -224,10 +236,11 @@ impl Router {
             }
             Action::Established(serial, negotiated) => self.establish(now, id, serial, negotiated),
             Action::Down(down) => {
+                let silent = down.silent;
                 peer.note(down);
                 peer.since = now;
                 peer.flaps += 1;
-                self.end_session(id);
+                self.end_session(now, id, silent);
             }
             Action::Failed(down) => peer.note(down),
         }
@@ -245,6 +258,7 @@ impl Router {
             router_id: negotiated.peer_id,
             internal: peer.internal,
         };
+        let restart = negotiated.graceful_restart;
         self.rib.add_source(id.source(), neighbor);
         peer.since = now;
         // From here on the last error is why the session was down before, whatever it was.
@@ -262,12 +276,69 @@ impl Router {
             self.outputs
                 .push_back(Output::Transmit(ConnectionId { peer: id, serial }));
         }
+        self.confirm_restart(now, id, restart);
     }
 
-    fn end_session(&mut self, id: PeerId) {
-        let session = self.peers.get_mut(&id).and_then(|peer| peer.session.take());
-        if let Some(session) = session {
-            session.view.retire(self.rib.table_mut());
+    /// The peer is back: what it did not keep forwarding for is gone (RFC 4724 section 4.2), the rest has to be confirmed.
+    fn confirm_restart(&mut self, now: Instant, id: PeerId, restart: Option<PeerRestart>) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        if peer.stale_until.is_none() {
+            return;
+        }
+        peer.stale_until = now.checked_add(CONFIRM);
+        let carried = peer
+            .session
+            .as_ref()
+            .map_or(FamilySet::EMPTY, |s| s.negotiated.families);
+        let forwarding = restart.map_or(FamilySet::EMPTY, |restart| restart.forwarding);
+        let kept = forwarding.intersection(carried);
+        let lost = Family::ALL
+            .into_iter()
+            .filter(|family| !kept.contains(*family))
+            .collect();
+        self.sweep(id, lost);
+    }
+
+    /// The session is over. Its routes go with it, unless the peer may be restarting (RFC 4724 section 4.2).
+    fn end_session(&mut self, now: Instant, id: PeerId, silent: bool) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let Some(session) = peer.session.take() else {
+            return;
+        };
+        let restart = session.negotiated.graceful_restart.filter(|_| silent);
+        peer.stale_until = restart.and_then(|restart| now.checked_add(restart.time));
+        let families = session.negotiated.families;
+        session.view.retire(self.rib.table_mut());
+        let changed = match restart {
+            Some(restart) => {
+                let kept = restart.families.intersection(families);
+                self.rib.retain_stale(id.source(), kept)
+            }
+            None => self.rib.remove_source(id.source()),
+        };
+        self.spread(&changed);
+    }
+
+    /// Takes out what is stale of these families.
+    pub(super) fn sweep(&mut self, id: PeerId, families: FamilySet) {
+        let changed = self.rib.sweep_stale(id.source(), families);
+        self.spread(&changed);
+    }
+
+    /// The peer did not come back in time, or did not confirm its routes in time, or is not wanted any more.
+    pub(super) fn end_restart(&mut self, id: PeerId) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        if peer.stale_until.take().is_none() {
+            return;
+        }
+        if peer.session.is_some() {
+            return self.sweep(id, FamilySet::ALL);
         }
         let changed = self.rib.remove_source(id.source());
         self.spread(&changed);

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{ConnectionId, Output, PeerId, Router};
 use crate::fsm::{ConnectionEvent, Serial};
-use crate::types::Family;
+use crate::types::{Family, FamilySet};
 use crate::wire::{
     self, Decoded, HEADER_LENGTH, Message, MessageType, RefreshSubtype, RouteRefresh,
 };
@@ -87,14 +87,22 @@ impl Router {
         self.feed(now, id, serial, event);
     }
 
+    /// The peer has sent all it had: what it did not mention is no more (RFC 4724 section 4.2).
     fn end_of_rib(&mut self, id: PeerId, family: Family) {
-        if let Some(session) = self
-            .peers
-            .get_mut(&id)
-            .and_then(|peer| peer.session.as_mut())
-        {
-            session.end_of_rib_received.insert(family);
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let Some(session) = &mut peer.session else {
+            return;
+        };
+        session.end_of_rib_received.insert(family);
+        if peer.stale_until.is_none() {
+            return;
         }
+        if session.end_of_rib_received == session.negotiated.families {
+            peer.stale_until = None;
+        }
+        self.sweep(id, FamilySet::only(family));
     }
 
     fn refresh(&mut self, id: PeerId, refresh: RouteRefresh) {
@@ -104,7 +112,7 @@ impl Router {
     }
 
     /// Has every route of these families sent to a peer again, or withdrawn if the policy has changed its mind.
-    pub(super) fn feed_again(&mut self, id: PeerId, families: crate::types::FamilySet) {
+    pub(super) fn feed_again(&mut self, id: PeerId, families: FamilySet) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };

@@ -1,5 +1,6 @@
 //! Scenarios: two or more routers in virtual time.
 
 mod chaos;
+mod restart;
 mod routes;
 mod sessions;

@@ -118,9 +118,9 @@ proptest! {
             c.peers.clear();
         }));
         lab.run(SECOND);
-        for index in 0..4 {
-            lab.routes(index, subscribers[index]);
-            lab.routers[index].unsubscribe(subscribers[index]);
+        for (index, subscriber) in subscribers.into_iter().enumerate() {
+            lab.routes(index, subscriber);
+            lab.routers[index].unsubscribe(subscriber);
             prop_assert!(lab.routers[index].rib.table().is_empty());
         }
     }
