@@ -310,6 +310,11 @@ impl ApiError {
         )
     }
 
+    /// 413: the object, or all objects together, would become larger than allowed.
+    pub fn no_room(message: impl std::fmt::Display) -> Self {
+        Self::plain(413, "RequestEntityTooLarge", message.to_string())
+    }
+
     /// 415: a body in an encoding the store does not read.
     pub fn unsupported_media(media: &str, supported: &str) -> Self {
         Self::plain(

@@ -11,7 +11,7 @@ pub struct Options {
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
 
-    /// Where to listen: ADDR:PORT, [ADDR6]:PORT, or fd:N for a listening TCP socket inherited as descriptor N; may be repeated
+    /// Where to listen: ADDR:PORT (IPv6 in brackets), or fd:N for a listening TCP socket inherited as descriptor N; may be repeated
     #[arg(
         long,
         value_name = "ADDR:PORT|fd:N",

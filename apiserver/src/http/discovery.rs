@@ -87,10 +87,16 @@ pub(super) fn answer(
 
 /// The Kubernetes version whose API is spoken; clients compare it with their own.
 fn version() -> Value {
+    // Kubernetes uses Go's names.
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
     json!({
         "major": "1", "minor": "33", "gitVersion": "v1.33.0+margay", "gitCommit": "", "gitTreeState": "clean",
         "buildDate": "1970-01-01T00:00:00Z", "goVersion": "", "compiler": "rustc",
-        "platform": format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH),
+        "platform": format!("{}/{architecture}", std::env::consts::OS),
     })
 }
 

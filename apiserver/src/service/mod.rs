@@ -206,6 +206,7 @@ fn now() -> Timestamp {
 fn failed(error: &WriteError) -> ApiError {
     match error {
         WriteError::Closed => ApiError::unavailable(),
+        WriteError::TooLarge(_) | WriteError::Full(_) => ApiError::no_room(error),
         other => ApiError::internal(other),
     }
 }

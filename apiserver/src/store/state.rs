@@ -11,6 +11,9 @@ use super::log::{Compacted, Log};
 use super::record::{Event, Key, Record};
 use crate::object::is_terminating;
 
+/// The largest record, with what field managers applied; requests are bounded, but patches could add up.
+const LARGEST_RECORD: usize = 8 << 20;
+
 /// What must hold for a write to happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expect {
@@ -51,6 +54,9 @@ pub enum WriteError {
     /// The write would make the database larger than allowed.
     #[error("the database would exceed its limit of {0} bytes; delete objects or raise the limit")]
     Full(usize),
+    /// The record is larger than a record may be.
+    #[error("the object would take {0} bytes, at most {LARGEST_RECORD} are stored; split it")]
+    TooLarge(usize),
     /// The disk refused; the write is not in the database.
     #[error("cannot write the database: {0}")]
     Disk(String),
@@ -291,6 +297,9 @@ impl Batch {
         record.stamp(version);
         let bytes =
             serde_json::to_vec(&record).map_err(|error| WriteError::Disk(error.to_string()))?;
+        if bytes.len() > LARGEST_RECORD {
+            return Err(WriteError::TooLarge(bytes.len()));
+        }
         record.size = bytes.len();
         let delta = if deleted { 0 } else { signed(bytes.len()) }
             - old.as_ref().map_or(0, |old| signed(old.size));

@@ -6,6 +6,8 @@ use super::PatchError;
 
 /// More operations than any client sends; the same bound as kube-apiserver's.
 const MAX_OPERATIONS: usize = 10_000;
+/// Bytes all `copy` operations of a patch may copy together; each could otherwise double the object.
+const MAX_COPIED: usize = 3 << 20;
 
 /// Applies all operations in order; on an error `target` is left half-changed and must be thrown away.
 ///
@@ -19,16 +21,17 @@ pub fn apply(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
     if operations.len() > MAX_OPERATIONS {
         return Err(malformed("a JSON patch may hold at most 10000 operations"));
     }
+    let mut copied = 0;
     operations
         .iter()
-        .try_for_each(|operation| step(target, operation))
+        .try_for_each(|operation| step(target, operation, &mut copied))
 }
 
 fn malformed(text: &str) -> PatchError {
     PatchError::Malformed(text.to_owned())
 }
 
-fn step(target: &mut Value, operation: &Value) -> Result<(), PatchError> {
+fn step(target: &mut Value, operation: &Value, total: &mut usize) -> Result<(), PatchError> {
     let field = |name: &str| operation.get(name).and_then(Value::as_str);
     let path = field("path").ok_or_else(|| malformed("a JSON patch operation needs a path"))?;
     let value = || {
@@ -67,6 +70,12 @@ fn step(target: &mut Value, operation: &Value) -> Result<(), PatchError> {
                 .pointer(from)
                 .cloned()
                 .ok_or_else(|| missing("copy", from))?;
+            *total += copied.to_string().len();
+            if *total > MAX_COPIED {
+                return Err(malformed(
+                    "the copy operations of this JSON patch copy more than 3 MiB",
+                ));
+            }
             add(target, path, copied)
         }
         Some("test") => match target.pointer(path) {
@@ -258,5 +267,13 @@ mod tests {
                 "{patch}: {error}"
             );
         }
+    }
+
+    #[test]
+    fn copies_cannot_double_for_ever() {
+        let double = json!({"op": "copy", "from": "/a", "path": "/a/-"});
+        let patch = Value::Array(vec![double; 64]);
+        let error = apply(&mut json!({"a": ["x"]}), &patch).unwrap_err();
+        assert!(matches!(error, PatchError::Malformed(_)), "{error}");
     }
 }
