@@ -1,5 +1,7 @@
 //! `margayctl lab` as a program: exit codes, and what is left when it is killed or interrupted.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};

@@ -1,5 +1,7 @@
 //! `margayctl lab demo` as people run it: the built programs, from nothing to nothing.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 

@@ -97,11 +97,10 @@ impl Figures {
     }
 }
 
+/// In milliseconds, to the microsecond.
 fn in_milliseconds(times: &[Duration]) -> Vec<f64> {
-    times
-        .iter()
-        .map(|time| time.as_secs_f64() * 1000.0)
-        .collect()
+    let rounded = |time: &Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
+    times.iter().map(rounded).collect()
 }
 
 /// Measures a running lab.
@@ -135,7 +134,7 @@ pub async fn measure(
         .collect();
     figures.store_rss_kib = processes
         .iter()
-        .find(|record| record.name == "store")
+        .find(|record| record.name == process::STORE)
         .and_then(memory);
 
     let last = lab.plan.nodes.len() - 1;

@@ -17,7 +17,7 @@ use rustix::io::{FdFlags, fcntl_setfd};
 use super::error::LabError;
 use super::objects;
 use super::patience::{patience, until};
-use super::process::{self, Launch};
+use super::process::{self, Launch, STORE};
 use super::spec::{Plan, STORE_PORT};
 use super::state::{Folder, Ledger, ProcessRecord};
 
@@ -99,7 +99,7 @@ pub async fn start_store(
         source: errno.into(),
         hint: "",
     })?;
-    let launch = Launch::new("store", plan.namespace(&plan.store.name), command);
+    let launch = Launch::new(STORE, plan.namespace(&plan.store.name), command);
     let record = process::start(ledger, launch)?;
     drop(listener);
 

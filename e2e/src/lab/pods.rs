@@ -20,6 +20,11 @@ use super::process::{self, Launch};
 use super::spec::{OTHER_PORT, POD_NAMESPACE, Plan, PodPlan, SERVED_PORT};
 use super::state::{Folder, Ledger, PodRecord, ProcessRecord};
 
+/// The one container of a pod.
+const CONTAINER: &str = "echo";
+/// What runs in it, by a name: no image is pulled.
+const IMAGE: &str = "lab/pod-server";
+
 /// A pod that runs.
 #[derive(Debug, Clone)]
 pub struct RunningPod {
@@ -180,8 +185,8 @@ impl Runtime {
             "spec": {
                 "nodeName": self.node_name(pod),
                 "containers": [{
-                    "name": "echo",
-                    "image": "lab/pod-server",
+                    "name": CONTAINER,
+                    "image": IMAGE,
                     "ports": [
                         {"name": "http", "containerPort": SERVED_PORT, "protocol": "TCP"},
                         {"name": "admin", "containerPort": OTHER_PORT, "protocol": "TCP"},
@@ -210,6 +215,11 @@ impl Runtime {
                 {"type": "Ready", "status": "True"},
                 {"type": "ContainersReady", "status": "True"},
             ],
+            "containerStatuses": [{
+                "name": CONTAINER, "image": IMAGE, "imageID": IMAGE,
+                "ready": true, "started": true, "restartCount": 0,
+                "state": {"running": {}},
+            }],
         }});
         let patch = Patch::Merge(&status);
         let done = self

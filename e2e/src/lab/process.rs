@@ -16,6 +16,9 @@ use super::namespaces;
 use super::patience::patience;
 use super::state::{Ledger, ProcessRecord, State};
 
+/// The name of the store's process.
+pub const STORE: &str = "store";
+
 /// What to start.
 #[derive(Debug)]
 pub struct Launch {
@@ -143,20 +146,28 @@ pub fn stop(record: &ProcessRecord) {
 }
 
 /// Ends every process of the lab: those written down (first asked, then killed), then whatever
-/// else runs in the lab's namespaces.
+/// else runs in the lab's namespaces. The store is the last: an agent that says goodbye needs it.
 pub fn stop_all(state: &State) {
     let alive: Vec<ProcessRecord> = state.alive().cloned().collect();
-    for record in &alive {
-        signal(record.pid, Signal::TERM);
+    let (store, others): (Vec<_>, Vec<_>) =
+        alive.into_iter().partition(|record| record.name == STORE);
+    for group in [others, store] {
+        stop_together(&group);
     }
-    wait_until_gone(&alive, patience(3));
-    for record in alive.iter().filter(|record| is_alive(record)) {
-        signal(record.pid, Signal::KILL);
-    }
-    wait_until_gone(&alive, patience(2));
     if state.is_of_this_boot() {
         end_inhabitants(&state.namespaces);
     }
+}
+
+fn stop_together(records: &[ProcessRecord]) {
+    for record in records {
+        signal(record.pid, Signal::TERM);
+    }
+    wait_until_gone(records, patience(3));
+    for record in records.iter().filter(|record| is_alive(record)) {
+        signal(record.pid, Signal::KILL);
+    }
+    wait_until_gone(records, patience(2));
 }
 
 /// Kills what still runs in these namespaces: a shell of `lab exec`, a process that was started
