@@ -237,7 +237,7 @@ fn a_session_that_drops_takes_its_routes_along_and_comes_back() {
         "{:?}",
         killed.elapsed()
     );
-    lab.start_bird();
+    lab.start_bird(&[]);
     assert!(lab.run(next_hop(&mut routes, prefix)).is_some());
     lab.established(&speaker);
     assert_eq!(lab.line(&speaker, THEIRS[0]).flaps, 2);
@@ -329,4 +329,41 @@ fn a_graceful_restart_keeps_our_routes_at_the_peer() {
     lab.bird_says("show route fd01::/64", "Network not found", true);
     lab.bird_says("show route 10.1.0.0/24", "margay4", true);
     lab.run(second.shutdown(Shutdown::Graceful));
+}
+
+#[test]
+fn a_peer_that_restarts_gracefully_keeps_its_routes_with_us() {
+    if !privileged("a_peer_that_restarts_gracefully_keeps_its_routes_with_us") {
+        return;
+    }
+    let mut lab = Lab::new("helper", &bird(64513, "graceful restart on;"));
+    let mut config = speaker(64513);
+    config.graceful_restart = Some(GracefulRestart::default());
+    let speaker = lab.speaker(config);
+    lab.established(&speaker);
+    let mut routes = lab.run(speaker.subscribe()).unwrap();
+    assert!(lab.run(next_hop(&mut routes, "10.2.0.0/24")).is_some());
+    lab.signal_bird(Signal::KILL);
+    wait(
+        || lab.line(&speaker, THEIRS[0]).state != State::Established,
+        String::new,
+    );
+    assert_eq!(lab.line(&speaker, THEIRS[0]).prefixes_accepted, 2);
+    // BIRD's own word for "this is a restart, and forwarding went on".
+    lab.start_bird(&["-R"]);
+    lab.established(&speaker);
+    assert_eq!(lab.line(&speaker, THEIRS[0]).prefixes_accepted, 2);
+    let more = lab
+        .run(async { tokio::time::timeout(Duration::from_millis(300), routes.next_batch()).await });
+    assert!(more.is_err(), "nothing changed for a subscriber: {more:?}");
+    // Without it the forwarding state is lost, and what the peer does not announce again goes.
+    lab.signal_bird(Signal::KILL);
+    wait(
+        || lab.line(&speaker, THEIRS[0]).state != State::Established,
+        String::new,
+    );
+    lab.start_bird(&[]);
+    assert_eq!(lab.run(next_hop(&mut routes, "10.2.0.0/24")), None);
+    assert!(lab.run(next_hop(&mut routes, "10.2.0.0/24")).is_some());
+    lab.run(speaker.shutdown(Shutdown::Graceful));
 }

@@ -112,12 +112,12 @@ impl Lab {
             directory,
             runtime,
         };
-        lab.start_bird();
+        lab.start_bird(&[]);
         lab
     }
 
     /// Starts BIRD and waits until it answers.
-    pub(crate) fn start_bird(&mut self) {
+    pub(crate) fn start_bird(&mut self, options: &[&str]) {
         let path = |name: &str| self.directory.path().join(name);
         let log = File::create(path("bird.log")).unwrap();
         let child = Command::new("ip")
@@ -125,6 +125,7 @@ impl Lab {
             .arg(path("bird.conf"))
             .arg("-s")
             .arg(path("bird.ctl"))
+            .args(options)
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()

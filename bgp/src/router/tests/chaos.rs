@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::super::pair::{Lab, address, peer, prefix, speaker};
 use super::super::{ConnectionId, Output, RouteBatch, Router};
+use crate::config::GracefulRestart;
 use crate::types::Prefix;
 use crate::wire::{self, Context, Message};
 
@@ -81,10 +82,16 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
 
     #[test]
-    fn four_routers_agree_in_the_end(steps in proptest::collection::vec(step(), 1..60)) {
+    fn four_routers_agree_in_the_end(
+        graceful in any::<bool>(),
+        steps in proptest::collection::vec(step(), 1..60),
+    ) {
         // Two internal pairs and every kind of session between them.
         let asns = [64512, 64512, 64513, 64514];
         let mut lab = Lab::mesh(&asns);
+        (0..4).for_each(|router| lab.reconfigure(router, |c| {
+            c.graceful_restart = graceful.then(GracefulRestart::default);
+        }));
         let subscribers: Vec<_> = lab.routers.iter_mut().map(Router::subscribe).collect();
         let mut told = vec![Vec::new(); 4];
         for step in steps {
