@@ -8,7 +8,7 @@
 //!
 //! Not here: the store, the clock, and who waits for which reply.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -104,6 +104,9 @@ pub struct Batch {
     conflicts: u32,
     lost_claims: u32,
     steps: usize,
+    /// Blocks that the store answered during this batch: what the view says of them is no older
+    /// than the requests.
+    answered: BTreeSet<String>,
 }
 
 #[derive(Debug)]
@@ -162,10 +165,11 @@ impl Batch {
             return Step::Done;
         }
         if let Some(name) = view.first_doubtful() {
-            self.in_flight = Some(InFlight::Read(name.to_owned()));
-            return Step::Read(name.to_owned());
+            return self.read(name);
         }
-        self.answer_held(view);
+        if let Some(name) = self.answer_held(view) {
+            return self.read(&name);
+        }
         if let Some(step) = self.write_block(view, now) {
             return step;
         }
@@ -178,6 +182,13 @@ impl Batch {
         let Some(in_flight) = self.in_flight.take() else {
             return;
         };
+        if let (
+            Ok(_),
+            InFlight::Read(name) | InFlight::Create { name, .. } | InFlight::Update { name, .. },
+        ) = (&answer, &in_flight)
+        {
+            self.answered.insert(name.clone());
+        }
         match in_flight {
             InFlight::Read(name) => self.handle_read(view, &name, answer),
             InFlight::Create { name, cidr } => self.handle_create(view, &name, cidr, answer),
@@ -197,20 +208,33 @@ impl Batch {
 
     // ===== planning =====
 
+    fn read(&mut self, name: &str) -> Step {
+        self.in_flight = Some(InFlight::Read(name.to_owned()));
+        Step::Read(name.to_owned())
+    }
+
     /// Answers the requests whose interface holds an address: after a write of ours, after a
-    /// write whose answer was lost, and when a sandbox asks again.
-    fn answer_held(&mut self, view: &View) {
-        let replies = &mut self.replies;
+    /// write whose answer was lost, and when a sandbox asks again. Then the view alone will not
+    /// do, since a garbage collector may have taken the address back without our having seen it:
+    /// answers the block to read first.
+    fn answer_held(&mut self, view: &View) -> Option<String> {
+        let (replies, answered) = (&mut self.replies, &self.answered);
+        let mut unsure = None;
         self.pending.retain(|pending| {
             let Operation::Assign { owner, family } = &pending.operation else {
                 return true;
             };
-            let Some(assigned) = held(view, owner, *family) else {
+            let Some((block, assigned)) = held(view, owner, *family) else {
                 return true;
             };
+            if !answered.contains(block.name()) {
+                unsure = Some(block.name().to_owned());
+                return true;
+            }
             replies.push_back((pending.ticket, Ok(Outcome::Assigned(assigned))));
             false
         });
+        unsure
     }
 
     /// The first block of ours that the pending operations change, as it is to be written.
@@ -394,17 +418,18 @@ fn no_object() -> StoreError {
     StoreError::Unavailable("the answer carries no object".to_owned())
 }
 
-/// The address of the family that the owner's interface holds.
-fn held(view: &View, owner: &Owner, family: Family) -> Option<Assigned> {
+/// The address of the family that the owner's interface holds, and the block it is in.
+fn held<'a>(view: &'a View, owner: &Owner, family: Family) -> Option<(&'a NodeBlock, Assigned)> {
     let of_family = |block: &&NodeBlock| Family::of_range(block.cidr()) == family;
     view.own_blocks().filter(of_family).find_map(|block| {
         let one = block.held_by(&owner.container_id, &owner.interface)?;
-        Some(Assigned {
+        let assigned = Assigned {
             address: one.address.parse().ok()?,
             block: block.cidr(),
             pool: view.pool_of(block.cidr()).map(|pool| pool.name.clone()),
             sequence: one.sequence,
-        })
+        };
+        Some((block, assigned))
     })
 }
 

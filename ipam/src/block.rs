@@ -348,3 +348,224 @@ pub(crate) fn nth(range: IpNetwork, offset: u128) -> IpAddr {
         IpAddr::V6(first) => IpAddr::V6(Ipv6Addr::from(u128::from(first).saturating_add(offset))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NONE: Duration = Duration::ZERO;
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn block(cidr: &str) -> NodeBlock {
+        NodeBlock::claim(cidr.parse().unwrap(), "n1")
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + second).unwrap()
+    }
+
+    fn pod(name: &str) -> Owner {
+        Owner {
+            namespace: "default".into(),
+            pod: name.into(),
+            container_id: format!("c-{name}"),
+            interface: "eth0".into(),
+        }
+    }
+
+    fn of_container(name: &str) -> Release {
+        Release::Container {
+            container_id: format!("c-{name}"),
+            interface: None,
+        }
+    }
+
+    fn give(block: &mut NodeBlock, name: &str, second: i64, cooldown: Duration) -> Option<String> {
+        let given = block.assign(&pod(name), at(second), cooldown);
+        given.map(|one| one.address)
+    }
+
+    #[test]
+    fn every_address_of_a_block_can_be_given() {
+        let cases = [
+            ("10.0.0.6/31", vec!["10.0.0.6", "10.0.0.7"]),
+            ("10.0.0.7/32", vec!["10.0.0.7"]),
+            (
+                "255.255.255.252/30",
+                vec![
+                    "255.255.255.252",
+                    "255.255.255.253",
+                    "255.255.255.254",
+                    "255.255.255.255",
+                ],
+            ),
+            ("fd00::/127", vec!["fd00::", "fd00::1"]),
+            ("fd00::5/128", vec!["fd00::5"]),
+        ];
+        for (cidr, expected) in cases {
+            let mut block = block(cidr);
+            assert_eq!(block.size(), expected.len() as u128, "{cidr}");
+            for address in &expected {
+                assert_eq!(
+                    give(&mut block, address, 0, NONE).as_deref(),
+                    Some(*address)
+                );
+            }
+            assert_eq!(give(&mut block, "one-too-many", 0, NONE), None, "{cidr}");
+            assert_eq!(block.object().spec.used as usize, expected.len());
+            assert!(block.object().check().is_ok());
+        }
+    }
+
+    #[test]
+    fn the_largest_blocks_fit_the_schema() {
+        for (cidr, size) in [("10.0.0.0/20", 4096), ("fd00::/116", 4096)] {
+            assert_eq!(block(cidr).size(), size);
+        }
+        // A block that no pool allows is not walked to its end.
+        assert_eq!(block("10.0.0.0/8").size(), MAX_ADDRESSES);
+        assert_eq!(block("::/0").size(), MAX_ADDRESSES);
+    }
+
+    #[test]
+    fn never_used_first_then_longest_free() {
+        let mut block = block("10.0.0.0/30");
+        for name in ["a", "b", "c"] {
+            give(&mut block, name, 0, NONE);
+        }
+        block.release(&of_container("b"), at(1));
+        block.release(&of_container("a"), at(2));
+        let order: Vec<_> = (0..4)
+            .map(|n| give(&mut block, &format!("n{n}"), 3, NONE))
+            .collect();
+        let expected = [Some("10.0.0.3"), Some("10.0.0.1"), Some("10.0.0.0"), None];
+        assert_eq!(order, expected.map(|text| text.map(str::to_owned)));
+    }
+
+    #[test]
+    fn a_released_address_rests() {
+        let mut block = block("10.0.0.0/32");
+        give(&mut block, "a", 0, MINUTE);
+        block.release(&of_container("a"), at(100));
+        assert_eq!(block.cooling(at(159), MINUTE), 1);
+        assert_eq!(give(&mut block, "b", 159, MINUTE), None);
+        assert_eq!(block.cooling(at(160), MINUTE), 0);
+        assert!(give(&mut block, "b", 160, MINUTE).is_some());
+        assert!(block.object().spec.released.is_empty());
+    }
+
+    #[test]
+    fn a_clock_set_back_or_a_spoiled_time_locks_nothing_away() {
+        let mut block = block("10.0.0.0/31");
+        give(&mut block, "a", 0, NONE);
+        give(&mut block, "b", 0, NONE);
+        block.release(&of_container("a"), at(1_000_000));
+        block.release(&of_container("b"), at(0));
+        block.object.spec.released[1].at = "yesterday".into();
+        assert!(give(&mut block, "c", 0, MINUTE).is_some());
+        assert!(give(&mut block, "d", 0, MINUTE).is_some());
+    }
+
+    #[test]
+    fn releases_take_what_is_meant() {
+        let filled = || {
+            let mut block = block("10.0.0.0/29");
+            for (name, second) in [("a", 0), ("b", 10), ("c", 20)] {
+                give(&mut block, name, second, NONE);
+            }
+            let second = Owner {
+                interface: "net1".into(),
+                ..pod("a")
+            };
+            block.assign(&second, at(30), NONE);
+            block
+        };
+        let attachment = |name: &str| (format!("c-{name}"), "eth0".to_owned());
+        let cases = [
+            (of_container("a"), vec!["10.0.0.0", "10.0.0.3"]),
+            (
+                Release::Container {
+                    container_id: "c-a".into(),
+                    interface: Some("net1".into()),
+                },
+                vec!["10.0.0.3"],
+            ),
+            (
+                Release::Pod {
+                    namespace: "default".into(),
+                    pod: "b".into(),
+                },
+                vec!["10.0.0.1"],
+            ),
+            (
+                Release::Pod {
+                    namespace: "other".into(),
+                    pod: "b".into(),
+                },
+                vec![],
+            ),
+            (
+                Release::Address {
+                    address: "10.0.0.2".parse().unwrap(),
+                    sequence: Some(3),
+                },
+                vec!["10.0.0.2"],
+            ),
+            (
+                Release::Address {
+                    address: "10.0.0.2".parse().unwrap(),
+                    sequence: Some(2),
+                },
+                vec![],
+            ),
+            (
+                Release::AllBut {
+                    attachments: [attachment("a")].into(),
+                    before: at(15),
+                },
+                vec!["10.0.0.1"],
+            ),
+        ];
+        for (which, expected) in cases {
+            let mut block = filled();
+            let sequence = block.object().spec.sequence;
+            assert_eq!(block.holds(&which), !expected.is_empty(), "{which:?}");
+            let freed: Vec<String> = block
+                .release(&which, at(60))
+                .into_iter()
+                .map(|one| one.address)
+                .collect();
+            assert_eq!(freed, expected, "{which:?}");
+            let spec = &block.object().spec;
+            assert_eq!(spec.used as usize, 4 - expected.len());
+            assert_eq!(spec.sequence, sequence + expected.len() as i64);
+            assert_eq!(spec.released.len(), expected.len());
+        }
+    }
+
+    #[test]
+    fn an_address_by_name() {
+        let mut block = block("10.0.0.0/30");
+        let address = "10.0.0.2".parse().unwrap();
+        let given = block.assign_address(address, &pod("a"), at(0)).unwrap();
+        let again = block.assign_address(address, &pod("a"), at(5)).unwrap();
+        assert_eq!(given, again);
+        let held = block.assign_address(address, &pod("b"), at(5)).unwrap_err();
+        assert_eq!(held.to_string(), "10.0.0.2 is held by default/a");
+        let outside = "10.0.0.4".parse().unwrap();
+        let error = block.assign_address(outside, &pod("b"), at(5)).unwrap_err();
+        assert_eq!(error.to_string(), "10.0.0.4 is not in block 10.0.0.0/30");
+        block.release(&of_container("a"), at(6));
+        assert!(block.assign_address(address, &pod("b"), at(6)).is_ok());
+        assert!(block.object().check().is_ok());
+    }
+
+    #[test]
+    fn a_claim_is_named_and_labelled() {
+        let block = block("fd00:10::40/122");
+        let metadata = &block.object().metadata;
+        assert_eq!(block.name(), "fd00-10-0-0-0-0-0-40-122");
+        assert_eq!(metadata.labels.as_ref().unwrap()[NODE_LABEL], "n1");
+        assert!(NodeBlock::parse(block.object().clone()).is_ok());
+    }
+}

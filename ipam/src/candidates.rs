@@ -7,9 +7,6 @@
 //!
 //! Not here: the claim itself; a candidate may turn out to be taken.
 
-#[cfg(test)]
-use std::net::IpAddr;
-
 use ipnetwork::IpNetwork;
 
 /// The blocks of one pool in one node's order.
@@ -83,12 +80,126 @@ fn hash(node: &str) -> u128 {
     (u128::from(half(low)) << 64) | u128::from(low)
 }
 
-/// Whether an index that a pool's size needs can be an address at all: used by tests.
 #[cfg(test)]
-fn distance(pool: IpNetwork, block: IpNetwork) -> u128 {
-    let number = |address: IpAddr| match address {
-        IpAddr::V4(address) => u128::from(u32::from(address)),
-        IpAddr::V6(address) => u128::from(Ipv6Addr::from(address)),
-    };
-    number(block.network()) - number(pool.network())
+mod tests {
+    use std::collections::HashSet;
+    use std::net::IpAddr;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn all(pool: &str, block_size: u8, node: &str) -> Vec<IpNetwork> {
+        let mut candidates = Candidates::new(pool.parse().unwrap(), block_size, node);
+        let mut found = Vec::new();
+        while let Some(candidate) = candidates.peek() {
+            found.push(candidate);
+            candidates.skip(candidate);
+        }
+        found
+    }
+
+    #[test]
+    fn every_block_once_from_each_nodes_own_start() {
+        let first = all("10.0.0.0/20", 26, "node-1");
+        let second = all("10.0.0.0/20", 26, "node-2");
+        assert_eq!(first.len(), 64);
+        assert_ne!(first[0], second[0]);
+        let set = |list: &[IpNetwork]| list.iter().copied().collect::<HashSet<_>>();
+        assert_eq!(set(&first).len(), 64);
+        assert_eq!(set(&first), set(&second));
+    }
+
+    #[test]
+    fn small_pools() {
+        let text = |list: Vec<IpNetwork>| list.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(text(all("10.0.0.64/26", 26, "n")), ["10.0.0.64/26"]);
+        assert_eq!(text(all("10.0.0.1/32", 32, "n")), ["10.0.0.1/32"]);
+        assert_eq!(all("10.0.0.0/30", 32, "n").len(), 4);
+        assert_eq!(all("10.0.0.0/26", 24, "n"), []);
+    }
+
+    #[test]
+    fn huge_pools_are_not_enumerated() {
+        for (pool, block_size) in [("fd00::/8", 122), ("::/0", 128), ("0.0.0.0/0", 32)] {
+            let pool: IpNetwork = pool.parse().unwrap();
+            let mut candidates = Candidates::new(pool, block_size, "node");
+            let first = candidates.peek().unwrap();
+            assert!(pool.contains(first.network()));
+            // All of it is taken by one range: one step, or two around the end.
+            let mut steps = 0;
+            while candidates.peek().is_some() {
+                candidates.skip(pool);
+                steps += 1;
+            }
+            assert!(steps <= 2, "{pool}: {steps}");
+        }
+    }
+
+    #[test]
+    fn a_hundred_nodes_spread() {
+        let starts: HashSet<IpNetwork> = (0..100)
+            .filter_map(|n| {
+                let pool = "10.244.0.0/16".parse().unwrap();
+                Candidates::new(pool, 26, &format!("worker-{n}")).peek()
+            })
+            .collect();
+        // 100 random draws of 1024 meet about five times.
+        assert!(starts.len() > 85, "{}", starts.len());
+    }
+
+    fn number(address: IpAddr) -> u128 {
+        match address {
+            IpAddr::V4(address) => u128::from(u32::from(address)),
+            IpAddr::V6(address) => address.to_bits(),
+        }
+    }
+
+    proptest! {
+        /// The walk over a pool with taken ranges of any size is the walk over all blocks without
+        /// those that overlap.
+        #[test]
+        fn skipping_is_exact(
+            node in "[a-z0-9]{1,12}",
+            taken in proptest::collection::vec((0u32..256, 24u8..=32), 0..12),
+        ) {
+            let pool: IpNetwork = "10.0.0.0/24".parse().unwrap();
+            let taken: Vec<IpNetwork> = taken
+                .into_iter()
+                .map(|(offset, prefix)| {
+                    let inside = super::super::block::nth(pool, u128::from(offset));
+                    let start = IpNetwork::new(inside, prefix).unwrap().network();
+                    IpNetwork::new(start, prefix).unwrap()
+                })
+                .collect();
+            let overlap = |candidate: IpNetwork| {
+                taken.iter().copied().find(|one| margay_crds::ip_pool::overlap(*one, candidate))
+            };
+            let mut candidates = Candidates::new(pool, 28, &node);
+            let mut found = Vec::new();
+            while let Some(candidate) = candidates.peek() {
+                match overlap(candidate) {
+                    Some(range) => candidates.skip(range),
+                    None => {
+                        found.push(candidate);
+                        candidates.skip(candidate);
+                    }
+                }
+                prop_assert!(found.len() <= 16);
+            }
+            let mut expected = all("10.0.0.0/24", 28, &node);
+            expected.retain(|candidate| overlap(*candidate).is_none());
+            prop_assert_eq!(found, expected);
+        }
+
+        #[test]
+        fn candidates_are_aligned_and_inside(node in "\\PC{0,20}", prefix in 0u8..=32, more in 0u8..=12) {
+            let block_size = (prefix + more).min(32);
+            let start = IpNetwork::new("10.128.64.32".parse().unwrap(), prefix).unwrap().network();
+            let pool = IpNetwork::new(start, prefix).unwrap();
+            let block = Candidates::new(pool, block_size, &node).peek().unwrap();
+            prop_assert!(pool.contains(block.network()) && pool.contains(block.broadcast()));
+            prop_assert_eq!(number(block.network()), number(block.ip()));
+        }
+    }
 }
