@@ -1,6 +1,10 @@
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::*;
+use crate::config::NextHopMode;
+use crate::policy::{Filter, Operation};
 
 /// A good file with one change.
 fn file(change: impl FnOnce(&mut Value)) -> File {
@@ -110,4 +114,49 @@ fn the_shortest_file_listens_everywhere() {
     let listen: Vec<_> = config.listen.iter().map(ToString::to_string).collect();
     assert_eq!(listen, ["0.0.0.0:179", "[::]:179"]);
     assert!(config.require_policy);
+}
+
+#[test]
+fn a_file_as_people_write_it() {
+    let text = "
+asn: 64512
+routerId: 10.0.0.1
+listen:
+  - address: 0.0.0.0
+    port: 1179
+  - {address: '::', port: 1179}
+install: false
+neighbors:
+  - address: fd00::2
+    asn: 64513
+    families: [ipv4-unicast, ipv6-unicast]
+    import: pods
+announce:
+  - prefix: fd00:1::/64
+    communities: [64512:1, no-export]
+    largeCommunities: [64512:1:2]
+filters:
+  pods:
+    rules:
+      - {cidr: 10.0.0.0/8, matchOperator: In, action: Accept}
+gracefulRestart: {restartTime: 60}
+socket: /run/margay/bgp.sock
+requirePolicy: false
+";
+    let file: File = serde_saphyr::from_str(text).unwrap();
+    let config = file.speaker_config().unwrap();
+    assert_eq!(config.listen.len(), 2);
+    let announcement = &config.announcements[&"fd00:1::/64".parse().unwrap()];
+    assert_eq!(
+        (
+            announcement.communities.len(),
+            announcement.large_communities.len()
+        ),
+        (2, 1)
+    );
+    assert_eq!(
+        config.graceful_restart.map(|restart| restart.restart_time),
+        Some(60)
+    );
+    assert_eq!(config.peers.len(), 1);
 }
