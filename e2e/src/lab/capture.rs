@@ -184,6 +184,7 @@ impl Capture {
     /// When the capture's file cannot be read.
     pub async fn finish(
         self,
+        ledger: &mut Ledger,
         one: IpAddr,
         other: IpAddr,
         last: u32,
@@ -214,6 +215,7 @@ impl Capture {
         )
         .await;
         tokio::task::block_in_place(|| process::stop(&self.record));
+        ledger.note(|state| state.processes.retain(|record| *record != self.record))?;
         read()
     }
 }

@@ -54,6 +54,14 @@ pub enum Tor {
 }
 
 impl Tor {
+    /// In words: what the routers run.
+    pub fn words(self) -> &'static str {
+        match self {
+            Tor::Bird => "BIRD on the routers",
+            Tor::None => "no BGP on the routers",
+        }
+    }
+
     /// Reads the value of `--tor`.
     ///
     /// # Errors

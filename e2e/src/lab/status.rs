@@ -22,8 +22,10 @@ pub fn status(name: &str, screen: Screen) -> Result<bool, LabError> {
         Phase::Starting => "being built or shown (or ended badly: then `lab up` clears it away)",
     };
     screen.line(&format!(
-        "lab {name}: {phase}; {} nodes, {} segments, routers: {:?}",
-        spec.nodes, spec.segments, spec.tor
+        "lab {name}: {phase}; {} nodes, {} segments, {}",
+        spec.nodes,
+        spec.segments,
+        spec.tor.words()
     ));
     screen.line(&format!("kubeconfig {}", folder.kubeconfig().display()));
     screen.line(&format!("logs       {}", folder.logs().display()));

@@ -183,7 +183,9 @@ async fn look(
     tokio::task::block_in_place(|| {
         namespaces::inside(&asking, || finish(command, None, patience(20)).map(drop))
     })?;
-    let echoes = capture.finish(one.address, target, PINGS).await?;
+    let echoes = capture
+        .finish(&mut lab.ledger, one.address, target, PINGS)
+        .await?;
     step.done(&format!("{} packets seen on {place}", echoes.len()));
     Ok(echoes)
 }
