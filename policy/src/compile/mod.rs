@@ -81,6 +81,33 @@ pub struct NodeInput {
     pub tunnel_devices: BTreeSet<String>,
 }
 
+impl NodeInput {
+    /// What the agent on this node would pass, as far as a cluster read from files tells: the running pods bound to the
+    /// node that have addresses, with the interface that `interface` makes of namespace and name. No pools, no devices.
+    pub fn of_cluster(
+        cluster: &Cluster,
+        node: &str,
+        interface: impl Fn(&str, &str) -> String,
+    ) -> Self {
+        let is_here = |pod: &&Pod| {
+            pod.is_selectable() && !pod.addresses.is_empty() && pod.node.as_deref() == Some(node)
+        };
+        let endpoint = |pod: &Pod| LocalEndpoint {
+            namespace: pod.namespace.clone(),
+            pod: pod.name.clone(),
+            uid: pod.uid.clone(),
+            labels: None,
+            interface: interface(&pod.namespace, &pod.name),
+            addresses: pod.addresses.clone(),
+        };
+        Self {
+            node: node.to_owned(),
+            endpoints: cluster.pods().filter(is_here).map(endpoint).collect(),
+            ..Self::default()
+        }
+    }
+}
+
 /// Compiles. It keeps nothing between compiles today; taking `&mut self` leaves room for caches that do not change results.
 #[derive(Debug, Default)]
 pub struct Compiler {}

@@ -167,15 +167,15 @@ fn replay(command: &Command, table: &mut Ruleset) -> Result<(), ReplayError> {
         Command::AddElements(name, elements) => add(table, name, elements)?,
         Command::DeleteElements(name, elements) => delete(table, name, elements)?,
         Command::DeleteSet(name) => {
-            not_in_use(table, name, uses_set)?;
+            set_not_in_use(table, name)?;
             table.sets.remove(name).ok_or_else(|| missing(name))?;
         }
         Command::DeleteMap(name) => {
-            not_in_use(table, name, uses_set)?;
+            set_not_in_use(table, name)?;
             table.maps.remove(name).ok_or_else(|| missing(name))?;
         }
         Command::DeleteChain(name) => {
-            not_in_use(table, name, leads_to)?;
+            chain_not_in_use(table, name)?;
             table.chains.remove(name).ok_or_else(|| missing(name))?;
         }
     }
@@ -304,30 +304,31 @@ fn delete(table: &mut Ruleset, name: &str, elements: &Elements) -> Result<(), Re
     Ok(())
 }
 
-fn not_in_use(
-    table: &Ruleset,
-    name: &str,
-    uses: fn(&Rule, &str) -> bool,
-) -> Result<(), ReplayError> {
-    let in_rule = table
-        .chains
-        .values()
-        .flat_map(|chain| &chain.rules)
-        .any(|rule| uses(rule, name));
-    let in_map = || {
-        let values = table.maps.values().flat_map(|map| map.elements.values());
-        values
-            .filter_map(|value| match value {
-                Value::Verdict(verdict) => verdict.target(),
-                Value::Identity(_) => None,
-            })
-            .any(|target| target == name)
-    };
-    // Chains and sets have names of their own, so only the question about chains looks into maps.
-    if in_rule || (table.chains.contains_key(name) && in_map()) {
+/// A set or map is in use when a rule asks it.
+fn set_not_in_use(table: &Ruleset, name: &str) -> Result<(), ReplayError> {
+    if rules(table).any(|rule| uses_set(rule, name)) {
         return Err(ReplayError::Busy(name.to_owned()));
     }
     Ok(())
+}
+
+/// A chain is in use when a rule or an element of a map leads to it. A chain and a map may have the same name.
+fn chain_not_in_use(table: &Ruleset, name: &str) -> Result<(), ReplayError> {
+    let values = table.maps.values().flat_map(|map| map.elements.values());
+    let by_map = values
+        .filter_map(|value| match value {
+            Value::Verdict(verdict) => verdict.target(),
+            Value::Identity(_) => None,
+        })
+        .any(|target| target == name);
+    if by_map || rules(table).any(|rule| leads_to(rule, name)) {
+        return Err(ReplayError::Busy(name.to_owned()));
+    }
+    Ok(())
+}
+
+fn rules(table: &Ruleset) -> impl Iterator<Item = &Rule> {
+    table.chains.values().flat_map(|chain| &chain.rules)
 }
 
 fn uses_set(rule: &Rule, name: &str) -> bool {

@@ -98,6 +98,23 @@ fn the_order_in_which_objects_came_does_not_show() {
     );
 }
 
+/// A class's map goes when no identity differs from the default, while its chain of the same name stays in use.
+#[test]
+fn a_class_loses_its_map_and_keeps_its_chain() {
+    let mut cluster = load_cluster(CLUSTER);
+    let before = compile(&cluster);
+    relabel(&mut cluster, "b", "nobody");
+    let after = compile(&cluster);
+    let change = diff(&before, &after);
+    assert!(
+        change
+            .commands
+            .iter()
+            .any(|command| matches!(command, Command::DeleteMap(_)))
+    );
+    assert_eq!(change.replay(&before), Ok(after));
+}
+
 /// What the text of a small node looks like; the place to see the layout.
 #[test]
 fn the_text_of_a_small_node() {

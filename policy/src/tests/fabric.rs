@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use crate::{
-    Cluster, Compiler, LocalEndpoint, NodeInput, Ruleset,
+    Cluster, Compiler, NodeInput, Ruleset,
     evaluate::{End, Evaluator},
     load::load,
     model::{ObjectKey, Pod},
@@ -26,27 +26,16 @@ const UPLINK: &str = "eth0";
 
 /// Whether the pod has a network of its own on a node.
 fn is_endpoint(pod: &Pod) -> bool {
-    pod.is_selectable() && pod.node.is_some()
+    pod.is_selectable() && pod.node.is_some() && !pod.addresses.is_empty()
 }
 
-/// What the agent on this node would pass to the compiler.
+/// What the agent on this node would pass to the compiler. Interfaces are numbered in the order of all pods.
 pub(super) fn node_input(cluster: &Cluster, node: &str) -> NodeInput {
-    let local = cluster
-        .pods()
-        .enumerate()
-        .filter(|(_, pod)| is_endpoint(pod) && pod.node.as_deref() == Some(node));
-    let endpoints = local.map(|(index, pod)| LocalEndpoint {
-        namespace: pod.namespace.clone(),
-        pod: pod.name.clone(),
-        interface: format!("mgy{index:04}"),
-        addresses: pod.addresses.clone(),
-        ..LocalEndpoint::default()
-    });
-    NodeInput {
-        node: node.to_owned(),
-        endpoints: endpoints.collect(),
-        ..NodeInput::default()
-    }
+    NodeInput::of_cluster(cluster, node, |namespace, name| {
+        let key = ObjectKey::new(namespace, name);
+        let index = cluster.pods().position(|pod| pod.key() == key);
+        format!("mgy{:04}", index.unwrap())
+    })
 }
 
 pub(super) struct Fabric<'a> {

@@ -3,7 +3,11 @@
 //! Needs root, `ip` and `nft`. All traffic stays in namespaces made here, whose names begin with `mgy-pol-`; they are
 //! deleted when a test ends, passed or not.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking, their helpers too")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "tests fail by panicking, their helpers too"
+)]
 
 mod lab;
 mod table;
