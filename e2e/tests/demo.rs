@@ -38,7 +38,8 @@ fn runnable(test: &str) -> Option<PathBuf> {
 
 fn demo(folder: &Path, arguments: &[&str]) -> (Output, String) {
     let output = Command::new(folder.join("margayctl"))
-        .args(["lab", "demo"])
+        .args(["lab", "demo", "--bin-dir"])
+        .arg(folder)
         .args(arguments)
         .output()
         .unwrap();
