@@ -6,6 +6,8 @@
 //! - asking again gives the same address;
 //! - a release that was answered has happened, and in the end nothing is left held.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
