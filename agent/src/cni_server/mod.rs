@@ -22,6 +22,8 @@ pub mod network;
 pub mod replay;
 pub mod request;
 pub mod server;
+#[cfg(test)]
+mod tests;
 pub mod wiring;
 
 pub use edges::{Addresses, BoxError, Holder, LinkMade, LinkSpec, Links, Policy};

@@ -92,6 +92,11 @@ impl<N: PodNetwork> Server<N> {
         }
     }
 
+    /// What does the operations.
+    pub fn network(&self) -> &N {
+        &self.network
+    }
+
     /// Serves until `stop`, then lets the connections that are open come to their end.
     pub async fn serve(self: Arc<Self>, listener: UnixListener, stop: CancellationToken) {
         let slots = Arc::new(Semaphore::new(self.limits.connections));
