@@ -1,7 +1,25 @@
-//! The node daemon of Margay as a library: what the binary `margay agent` is made of.
+//! The node daemon of Margay as a library: what the binary `margay` is made of.
 //!
-//! Watches feed one picture of the cluster; reconcilers turn it into desired states of the
-//! speaker, the kernel and the policy table; each edge applies only what differs.
+//! [`datastore`] watches feed one [`view`] of the cluster; [`reconcile`] turns it into desired
+//! values of the speaker and of the kernel's routes; each edge ([`routing`] with [`dataplane`],
+//! [`enforcement`] with the policy crate, the BGP crate's speaker, [`addresses`] with the ipam
+//! crate) applies only what differs. [`cni_server`] and [`pods`] give pods their wiring, and
+//! [`node_loop`] drives it all; [`run`] puts it together.
 
+pub mod addresses;
+pub mod admin;
 pub mod cni_server;
+pub mod commands;
 pub mod dataplane;
+pub mod datastore;
+pub mod endpoints;
+pub mod enforcement;
+pub mod health;
+pub mod node_loop;
+pub mod options;
+pub mod pods;
+pub mod reconcile;
+pub mod routing;
+pub mod run;
+pub mod status;
+pub mod view;

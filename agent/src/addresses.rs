@@ -1,0 +1,84 @@
+//! Feeds the node's allocator from the watches: blocks, pools, settings, labels.
+//!
+//! The allocator itself is the ipam crate's; how a pod asks for an address is [`crate::pods`]'.
+
+use ipnetwork::IpNetwork;
+use kube::Client;
+use kube::runtime::watcher::Event;
+use margay_crds::IPAMBlock;
+use margay_ipam::{Allocator, BlockEvent, KubeStore, SystemClock};
+use tokio::sync::watch;
+
+use crate::view::View;
+
+/// The allocator and the list of blocks under way.
+#[derive(Debug)]
+pub struct Addresses {
+    allocator: Allocator,
+    listing: Vec<IPAMBlock>,
+}
+
+impl Addresses {
+    /// Starts the allocator of `node` over an API server.
+    pub fn start(client: Client, node: &str) -> Self {
+        let (allocator, worker) = Allocator::new(node, KubeStore::new(client), SystemClock);
+        tokio::spawn(worker.run());
+        Self {
+            allocator,
+            listing: Vec::new(),
+        }
+    }
+
+    /// A handle for whoever needs addresses.
+    pub fn allocator(&self) -> Allocator {
+        self.allocator.clone()
+    }
+
+    /// Takes in an event of the watch of blocks.
+    pub fn handle(&mut self, event: Event<IPAMBlock>) {
+        match event {
+            Event::Init => self.listing.clear(),
+            Event::InitApply(block) => self.listing.push(block),
+            Event::InitDone => {
+                let list = std::mem::take(&mut self.listing);
+                self.allocator.handle_block_event(BlockEvent::List(list));
+            }
+            Event::Apply(block) => self.allocator.handle_block_event(BlockEvent::Apply(block)),
+            Event::Delete(block) => self.allocator.handle_block_event(BlockEvent::Delete(block)),
+        }
+    }
+
+    /// Takes in pools, settings and this node's labels.
+    pub fn configure(&self, view: &View, node: &str) {
+        self.allocator.set_pools(view.pools());
+        self.allocator.set_settings(view.ipam_settings());
+        let labels = view.node(node).map(|node| node.labels).unwrap_or_default();
+        self.allocator.set_node_labels(labels);
+    }
+
+    /// Whether the list of blocks has arrived.
+    pub fn is_ready(&self) -> bool {
+        self.allocator.is_ready()
+    }
+
+    /// The blocks of this node.
+    pub fn own_blocks(&self) -> Vec<IpNetwork> {
+        self.allocator.own_blocks().iter().map(margay_ipam::NodeBlock::cidr).collect()
+    }
+
+    /// This node's blocks as written.
+    pub fn own_block_objects(&self) -> Vec<IPAMBlock> {
+        self.allocator.own_blocks().iter().map(|block| block.object().clone()).collect()
+    }
+
+    /// Tells when this node's blocks have changed, by a watch or by the allocator's own claim.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.allocator.changes()
+    }
+
+    /// What is wrong with blocks of this node, in words.
+    pub fn problems(&self) -> Vec<String> {
+        let problems = self.allocator.problems().into_iter();
+        problems.map(|(name, reason)| format!("IPAMBlock {name}: {reason}")).collect()
+    }
+}

@@ -1,0 +1,69 @@
+//! The commands of the binary `margay` other than the agent, and what their failures exit with.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use margay_bgp::speaker::daemon::DaemonError;
+
+/// A mistake in a flag or a file: exit code 2, where everything else is 1.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(pub String);
+
+/// `margay bgp`: the speaker alone (door 2).
+#[derive(Debug, Clone, clap::Args)]
+pub struct BgpOptions {
+    /// The speaker's configuration
+    #[arg(long, value_name = "FILE.yaml")]
+    pub config: PathBuf,
+}
+
+/// Runs the speaker alone until it is told to end.
+///
+/// # Errors
+/// A file that cannot be read or makes no sense ([`UsageError`]), a port that cannot be opened.
+pub async fn bgp(options: BgpOptions) -> anyhow::Result<()> {
+    let file = options.config.display();
+    let text = std::fs::read_to_string(&options.config)
+        .map_err(|error| UsageError(format!("--config {file}: {error}")))?;
+    let config = serde_saphyr::from_str(&text)
+        .map_err(|error| UsageError(format!("--config {file}: {error}")))?;
+    match margay_bgp::speaker::daemon::run(config, shutdown_signal()).await {
+        Err(DaemonError::File(error)) => {
+            Err(UsageError(format!("--config {file}: {error}")).into())
+        }
+        other => other.with_context(|| format!("the speaker of {file} failed")),
+    }
+}
+
+/// Runs the embedded store until it is told to end.
+///
+/// # Errors
+/// A folder that is in use or cannot be written, a port that cannot be opened.
+pub async fn apiserver(options: margay_apiserver::Options) -> anyhow::Result<()> {
+    let builder = crate::datastore::margay_store(options.into())?;
+    margay_apiserver::run(builder, shutdown_signal()).await?;
+    Ok(())
+}
+
+/// What `margay` exits with for an error.
+pub fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.downcast_ref::<UsageError>().is_some() {
+        2
+    } else {
+        1
+    }
+}
+
+/// Comes to an end when the process is asked to: SIGTERM or SIGINT.
+pub async fn shutdown_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+        // Without the handler the signal ends the process at once, which is an end too.
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}

@@ -1,0 +1,16 @@
+//! The one datastore code path: a `kube` client, whether Kubernetes or the embedded store
+//! answers it.
+//!
+//! Not here: what the objects mean ([`crate::view`]).
+
+mod connect;
+mod embedded;
+mod mirror;
+mod roster;
+mod watch;
+
+pub use connect::{Connection, connect};
+pub use embedded::margay_store;
+pub use mirror::Mirror;
+pub use roster::{Roster, RosterChange};
+pub use watch::{Change, Kind, WatchEvent, watch_all};

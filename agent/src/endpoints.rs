@@ -1,0 +1,178 @@
+//! The pods wired on this node, kept on disk so that a restarted agent takes up where it was
+//! without asking anybody.
+//!
+//! One small file a sandbox, written whole and renamed into place: a crash leaves the old file,
+//! the new one or none, never half of one. A file that cannot be read is set aside with a log
+//! line and costs only that pod its entry.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// A pod's sandbox on this node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Endpoint {
+    /// The sandbox (CNI_CONTAINERID).
+    pub container_id: String,
+    /// The interface within the sandbox (CNI_IFNAME).
+    pub interface: String,
+    /// The pod's namespace.
+    pub namespace: String,
+    /// The pod's name.
+    pub pod: String,
+    /// The pod's uid, if the runtime told it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<String>,
+    /// The node's end of the pair.
+    pub host_interface: String,
+    /// The pod's network namespace as the runtime named it.
+    pub netns: PathBuf,
+    /// The pod's addresses.
+    pub addresses: Vec<IpAddr>,
+    /// The MTU of the pair in bytes.
+    pub mtu: u32,
+}
+
+impl Endpoint {
+    /// What tells this endpoint from others: the sandbox and the interface.
+    pub fn key(&self) -> EndpointKey {
+        (self.container_id.clone(), self.interface.clone())
+    }
+}
+
+/// Sandbox and interface.
+pub type EndpointKey = (String, String);
+
+/// The endpoints of this node, in memory and on disk.
+#[derive(Debug)]
+pub struct Endpoints {
+    folder: PathBuf,
+    by_key: BTreeMap<EndpointKey, Endpoint>,
+}
+
+impl Endpoints {
+    /// Reads what an earlier agent left in `folder`, which is made if it is not there.
+    ///
+    /// # Errors
+    /// The folder cannot be made or listed.
+    pub fn load(folder: PathBuf) -> std::io::Result<Self> {
+        std::fs::create_dir_all(&folder)?;
+        let mut by_key = BTreeMap::new();
+        for entry in std::fs::read_dir(&folder)? {
+            let path = entry?.path();
+            if path.extension().is_none_or(|extension| extension != "json") {
+                continue;
+            }
+            match read(&path) {
+                Ok(endpoint) => {
+                    by_key.insert(endpoint.key(), endpoint);
+                }
+                Err(error) => {
+                    tracing::error!("{}: {error}; the file is set aside", path.display());
+                    std::fs::rename(&path, path.with_extension("unreadable"))?;
+                }
+            }
+        }
+        Ok(Self { folder, by_key })
+    }
+
+    /// Adds or replaces an endpoint; it is on disk when this returns.
+    ///
+    /// # Errors
+    /// The file cannot be written; nothing has changed then.
+    pub fn insert(&mut self, endpoint: Endpoint) -> std::io::Result<()> {
+        let text = serde_json::to_vec(&endpoint)?;
+        let path = self.path(&endpoint.key());
+        let partial = path.with_extension("partial");
+        let mut file = std::fs::File::create(&partial)?;
+        file.write_all(&text)?;
+        std::fs::rename(&partial, &path)?;
+        self.by_key.insert(endpoint.key(), endpoint);
+        Ok(())
+    }
+
+    /// Removes an endpoint and gives it back, if it was there.
+    pub fn remove(&mut self, key: &EndpointKey) -> Option<Endpoint> {
+        let endpoint = self.by_key.remove(key)?;
+        if let Err(error) = std::fs::remove_file(self.path(key)) {
+            tracing::warn!("{}: {error}", self.path(key).display());
+        }
+        Some(endpoint)
+    }
+
+    /// The endpoint of a sandbox's interface.
+    pub fn get(&self, key: &EndpointKey) -> Option<&Endpoint> {
+        self.by_key.get(key)
+    }
+
+    /// All endpoints.
+    pub fn iter(&self) -> impl Iterator<Item = &Endpoint> {
+        self.by_key.values()
+    }
+
+    /// The interface behind which each address lives.
+    pub fn interfaces(&self) -> BTreeMap<IpAddr, String> {
+        let each = self.iter().flat_map(|endpoint| {
+            let interface = &endpoint.host_interface;
+            endpoint.addresses.iter().map(|address| (*address, interface.clone()))
+        });
+        each.collect()
+    }
+
+    /// A name for the file that any two strings make safe and distinct.
+    fn path(&self, (container_id, interface): &EndpointKey) -> PathBuf {
+        use sha1::Digest;
+        let digest = sha1::Sha1::digest(format!("{container_id}/{interface}"));
+        let name: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        self.folder.join(format!("{name}.json"))
+    }
+}
+
+fn read(path: &Path) -> std::io::Result<Endpoint> {
+    Ok(serde_json::from_slice(&std::fs::read(path)?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint(container_id: &str, address: &str) -> Endpoint {
+        Endpoint {
+            container_id: container_id.to_owned(),
+            interface: "eth0".to_owned(),
+            namespace: "default".to_owned(),
+            pod: format!("pod-{container_id}"),
+            uid: None,
+            host_interface: "mgy0123456789a".to_owned(),
+            netns: "/run/netns/x".into(),
+            addresses: vec![address.parse().unwrap()],
+            mtu: 1450,
+        }
+    }
+
+    #[test]
+    fn endpoints_survive_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut endpoints = Endpoints::load(folder.path().to_owned()).unwrap();
+        endpoints.insert(endpoint("../../a", "10.0.0.1")).unwrap();
+        endpoints.insert(endpoint("b", "10.0.0.2")).unwrap();
+        endpoints.remove(&("b".to_owned(), "eth0".to_owned())).unwrap();
+
+        let again = Endpoints::load(folder.path().to_owned()).unwrap();
+        assert_eq!(again.iter().collect::<Vec<_>>(), [&endpoint("../../a", "10.0.0.1")]);
+        assert_eq!(again.interfaces().len(), 1);
+    }
+
+    #[test]
+    fn a_broken_file_is_set_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("x.json"), "{").unwrap();
+        let endpoints = Endpoints::load(folder.path().to_owned()).unwrap();
+        assert_eq!(endpoints.iter().count(), 0);
+        assert!(folder.path().join("x.unreadable").exists());
+    }
+}

@@ -1,0 +1,132 @@
+//! Health and metrics over HTTP, on localhost unless told otherwise.
+//!
+//! `/livez` answers while the agent's loop turns; `/readyz` only when the node's network is in
+//! order, and says what is wrong when it is not. `/metrics` is for Prometheus.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::get;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::status::node::{Reports, readiness};
+
+/// How long the loop may be silent before it counts as hung.
+const STALL: Duration = Duration::from_secs(30);
+
+/// What the endpoints show.
+#[derive(Debug, Clone)]
+pub struct Pulse {
+    /// When the agent's loop last turned.
+    pub at: Instant,
+    /// What its parts report.
+    pub reports: Reports,
+}
+
+impl Default for Pulse {
+    fn default() -> Self {
+        Self {
+            at: Instant::now(),
+            reports: Reports::default(),
+        }
+    }
+}
+
+/// Starts both listeners.
+///
+/// # Errors
+/// An address that cannot be bound, named with its flag.
+pub async fn serve(
+    health: SocketAddr,
+    metrics: SocketAddr,
+    pulse: watch::Receiver<Pulse>,
+) -> anyhow::Result<()> {
+    let health_routes = Router::new()
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .with_state(pulse.clone());
+    let metrics_routes = Router::new().route("/metrics", get(text)).with_state(pulse);
+    let health = bind("--health", health).await?;
+    let metrics = bind("--metrics", metrics).await?;
+    tokio::spawn(async move { axum::serve(health, health_routes).await });
+    tokio::spawn(async move { axum::serve(metrics, metrics_routes).await });
+    Ok(())
+}
+
+async fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("{flag} {address}: cannot listen"))
+}
+
+async fn livez(State(pulse): State<watch::Receiver<Pulse>>) -> (StatusCode, String) {
+    let silent = pulse.borrow().at.elapsed();
+    if silent < STALL {
+        (StatusCode::OK, "ok\n".to_owned())
+    } else {
+        let words = format!("the agent's loop has not turned for {} s\n", silent.as_secs());
+        (StatusCode::SERVICE_UNAVAILABLE, words)
+    }
+}
+
+async fn readyz(State(pulse): State<watch::Receiver<Pulse>>) -> (StatusCode, String) {
+    match readiness(&pulse.borrow().reports) {
+        Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
+        Err(words) => (StatusCode::SERVICE_UNAVAILABLE, words + "\n"),
+    }
+}
+
+async fn text(State(pulse): State<watch::Receiver<Pulse>>) -> (StatusCode, String) {
+    let registry = registry(&pulse.borrow().reports);
+    let mut text = String::new();
+    match encode(&mut text, &registry) {
+        Ok(()) => (StatusCode::OK, text),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    }
+}
+
+/// The metrics of this moment. A registry made anew each time cannot show a peer that is gone.
+fn registry(reports: &Reports) -> Registry {
+    let mut registry = Registry::with_prefix("margay");
+    let mut gauge = |name: &str, help: &str, value: usize| {
+        let gauge: Gauge = Gauge::default();
+        gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        registry.register(name, help, gauge);
+    };
+    let peers = &reports.speaker.peers;
+    let up = peers.iter().filter(|peer| peer.state == margay_bgp::fsm::State::Established).count();
+    let routes = reports.routing.counts;
+    gauge("bgp_sessions", "Sessions configured", peers.len());
+    gauge("bgp_sessions_established", "Sessions up", up);
+    gauge("blocks", "Blocks held by this node", reports.blocks);
+    gauge("pods", "Pods wired on this node", reports.pods);
+    gauge("routes_direct", "Routes over a shared segment", routes.direct as usize);
+    gauge("routes_tunnelled", "Routes through a tunnel", routes.tunnelled as usize);
+    gauge("ready", "1 if the node's network is in order", usize::from(readiness(reports).is_ok()));
+    registry
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_name_what_they_count() {
+        let reports = Reports {
+            pods: 3,
+            ..Reports::default()
+        };
+        let mut text = String::new();
+        encode(&mut text, &registry(&reports)).unwrap();
+        assert!(text.contains("margay_pods 3"), "{text}");
+        assert!(text.contains("margay_ready 0"), "{text}");
+    }
+}

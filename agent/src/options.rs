@@ -1,0 +1,76 @@
+//! The agent's command line (door 1).
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// `margay agent`: the node daemon.
+#[derive(Debug, Clone, clap::Args)]
+pub struct AgentOptions {
+    /// The Kubernetes API server to work from, as a kubeconfig file
+    #[arg(long, value_name = "FILE", conflicts_with = "datastore")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// A store of its own instead of a Kubernetes API server: `embedded:DIR`
+    #[arg(long, value_name = "embedded:DIR")]
+    pub datastore: Option<Datastore>,
+
+    /// The name of this node's Node object
+    #[arg(long, env = "NODE_NAME", value_name = "NAME")]
+    pub node_name: String,
+
+    /// Where the sockets live
+    #[arg(long, value_name = "DIR", default_value = "/var/run/margay")]
+    pub run_dir: PathBuf,
+
+    /// Where the last-known state and the CNI delete journal live
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/margay")]
+    pub state_dir: PathBuf,
+
+    /// Address of the health endpoints (/livez, /readyz)
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9190")]
+    pub health: SocketAddr,
+
+    /// Address of the Prometheus metrics
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9191")]
+    pub metrics: SocketAddr,
+
+    /// Print what would be changed in the kernel, change nothing, and end
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// A datastore that is not a kubeconfig.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Datastore {
+    /// The embedded store in this folder, run within the agent.
+    Embedded(PathBuf),
+}
+
+impl FromStr for Datastore {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.strip_prefix("embedded:") {
+            Some("") | None => Err("must be embedded:DIR, such as embedded:/var/lib/margay/store \
+                                    (for a Kubernetes API server use --kubeconfig FILE)"
+                .to_owned()),
+            Some(folder) => Ok(Self::Embedded(folder.into())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_datastore_is_a_folder() {
+        assert_eq!(
+            "embedded:/x".parse(),
+            Ok(Datastore::Embedded(PathBuf::from("/x")))
+        );
+        assert!("embedded:".parse::<Datastore>().is_err());
+        assert!("etcd:/x".parse::<Datastore>().unwrap_err().contains("--kubeconfig"));
+    }
+}

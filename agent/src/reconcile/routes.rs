@@ -1,0 +1,219 @@
+//! The desired routes before the kernel has been asked about next hops.
+//!
+//! Own blocks are blackholes (pods' own routes are the more specific ones), pods' addresses lead
+//! to their interfaces, and every other block the speaker knows leads to its next hops, with the
+//! pool's encapsulation where the next hop is a node. A route within one of the node's own blocks
+//! is never taken from BGP: the block's owner decides (a `/32` under the block would otherwise
+//! draw a local pod's packets away). A route that covers the block, such as a router's aggregate,
+//! does no harm: the block is the more specific one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use margay_bgp::speaker::{BestPath, RouteBatch};
+use margay_bgp::types::Prefix;
+use margay_crds::EncapsulationMode;
+
+use crate::dataplane::{Encapsulation, TunnelMode};
+use crate::reconcile::speaker::pool_of;
+use crate::view::View;
+
+/// The speaker's best paths by prefix, kept current by its batches.
+#[derive(Debug, Default)]
+pub struct BestPaths {
+    paths: BTreeMap<Prefix, Vec<BestPath>>,
+    synced: bool,
+}
+
+impl BestPaths {
+    /// Takes in a batch.
+    pub fn handle(&mut self, batch: RouteBatch) {
+        for change in batch.changes {
+            if change.paths.is_empty() {
+                self.paths.remove(&change.prefix);
+            } else {
+                self.paths.insert(change.prefix, change.paths);
+            }
+        }
+        self.synced |= batch.synced;
+    }
+}
+
+/// A route to another node's block or to what a router announced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteRoute {
+    /// The next hops, in order.
+    pub next_hops: BTreeSet<IpAddr>,
+    /// When the route goes through a tunnel.
+    pub encapsulation: Encapsulation,
+}
+
+/// What the routing edge should bring about.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RouteIntent {
+    /// This node's addresses in the underlay, at most one a family.
+    pub node_addresses: Vec<IpAddr>,
+    /// The other nodes' addresses: the far ends of tunnels.
+    pub other_nodes: BTreeSet<IpAddr>,
+    /// The tunnels that the pools ask for.
+    pub tunnels: BTreeSet<TunnelMode>,
+    /// This node's blocks.
+    pub blocks: BTreeSet<IpNetwork>,
+    /// Routes learned by BGP.
+    pub remote: BTreeMap<IpNetwork, RemoteRoute>,
+    /// Local pods' addresses and their interfaces.
+    pub pods: BTreeMap<IpAddr, String>,
+    /// Leave routes that are not wanted (yet) alone: the sessions are not up again.
+    pub keep_unwanted: bool,
+}
+
+/// Works out the intent of `node`.
+pub fn intent(
+    view: &View,
+    node: &str,
+    own_blocks: &[IpNetwork],
+    best: &BestPaths,
+    pods: BTreeMap<IpAddr, String>,
+    keep_unwanted: bool,
+) -> RouteIntent {
+    let pools = view.pools();
+    let blocks: BTreeSet<IpNetwork> = own_blocks.iter().copied().collect();
+    let nodes = view.nodes();
+    let others = nodes.iter().filter(|other| other.name != node);
+    let other_nodes: BTreeSet<IpAddr> =
+        others.flat_map(|other| other.addresses.iter().copied()).collect();
+    let encapsulation_of = |destination: &IpNetwork, next_hops: &BTreeSet<IpAddr>| {
+        // Only a node ends our tunnels; a router beyond the segment is reached as IP reaches it.
+        if !next_hops.iter().all(|hop| other_nodes.contains(hop)) {
+            return Encapsulation::Never;
+        }
+        let pool = pool_of(&pools, destination.ip());
+        pool.map_or(Encapsulation::Never, |pool| {
+            encapsulation(pool.ipip_mode, pool.vxlan_mode)
+        })
+    };
+    let learned = best.paths.iter().filter_map(|(prefix, paths)| {
+        let destination = IpNetwork::from(*prefix);
+        if paths.iter().any(|path| path.local) {
+            return None;
+        }
+        if blocks.iter().any(|block| is_within(destination, *block)) {
+            return None;
+        }
+        let next_hops: BTreeSet<IpAddr> = paths.iter().map(|path| path.next_hop).collect();
+        let encapsulation = encapsulation_of(&destination, &next_hops);
+        let route = RemoteRoute {
+            next_hops,
+            encapsulation,
+        };
+        Some((destination, route))
+    });
+    let remote = learned.collect();
+    let tunnels = pools
+        .iter()
+        .filter_map(|pool| match encapsulation(pool.ipip_mode, pool.vxlan_mode) {
+            Encapsulation::Never => None,
+            Encapsulation::CrossSubnet(mode) | Encapsulation::Always(mode) => Some(mode),
+        })
+        .collect();
+    RouteIntent {
+        node_addresses: view.node(node).map(|own| own.addresses).unwrap_or_default(),
+        other_nodes,
+        tunnels,
+        blocks,
+        remote,
+        pods,
+        keep_unwanted,
+    }
+}
+
+/// Whether every address of `inner` is one of `outer`.
+fn is_within(inner: IpNetwork, outer: IpNetwork) -> bool {
+    inner.prefix() >= outer.prefix() && outer.contains(inner.network())
+}
+
+/// The two modes of a pool, of which the check allows one, as one.
+fn encapsulation(ipip: EncapsulationMode, vxlan: EncapsulationMode) -> Encapsulation {
+    let of = |mode, tunnel| match mode {
+        EncapsulationMode::Never => None,
+        EncapsulationMode::CrossSubnet => Some(Encapsulation::CrossSubnet(tunnel)),
+        EncapsulationMode::Always => Some(Encapsulation::Always(tunnel)),
+    };
+    of(ipip, TunnelMode::Ipip)
+        .or_else(|| of(vxlan, TunnelMode::Vxlan))
+        .unwrap_or(Encapsulation::Never)
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Node;
+    use kube::runtime::watcher::Event;
+    use margay_bgp::speaker::RouteChange;
+    use margay_crds::IPPool;
+
+    use super::*;
+    use crate::datastore::Change;
+
+    fn view() -> View {
+        let mut view = View::default();
+        for (name, address) in [("n1", "10.0.0.1"), ("n2", "10.0.0.2")] {
+            let node: Node = serde_json::from_value(serde_json::json!({
+                "metadata": {"name": name},
+                "status": {"addresses": [{"type": "InternalIP", "address": address}]},
+            }))
+            .unwrap();
+            view.handle(Change::Node(Box::new(Event::Apply(node))));
+        }
+        let spec = serde_json::json!({"cidr": "10.244.0.0/16", "vxlanMode": "CrossSubnet"});
+        let pool = IPPool::new("p", serde_json::from_value(spec).unwrap());
+        view.handle(Change::IPPool(Event::Apply(pool)));
+        view
+    }
+
+    fn learned(routes: &[(&str, &str)]) -> BestPaths {
+        let mut best = BestPaths::default();
+        let changes = routes.iter().map(|(prefix, next_hop)| RouteChange {
+            prefix: prefix.parse().unwrap(),
+            paths: vec![BestPath {
+                next_hop: next_hop.parse().unwrap(),
+                peer: next_hop.parse().unwrap(),
+                internal: true,
+                local: false,
+                local_pref: 100,
+                med: None,
+                as_path_length: 0,
+            }],
+        });
+        best.handle(RouteBatch {
+            changes: changes.collect(),
+            synced: true,
+        });
+        best
+    }
+
+    #[test]
+    fn a_nodes_block_may_be_tunnelled_and_a_routers_route_may_not() {
+        let best = learned(&[("10.244.2.0/26", "10.0.0.2"), ("10.244.3.0/26", "10.0.0.254")]);
+        let intent = intent(&view(), "n1", &["10.244.1.0/26".parse().unwrap()], &best, BTreeMap::new(), false);
+        let of = |text: &str| intent.remote[&text.parse().unwrap()].encapsulation;
+        assert_eq!(of("10.244.2.0/26"), Encapsulation::CrossSubnet(TunnelMode::Vxlan));
+        assert_eq!(of("10.244.3.0/26"), Encapsulation::Never);
+        assert_eq!(intent.tunnels, BTreeSet::from([TunnelMode::Vxlan]));
+        assert_eq!(intent.blocks.len(), 1);
+    }
+
+    #[test]
+    fn nothing_learned_overrides_a_local_block() {
+        let best = learned(&[("10.244.1.7/32", "10.0.0.2"), ("10.244.1.0/26", "10.0.0.2")]);
+        let intent = intent(&view(), "n1", &["10.244.1.0/26".parse().unwrap()], &best, BTreeMap::new(), false);
+        assert!(intent.remote.is_empty(), "{:?}", intent.remote);
+    }
+
+    #[test]
+    fn an_aggregate_over_a_local_block_is_taken() {
+        let best = learned(&[("10.244.0.0/16", "10.0.0.254")]);
+        let intent = intent(&view(), "n1", &["10.244.1.0/26".parse().unwrap()], &best, BTreeMap::new(), false);
+        assert_eq!(intent.remote.len(), 1);
+    }
+}

@@ -1,0 +1,267 @@
+//! The desired speaker: the mesh, the BGPPeers that select this node, and its own blocks.
+//!
+//! What is announced and taken, by default: a node announces its own blocks, exactly, and
+//! nothing it learned; from an eBGP peer it takes pool space only, so that a router that leaks a
+//! full table cannot hurt the node.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use ipnetwork::IpNetwork;
+use margay_bgp::policy::{Filter, PrefixMatch};
+use margay_bgp::speaker::{
+    Announcement, GracefulRestart, NextHops, PeerConfig, SpeakerConfig,
+};
+use margay_bgp::types::{Asn, Family, Prefix, RouterId};
+use margay_crds::bgp_peer::PeerNodes;
+use margay_crds::{BgpSettings, Peer, Pool};
+
+use crate::view::{ClusterNode, View};
+
+/// How many hops away an eBGP peer may be: one beyond the segment is the exception, and the
+/// peer's own TTL check (RFC 5082) is the guard where it matters.
+const EBGP_TTL: u8 = 1;
+
+/// A speaker's configuration, and where each peer comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DesiredSpeaker {
+    /// The configuration.
+    pub config: SpeakerConfig,
+    /// `Mesh`, or the name of the BGPPeer, by the peer's address.
+    pub origins: BTreeMap<IpAddr, String>,
+}
+
+/// What the speaker of `node` should be, or why it cannot be yet.
+///
+/// # Errors
+/// A sentence about what is missing: the node's object, or its address.
+pub fn desired(
+    view: &View,
+    node: &str,
+    own_blocks: &[IpNetwork],
+    restarting: bool,
+) -> Result<DesiredSpeaker, String> {
+    let own = view
+        .node(node)
+        .ok_or_else(|| format!("there is no Node {node}: is --node-name right?"))?;
+    let settings = view.bgp_settings();
+    let router_id = router_id(&own)
+        .ok_or_else(|| format!("Node {node} has no InternalIP in status.addresses yet"))?;
+    let pools = view.pools();
+
+    let mut config = SpeakerConfig::new(Asn(settings.as_number), router_id);
+    config.listen = listeners(&own, settings.port);
+    config.next_hop = next_hops(&own);
+    config.graceful_restart = Some(GracefulRestart {
+        restarting,
+        // Routes carry our protocol number and are reconciled, never flushed.
+        forwarding_preserved: true,
+        ..GracefulRestart::default()
+    });
+    config.announcements = announcements(own_blocks, &pools);
+
+    let mut origins = BTreeMap::new();
+    if settings.mesh {
+        for other in view.nodes().iter().filter(|other| other.name != node) {
+            if let Some((address, peer)) = mesh_peer(&own, other, settings) {
+                origins.insert(address, "Mesh".to_owned());
+                config.peers.insert(address, peer);
+            }
+        }
+    }
+    // A BGPPeer that names a node's address replaces the mesh session: it says more.
+    for peer in view.peers().iter().filter(|peer| selects(peer, &own)) {
+        let address = peer.address.ip();
+        let exported = config.announcements.keys().copied();
+        let session = configured_peer(&own, peer, settings, &pools, exported);
+        origins.insert(address, peer.name.clone());
+        config.peers.insert(address, session);
+    }
+    Ok(DesiredSpeaker { config, origins })
+}
+
+/// The node's IPv4 address; a node without one gets a number out of its IPv6 address, unique
+/// enough within an AS (RFC 6286 asks for no more).
+fn router_id(node: &ClusterNode) -> Option<RouterId> {
+    let number = match node.ipv4().or_else(|| node.addresses.first().copied())? {
+        IpAddr::V4(address) => u32::from(address),
+        IpAddr::V6(address) => {
+            let octets = address.octets();
+            let chunks = octets.chunks_exact(4);
+            chunks.fold(0, |sum, four| {
+                let word = four.iter().fold(0_u32, |word, octet| (word << 8) | u32::from(*octet));
+                sum ^ word
+            })
+        }
+    };
+    Some(RouterId(number.max(1)))
+}
+
+fn listeners(node: &ClusterNode, port: u16) -> Vec<SocketAddr> {
+    let any = |address: &IpAddr| -> SocketAddr {
+        match address {
+            IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, port).into(),
+            IpAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, port).into(),
+        }
+    };
+    node.addresses.iter().map(any).collect()
+}
+
+fn next_hops(node: &ClusterNode) -> NextHops {
+    let mut hops = NextHops::default();
+    for address in &node.addresses {
+        match address {
+            IpAddr::V4(address) => hops.ipv4 = Some(*address),
+            IpAddr::V6(address) => hops.ipv6 = Some(*address),
+        }
+    }
+    hops
+}
+
+/// The node's own blocks, but for those of pools kept out of BGP and of no pool at all.
+fn announcements(own_blocks: &[IpNetwork], pools: &[Pool]) -> BTreeMap<Prefix, Announcement> {
+    let exported = own_blocks.iter().filter(|block| {
+        let pool = pool_of(pools, block.network());
+        pool.is_some_and(|pool| !pool.disable_bgp_export)
+    });
+    exported.map(|block| (Prefix::from(*block), Announcement::default())).collect()
+}
+
+/// The pool an address belongs to.
+pub fn pool_of(pools: &[Pool], address: IpAddr) -> Option<&Pool> {
+    pools.iter().find(|pool| pool.cidr.contains(address))
+}
+
+/// The session to another node: over IPv4 if both have it, else over IPv6, carrying whatever
+/// families both have.
+fn mesh_peer(
+    own: &ClusterNode,
+    other: &ClusterNode,
+    settings: BgpSettings,
+) -> Option<(IpAddr, PeerConfig)> {
+    let pairs = other.addresses.iter().filter_map(|theirs| {
+        let ours = own.address_like(*theirs)?;
+        Some((ours, *theirs))
+    });
+    let pairs: Vec<(IpAddr, IpAddr)> = pairs.collect();
+    let chosen = pairs.iter().find(|(ours, _)| ours.is_ipv4()).or(pairs.first());
+    let (ours, theirs) = *chosen?;
+    let mut peer = PeerConfig::new(theirs, Asn(settings.as_number));
+    peer.name = format!("Mesh {}", other.name);
+    peer.port = settings.port;
+    peer.local_address = Some(ours);
+    peer.families = pairs.iter().map(|(ours, _)| Family::of(ours)).collect::<BTreeSet<_>>();
+    Some((theirs, peer))
+}
+
+fn selects(peer: &Peer, node: &ClusterNode) -> bool {
+    match &peer.nodes {
+        PeerNodes::Named(name) => *name == node.name,
+        PeerNodes::Matching(selector) => selector.matches(&node.labels),
+    }
+}
+
+fn configured_peer(
+    own: &ClusterNode,
+    peer: &Peer,
+    settings: BgpSettings,
+    pools: &[Pool],
+    exported: impl Iterator<Item = Prefix>,
+) -> PeerConfig {
+    let address = peer.address.ip();
+    let internal = peer.as_number == settings.as_number;
+    let mut session = PeerConfig::new(address, Asn(peer.as_number));
+    session.name.clone_from(&peer.name);
+    session.port = peer.address.port();
+    session.local_address = own.address_like(address);
+    if let Some(hold_time) = peer.hold_time {
+        session.hold_time = hold_time;
+    }
+    session.keepalive_time = peer.keepalive_time;
+    if !internal {
+        session.ttl = Some(EBGP_TTL);
+        let pool_space = pools.iter().map(|pool| PrefixMatch::within(Prefix::from(pool.cidr)));
+        session.import = Some(Filter::accept_only(pool_space.collect()));
+        let own_blocks = exported.map(PrefixMatch::exactly);
+        session.export = Some(Filter::accept_only(own_blocks.collect()));
+    }
+    session
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Node;
+    use kube::runtime::watcher::Event;
+    use margay_crds::{BGPPeer, IPPool};
+
+    use super::*;
+    use crate::datastore::Change;
+
+    fn node(name: &str, addresses: &[&str], segment: &str) -> Node {
+        let addresses: Vec<_> = addresses
+            .iter()
+            .map(|address| serde_json::json!({"type": "InternalIP", "address": address}))
+            .collect();
+        serde_json::from_value(serde_json::json!({
+            "metadata": {"name": name, "labels": {"segment": segment}},
+            "status": {"addresses": addresses},
+        }))
+        .unwrap()
+    }
+
+    fn view() -> View {
+        let mut view = View::default();
+        for object in [
+            node("n1", &["10.0.0.1"], "a"),
+            node("n2", &["10.0.0.2", "fd00::2"], "b"),
+        ] {
+            view.handle(Change::Node(Box::new(Event::Apply(object))));
+        }
+        let spec = serde_json::from_value(serde_json::json!({"cidr": "10.244.0.0/16"})).unwrap();
+        view.handle(Change::IPPool(Event::Apply(IPPool::new("p", spec))));
+        let spec = serde_json::json!({
+            "peerIP": "10.0.0.254", "asNumber": 65001, "nodeSelector": "segment == 'a'",
+        });
+        let peer = BGPPeer::new("tor-a", serde_json::from_value(spec).unwrap());
+        view.handle(Change::BGPPeer(Event::Apply(peer)));
+        view
+    }
+
+    fn blocks(texts: &[&str]) -> Vec<IpNetwork> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_node_announces_its_own_blocks_of_pools_only() {
+        let desired = desired(&view(), "n1", &blocks(&["10.244.1.0/26", "10.9.0.0/26"]), false).unwrap();
+        let announced: Vec<String> =
+            desired.config.announcements.keys().map(ToString::to_string).collect();
+        assert_eq!(announced, ["10.244.1.0/26"]);
+    }
+
+    #[test]
+    fn peers_come_from_the_mesh_and_from_selected_objects() {
+        let n1 = desired(&view(), "n1", &blocks(&["10.244.1.0/26", "10.9.0.0/26"]), false).unwrap();
+        let tor: IpAddr = "10.0.0.254".parse().unwrap();
+        assert_eq!(n1.origins.len(), 2);
+        assert_eq!(n1.origins[&tor], "tor-a");
+        let filter = n1.config.peers[&tor].import.as_ref().unwrap();
+        assert!(filter.decide(&"10.244.9.0/26".parse().unwrap()).is_some());
+        assert!(filter.decide(&"0.0.0.0/0".parse().unwrap()).is_none());
+        let export = n1.config.peers[&tor].export.as_ref().unwrap();
+        assert!(export.decide(&"10.244.1.0/26".parse().unwrap()).is_some());
+        assert!(export.decide(&"10.244.2.0/26".parse().unwrap()).is_none());
+
+        let n2 = desired(&view(), "n2", &blocks(&["10.244.2.0/26"]), false).unwrap();
+        assert_eq!(n2.origins.values().collect::<Vec<_>>(), ["Mesh"]);
+        assert!(n1.config.validate().is_ok() && n2.config.validate().is_ok());
+    }
+
+    #[test]
+    fn what_is_missing_is_said() {
+        assert!(desired(&View::default(), "n1", &[], false).unwrap_err().contains("no Node n1"));
+        let mut bare = View::default();
+        bare.handle(Change::Node(Box::new(Event::Apply(node("n1", &[], "a")))));
+        assert!(desired(&bare, "n1", &[], false).unwrap_err().contains("InternalIP"));
+    }
+}
