@@ -31,15 +31,7 @@ pub struct Entry {
 /// Any of the file system's; then nothing was written.
 pub fn write(directory: &Path, request: &Request) -> io::Result<PathBuf> {
     fs::create_dir_all(directory)?;
-    let name = format!("{}@{}", request.container_id, request.ifname);
-    // Container and interface were checked to hold no separator; a request that did not come
-    // through the plugin may not have been.
-    if name.contains('/') || name.contains('\0') {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "container ID or interface holds a path separator",
-        ));
-    }
+    let name = name_of(&request.container_id, &request.ifname)?;
     let path = directory.join(format!("{name}.{ENDING}"));
     let half = directory.join(format!(".{name}.{}.half", std::process::id()));
     let written = write_whole(&half, request).and_then(|()| fs::rename(&half, &path));
@@ -50,6 +42,35 @@ pub fn write(directory: &Path, request: &Request) -> io::Result<PathBuf> {
     }
     File::open(directory)?.sync_all()?;
     Ok(path)
+}
+
+/// Drops the delete of an attachment, if there is one: the attachment is made anew.
+///
+/// # Errors
+/// Any of the file system's but that there is none.
+pub fn discard(directory: &Path, container_id: &str, ifname: &str) -> io::Result<()> {
+    let name = name_of(container_id, ifname)?;
+    absent_is_fine(fs::remove_file(directory.join(format!("{name}.{ENDING}"))))
+}
+
+/// Container and interface were checked to hold no separator; a request that did not come through
+/// the plugin may not have been.
+fn name_of(container_id: &str, ifname: &str) -> io::Result<String> {
+    let name = format!("{container_id}@{ifname}");
+    if name.contains('/') || name.contains('\0') {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "container ID or interface holds a path separator",
+        ));
+    }
+    Ok(name)
+}
+
+fn absent_is_fine(outcome: io::Result<()>) -> io::Result<()> {
+    match outcome {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
 }
 
 fn write_whole(path: &Path, request: &Request) -> io::Result<()> {
@@ -91,8 +112,5 @@ fn read_entry(path: &Path) -> io::Result<Request> {
 /// # Errors
 /// Any of the file system's but that the file is gone.
 pub fn remove(entry: &Entry) -> io::Result<()> {
-    match fs::remove_file(&entry.path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
+    absent_is_fine(fs::remove_file(&entry.path))
 }

@@ -527,6 +527,12 @@ fn journal_entries_are_read_back_and_spoiled_ones_are_told() {
         margay_cni::journal::remove(entry).unwrap();
     }
     assert!(margay_cni::journal::read(directory).unwrap().is_empty());
+    assert_eq!(call("DEL", &place.config("1.1.0")).code, 0);
+    for _ in 0..2 {
+        margay_cni::journal::discard(directory, "c0ffee", "eth0").unwrap();
+    }
+    assert!(margay_cni::journal::read(directory).unwrap().is_empty());
+    assert!(margay_cni::journal::discard(directory, "../x", "eth0").is_err());
     let nowhere = directory.join("nowhere");
     assert!(margay_cni::journal::read(&nowhere).unwrap().is_empty());
 }

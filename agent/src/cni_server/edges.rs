@@ -99,6 +99,17 @@ pub trait Links: Send + Sync + 'static {
         attachment: &Attachment,
     ) -> impl Future<Output = Result<(), BoxError>> + Send;
 
+    /// The attachment has ended, but a younger sandbox of the same pod holds addresses: whatever
+    /// is remembered of the attachment goes, a pair that the younger one has made stays. Unless
+    /// written otherwise this is [`Links::remove`], which must then tell the two apart.
+    fn forget(
+        &self,
+        pod: &PodIdentity,
+        attachment: &Attachment,
+    ) -> impl Future<Output = Result<(), BoxError>> + Send {
+        self.remove(pod, attachment)
+    }
+
     /// What is not as it should be, in words; empty when all is well.
     fn check(&self, spec: &LinkSpec) -> impl Future<Output = Result<Vec<String>, BoxError>> + Send;
 

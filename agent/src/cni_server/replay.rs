@@ -54,7 +54,9 @@ impl<N: PodNetwork> Server<N> {
         let Typed::Del(delete) = typed else {
             return Err("not a delete".to_owned());
         };
-        match self.delete(delete).await {
+        // While it waited for its turn, an ADD of the same attachment may have dropped it.
+        let path = entry.path.clone();
+        match self.delete_if(delete, move || path.exists()).await {
             Ok(DelOutcome::Done) => {
                 if let Err(error) = journal::remove(entry) {
                     tracing::warn!(file = %entry.path.display(), %error, "cannot remove a delete that is done");

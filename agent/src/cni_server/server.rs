@@ -236,10 +236,24 @@ impl<N: PodNetwork> Server<N> {
     }
 
     /// Detaches, alone with the container.
-    pub(crate) async fn delete(&self, request: DelRequest) -> Result<DelOutcome, CniError> {
+    async fn delete(&self, request: DelRequest) -> Result<DelOutcome, CniError> {
+        self.delete_if(request, || true).await
+    }
+
+    /// Detaches, alone with the container, if that is still wanted when its turn has come.
+    pub(crate) async fn delete_if(
+        &self,
+        request: DelRequest,
+        is_wanted: impl FnOnce() -> bool + Send + 'static,
+    ) -> Result<DelOutcome, CniError> {
         let network = Arc::clone(&self.network);
         let names = keys(&request.attachment, request.pod.as_ref());
-        let delete = async move { network.del(request).await };
+        let delete = async move {
+            if !is_wanted() {
+                return Ok(DelOutcome::Done);
+            }
+            network.del(request).await
+        };
         self.alone(names, delete).await
     }
 

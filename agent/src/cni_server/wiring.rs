@@ -193,6 +193,27 @@ impl<A: Addresses, L: Links, P: Policy> Wiring<A, L, P> {
         Ok(())
     }
 
+    /// A delete of an earlier try of the same attachment must not take this one away.
+    async fn drop_deferred(&self, attachment: &Attachment) -> Result<(), CniError> {
+        let directory = self.journal.clone();
+        let Attachment {
+            container_id,
+            ifname,
+        } = attachment.clone();
+        let discard = move || journal::discard(&directory, &container_id, &ifname);
+        let discarded = tokio::task::spawn_blocking(discard).await;
+        let error = match discarded {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        };
+        let msg = format!(
+            "cannot drop the container's delete from {}",
+            self.journal.display()
+        );
+        Err(CniError::new(Code::IO, msg).with_details(error))
+    }
+
     async fn unwire(&self, request: &DelRequest) -> Result<DelOutcome, CniError> {
         let holders = self.addresses.holders();
         let attachment = &request.attachment;
@@ -200,18 +221,22 @@ impl<A: Addresses, L: Links, P: Policy> Wiring<A, L, P> {
             .iter()
             .find(|holder| holder.attachment == *attachment);
         let pod = request.pod.as_ref().or(own.map(|own| &own.pod));
-        let mut failed = Vec::new();
-        if let Some(pod) = pod.filter(|pod| !is_succeeded(&holders, attachment, pod)) {
-            if let Err(error) = self.links.remove(pod, attachment).await {
-                // The pod may still be there with its address: nobody else may get it.
-                return Err(step_error("cannot remove the pod's interface", &error));
-            }
-            if let Err(error) = self.policy.withdraw(pod, attachment).await {
-                failed.push(step_error("cannot withdraw the pod's policy", &error));
+        let mut failed = None;
+        if let Some(pod) = pod {
+            let succeeded = is_succeeded(&holders, attachment, pod);
+            let removed = if succeeded {
+                self.links.forget(pod, attachment).await
+            } else {
+                self.links.remove(pod, attachment).await
+            };
+            // The pod may still be there with its address: nobody else may get it.
+            removed.map_err(|error| step_error("cannot remove the pod's interface", &error))?;
+            if !succeeded && let Err(error) = self.policy.withdraw(pod, attachment).await {
+                failed = Some(step_error("cannot withdraw the pod's policy", &error));
             }
         }
         let released = self.release(attachment, pod).await?;
-        match failed.pop() {
+        match failed {
             Some(error) => Err(error),
             None => Ok(released),
         }
@@ -225,6 +250,7 @@ impl<A: Addresses, L: Links, P: Policy> PodNetwork for Wiring<A, L, P> {
             ..error
         })?;
         self.refuse_second_interface(&request)?;
+        self.drop_deferred(&request.attachment).await?;
         self.wire(&request).await
     }
 

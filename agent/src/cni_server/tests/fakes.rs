@@ -204,6 +204,10 @@ impl Links for World {
         Ok(())
     }
 
+    async fn forget(&self, _: &PodIdentity, _: &Attachment) -> Result<(), BoxError> {
+        self.step("forget")
+    }
+
     async fn check(&self, spec: &LinkSpec) -> Result<Vec<String>, BoxError> {
         self.step("check")?;
         let up = self.with(|state| state.links.get(&spec.pod.name).copied());

@@ -390,3 +390,13 @@ async fn deletes_that_were_written_down_are_caught_up_with() {
     });
     assert_eq!(held, ["c2"]);
 }
+
+#[tokio::test]
+async fn a_delete_that_was_dropped_meanwhile_is_not_done() {
+    let (world, running) = wired();
+    running.server.network().add(add("c1", "a")).await.unwrap();
+    let delete = super::fakes::del("c1", Some("a"));
+    let outcome = running.server.delete_if(delete, || false).await;
+    assert_eq!(outcome, Ok(DelOutcome::Done));
+    assert!(!world.is_clean());
+}

@@ -172,7 +172,7 @@ async fn a_late_delete_leaves_the_pods_new_sandbox_alone() {
     wiring.add(add("new", "web")).await.unwrap();
     world.diary();
     wiring.del(del("old", Some("web"))).await.unwrap();
-    assert_eq!(world.diary(), ["release"]);
+    assert_eq!(world.diary(), ["forget", "release"]);
     assert!(world.with(|state| state.links["web"]));
     // Once more, when nothing tells any more that the old one ever was.
     wiring.del(del("old", Some("web"))).await.unwrap();
@@ -204,6 +204,18 @@ async fn without_an_api_server_the_release_waits() {
         journal::read(&place.path().join("journal")).unwrap().len(),
         2
     );
+}
+
+#[tokio::test]
+async fn a_delete_that_waits_does_not_outlive_a_new_try() {
+    let (place, world, wiring) = place();
+    world.break_steps(&["create", "release"]);
+    assert!(wiring.add(add("c1", "web")).await.is_err());
+    let journal = place.path().join("journal");
+    assert_eq!(journal::read(&journal).unwrap().len(), 1);
+    world.break_steps(&[]);
+    assert!(wiring.add(add("c1", "web")).await.is_ok());
+    assert!(journal::read(&journal).unwrap().is_empty());
 }
 
 #[tokio::test]
