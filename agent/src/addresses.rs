@@ -2,6 +2,8 @@
 //!
 //! The allocator itself is the ipam crate's; how a pod asks for an address is [`crate::pods`]'.
 
+use std::time::Duration;
+
 use ipnetwork::IpNetwork;
 use kube::Client;
 use kube::runtime::watcher::Event;
@@ -10,6 +12,11 @@ use margay_ipam::{Allocator, BlockEvent, KubeStore, SystemClock};
 use tokio::sync::watch;
 
 use crate::view::View;
+
+/// How often blocks without an address are looked for.
+const TIDY: Duration = Duration::from_secs(60);
+/// How long a block must have been empty before it is given back.
+const EMPTY: Duration = Duration::from_secs(300);
 
 /// The allocator and the list of blocks under way.
 #[derive(Debug)]
@@ -23,6 +30,7 @@ impl Addresses {
     pub fn start(client: Client, node: &str) -> Self {
         let (allocator, worker) = Allocator::new(node, KubeStore::new(client), SystemClock);
         tokio::spawn(worker.run());
+        tokio::spawn(tidy(allocator.clone()));
         Self {
             allocator,
             listing: Vec::new(),
@@ -63,12 +71,20 @@ impl Addresses {
 
     /// The blocks of this node.
     pub fn own_blocks(&self) -> Vec<IpNetwork> {
-        self.allocator.own_blocks().iter().map(margay_ipam::NodeBlock::cidr).collect()
+        self.allocator
+            .own_blocks()
+            .iter()
+            .map(margay_ipam::NodeBlock::cidr)
+            .collect()
     }
 
     /// This node's blocks as written.
     pub fn own_block_objects(&self) -> Vec<IPAMBlock> {
-        self.allocator.own_blocks().iter().map(|block| block.object().clone()).collect()
+        self.allocator
+            .own_blocks()
+            .iter()
+            .map(|block| block.object().clone())
+            .collect()
     }
 
     /// Tells when this node's blocks have changed, by a watch or by the allocator's own claim.
@@ -79,6 +95,27 @@ impl Addresses {
     /// What is wrong with blocks of this node, in words.
     pub fn problems(&self) -> Vec<String> {
         let problems = self.allocator.problems().into_iter();
-        problems.map(|(name, reason)| format!("IPAMBlock {name}: {reason}")).collect()
+        problems
+            .map(|(name, reason)| format!("IPAMBlock {name}: {reason}"))
+            .collect()
+    }
+}
+
+/// Gives back blocks that this node no longer needs, for ever.
+async fn tidy(allocator: Allocator) {
+    let mut again = tokio::time::interval(TIDY);
+    loop {
+        again.tick().await;
+        if !allocator.is_ready() {
+            continue;
+        }
+        match allocator.release_empty_blocks(EMPTY).await {
+            Ok(blocks) => {
+                for block in blocks {
+                    tracing::info!("block {block} was empty and is given back");
+                }
+            }
+            Err(error) => tracing::warn!("empty blocks cannot be given back: {error}"),
+        }
     }
 }

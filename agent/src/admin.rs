@@ -79,7 +79,9 @@ pub fn serve(path: &Path, questions: mpsc::Sender<Question>) -> anyhow::Result<(
 async fn client(stream: UnixStream, questions: mpsc::Sender<Question>) -> std::io::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut line = String::new();
-    BufReader::new(reader.take(MAX_REQUEST)).read_line(&mut line).await?;
+    BufReader::new(reader.take(MAX_REQUEST))
+        .read_line(&mut line)
+        .await?;
     let mut reply = answer(&line, &questions).await.to_string();
     reply.push('\n');
     writer.write_all(reply.as_bytes()).await

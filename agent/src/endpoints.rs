@@ -118,7 +118,10 @@ impl Endpoints {
     pub fn interfaces(&self) -> BTreeMap<IpAddr, String> {
         let each = self.iter().flat_map(|endpoint| {
             let interface = &endpoint.host_interface;
-            endpoint.addresses.iter().map(|address| (*address, interface.clone()))
+            endpoint
+                .addresses
+                .iter()
+                .map(|address| (*address, interface.clone()))
         });
         each.collect()
     }
@@ -160,10 +163,15 @@ mod tests {
         let mut endpoints = Endpoints::load(folder.path().to_owned()).unwrap();
         endpoints.insert(endpoint("../../a", "10.0.0.1")).unwrap();
         endpoints.insert(endpoint("b", "10.0.0.2")).unwrap();
-        endpoints.remove(&("b".to_owned(), "eth0".to_owned())).unwrap();
+        endpoints
+            .remove(&("b".to_owned(), "eth0".to_owned()))
+            .unwrap();
 
         let again = Endpoints::load(folder.path().to_owned()).unwrap();
-        assert_eq!(again.iter().collect::<Vec<_>>(), [&endpoint("../../a", "10.0.0.1")]);
+        assert_eq!(
+            again.iter().collect::<Vec<_>>(),
+            [&endpoint("../../a", "10.0.0.1")]
+        );
         assert_eq!(again.interfaces().len(), 1);
     }
 

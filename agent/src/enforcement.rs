@@ -12,9 +12,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use margay_policy::writer::{Nft, Writer};
-use margay_policy::{
-    Cluster, Compiler, LocalEndpoint, NodeInput, Pool, Problem, Ruleset, diff,
-};
+use margay_policy::{Cluster, Compiler, LocalEndpoint, NodeInput, Pool, Problem, Ruleset, diff};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::dataplane::TunnelMode;
@@ -30,7 +28,7 @@ const RETRY: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 enum Request {
-    Change(Change),
+    Change(Box<Change>),
     Pools(Vec<Pool>),
     Tunnels(BTreeSet<String>),
     Put(LocalEndpoint, oneshot::Sender<Result<(), String>>),
@@ -54,7 +52,9 @@ impl Enforcement {
     pub fn start_with(node: &str, endpoints: &[Endpoint], writer: impl Writer + 'static) -> Self {
         let (requests, queue) = mpsc::channel(QUEUE);
         let (reports, report) = watch::channel(PolicyReport::default());
-        let known = endpoints.iter().map(|one| (one.host_interface.clone(), local(one)));
+        let known = endpoints
+            .iter()
+            .map(|one| (one.host_interface.clone(), local(one)));
         let edge = Edge {
             writer,
             reports,
@@ -76,7 +76,7 @@ impl Enforcement {
 
     /// Takes in a change of a pod, a namespace or a policy; other kinds change nothing.
     pub async fn handle(&self, change: Change) {
-        self.send(Request::Change(change)).await;
+        self.send(Request::Change(Box::new(change))).await;
     }
 
     /// Takes in the pools.
@@ -101,7 +101,9 @@ impl Enforcement {
     pub async fn put(&self, endpoint: &Endpoint) -> Result<(), String> {
         let (reply, answer) = oneshot::channel();
         self.send(Request::Put(local(endpoint), reply)).await;
-        answer.await.unwrap_or_else(|_| Err("the agent is stopping".to_owned()))
+        answer
+            .await
+            .unwrap_or_else(|_| Err("the agent is stopping".to_owned()))
     }
 
     /// Takes a pod's policy out again.
@@ -110,8 +112,11 @@ impl Enforcement {
     /// Why it is still there, in words.
     pub async fn take(&self, host_interface: &str) -> Result<(), String> {
         let (reply, answer) = oneshot::channel();
-        self.send(Request::Take(host_interface.to_owned(), reply)).await;
-        answer.await.unwrap_or_else(|_| Err("the agent is stopping".to_owned()))
+        self.send(Request::Take(host_interface.to_owned(), reply))
+            .await;
+        answer
+            .await
+            .unwrap_or_else(|_| Err("the agent is stopping".to_owned()))
     }
 
     /// What has been brought about so far.
@@ -187,7 +192,7 @@ impl<W: Writer> Edge<W> {
 
     fn handle(&mut self, request: Request, waiting: &mut Waiting) {
         match request {
-            Request::Change(change) => self.handle_change(change),
+            Request::Change(change) => self.handle_change(*change),
             Request::Pools(pools) => {
                 self.input.pools = pools;
                 self.pools_known = true;
@@ -207,7 +212,7 @@ impl<W: Writer> Edge<W> {
     fn handle_change(&mut self, change: Change) {
         match change {
             Change::Pod(event) => {
-                for change in self.rosters.pods.handle(*event) {
+                for change in self.rosters.pods.handle(event) {
                     self.pod(change);
                 }
             }
@@ -288,7 +293,10 @@ impl<W: Writer> Edge<W> {
             (self.rosters.pods.is_synced(), "Pods"),
             (self.rosters.policies.is_synced(), "NetworkPolicies"),
         ];
-        lists.iter().find(|(known, _)| !known).map(|(_, name)| *name)
+        lists
+            .iter()
+            .find(|(known, _)| !known)
+            .map(|(_, name)| *name)
     }
 
     async fn commit(&mut self) -> Result<(), String> {
@@ -391,8 +399,8 @@ mod tests {
     async fn empty_lists(edge: &Enforcement) {
         edge.handle(Change::Namespace(Event::Init)).await;
         edge.handle(Change::Namespace(Event::InitDone)).await;
-        edge.handle(Change::Pod(Box::new(Event::Init))).await;
-        edge.handle(Change::Pod(Box::new(Event::InitDone))).await;
+        edge.handle(Change::Pod(Event::Init)).await;
+        edge.handle(Change::Pod(Event::InitDone)).await;
         edge.handle(Change::NetworkPolicy(Event::Init)).await;
         edge.handle(Change::NetworkPolicy(Event::InitDone)).await;
         edge.configure(&View::default()).await;

@@ -72,7 +72,10 @@ async fn livez(State(pulse): State<watch::Receiver<Pulse>>) -> (StatusCode, Stri
     if silent < STALL {
         (StatusCode::OK, "ok\n".to_owned())
     } else {
-        let words = format!("the agent's loop has not turned for {} s\n", silent.as_secs());
+        let words = format!(
+            "the agent's loop has not turned for {} s\n",
+            silent.as_secs()
+        );
         (StatusCode::SERVICE_UNAVAILABLE, words)
     }
 }
@@ -102,15 +105,30 @@ fn registry(reports: &Reports) -> Registry {
         registry.register(name, help, gauge);
     };
     let peers = &reports.speaker.peers;
-    let up = peers.iter().filter(|peer| peer.state == margay_bgp::fsm::State::Established).count();
+    let up = peers
+        .iter()
+        .filter(|peer| peer.state == margay_bgp::fsm::State::Established)
+        .count();
     let routes = reports.routing.counts;
     gauge("bgp_sessions", "Sessions configured", peers.len());
     gauge("bgp_sessions_established", "Sessions up", up);
     gauge("blocks", "Blocks held by this node", reports.blocks);
     gauge("pods", "Pods wired on this node", reports.pods);
-    gauge("routes_direct", "Routes over a shared segment", routes.direct as usize);
-    gauge("routes_tunnelled", "Routes through a tunnel", routes.tunnelled as usize);
-    gauge("ready", "1 if the node's network is in order", usize::from(readiness(reports).is_ok()));
+    gauge(
+        "routes_direct",
+        "Routes over a shared segment",
+        routes.direct as usize,
+    );
+    gauge(
+        "routes_tunnelled",
+        "Routes through a tunnel",
+        routes.tunnelled as usize,
+    );
+    gauge(
+        "ready",
+        "1 if the node's network is in order",
+        usize::from(readiness(reports).is_ok()),
+    );
     registry
 }
 

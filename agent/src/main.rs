@@ -67,7 +67,9 @@ fn main() -> ExitCode {
 fn init_logs(json: bool) {
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new("warn,margay=info,margay_agent=info,margay_bgp=info,margay_ipam=info,margay_policy=info,margay_apiserver=info"));
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     if json {
         logs.json().init();
     } else {

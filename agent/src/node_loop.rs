@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use k8s_openapi::jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::jiff::Timestamp;
 use kube::Resource;
 use margay_bgp::fsm::State;
 use margay_bgp::speaker::{PeerSummary, RouteBatch, RouteStream, Shutdown, Speaker};
@@ -125,7 +125,9 @@ impl NodeLoop {
                 }
                 _ = tick.tick() => self.handle_tick().await,
             }
-            if batches.is_none() && let Some(speaker) = &self.speaker {
+            if batches.is_none()
+                && let Some(speaker) = &self.speaker
+            {
                 batches = speaker.subscribe().await.ok();
             }
         }
@@ -161,8 +163,8 @@ impl NodeLoop {
             }
             WatchEvent::Change(change) => {
                 self.failed.clear();
-                match change {
-                    Change::Pod(_) | Change::Namespace(_) | Change::NetworkPolicy(_) => {
+                match *change {
+                    change @ (Change::Pod(_) | Change::Namespace(_) | Change::NetworkPolicy(_)) => {
                         self.parts.enforcement.handle(change).await;
                         Vec::new()
                     }
@@ -306,11 +308,17 @@ impl NodeLoop {
             accepted: Vec::new(),
         };
         for pool in self.view.pool_objects() {
-            let standing = pool.status.as_ref().map_or(&[][..], |status| &status.conditions);
+            let standing = pool
+                .status
+                .as_ref()
+                .map_or(&[][..], |status| &status.conditions);
             self.wish_accepted(&mut wish, Kind::IPPool, pool.meta(), standing, &now);
         }
         for peer in self.view.peer_objects() {
-            let standing = peer.status.as_ref().map_or(&[][..], |status| &status.conditions);
+            let standing = peer
+                .status
+                .as_ref()
+                .map_or(&[][..], |status| &status.conditions);
             self.wish_accepted(&mut wish, Kind::BGPPeer, peer.meta(), standing, &now);
         }
         self.parts.statuses.send_replace(wish);
@@ -367,12 +375,19 @@ async fn next_batch(batches: &mut Option<RouteStream>) -> RouteBatch {
 /// Whether a session is up and the peer has sent all it has (End-of-RIB, RFC 4724 section 2).
 fn is_settled(peer: &PeerSummary) -> bool {
     peer.state == State::Established
-        && peer.families.iter().all(|family| family.end_of_rib_received)
+        && peer
+            .families
+            .iter()
+            .all(|family| family.end_of_rib_received)
 }
 
 fn ready_condition(reports: &Reports, now: &str) -> Condition {
     let (status, reason, message) = match node::readiness(reports) {
-        Ok(()) => ("True", "InOrder", "the node's network is in order".to_owned()),
+        Ok(()) => (
+            "True",
+            "InOrder",
+            "the node's network is in order".to_owned(),
+        ),
         Err(words) => ("False", "NotInOrder", words),
     };
     Condition {

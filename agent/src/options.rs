@@ -52,9 +52,11 @@ impl FromStr for Datastore {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text.strip_prefix("embedded:") {
-            Some("") | None => Err("must be embedded:DIR, such as embedded:/var/lib/margay/store \
+            Some("") | None => Err(
+                "must be embedded:DIR, such as embedded:/var/lib/margay/store \
                                     (for a Kubernetes API server use --kubeconfig FILE)"
-                .to_owned()),
+                    .to_owned(),
+            ),
             Some(folder) => Ok(Self::Embedded(folder.into())),
         }
     }
@@ -71,6 +73,11 @@ mod tests {
             Ok(Datastore::Embedded(PathBuf::from("/x")))
         );
         assert!("embedded:".parse::<Datastore>().is_err());
-        assert!("etcd:/x".parse::<Datastore>().unwrap_err().contains("--kubeconfig"));
+        assert!(
+            "etcd:/x"
+                .parse::<Datastore>()
+                .unwrap_err()
+                .contains("--kubeconfig")
+        );
     }
 }

@@ -6,8 +6,8 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::sync::Arc;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use margay_cni::config::Attachment;
 use tokio::sync::watch;
@@ -71,8 +71,17 @@ impl PodStore {
         *self.mtu.borrow()
     }
 
+    /// Records a pod. An older sandbox of the same pod has lost its link to this one.
     fn insert(&self, endpoint: Endpoint) -> std::io::Result<()> {
-        self.lock().insert(endpoint)?;
+        let mut endpoints = self.lock();
+        let older = endpoints.iter().filter(|one| {
+            one.host_interface == endpoint.host_interface && one.key() != endpoint.key()
+        });
+        for key in older.map(Endpoint::key).collect::<Vec<_>>() {
+            endpoints.remove(&key);
+        }
+        endpoints.insert(endpoint)?;
+        drop(endpoints);
         self.changes.send_modify(|count| *count += 1);
         Ok(())
     }
@@ -91,12 +100,16 @@ impl PodStore {
     /// take the new pod's link away.
     fn is_taken_over(&self, key: &EndpointKey, host_interface: &str) -> bool {
         let endpoints = self.lock();
-        endpoints.iter().any(|one| one.host_interface == host_interface && one.key() != *key)
+        endpoints
+            .iter()
+            .any(|one| one.host_interface == host_interface && one.key() != *key)
     }
 
     fn lock(&self) -> MutexGuard<'_, Endpoints> {
         // The map is changed in one step each; a panic elsewhere leaves it whole.
-        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner)
+        self.endpoints
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -134,7 +147,8 @@ impl<K: PodKernel> PodLinks<K> {
 impl<K: PodKernel + 'static> Links for PodLinks<K> {
     async fn create(&self, spec: &LinkSpec) -> Result<LinkMade, BoxError> {
         let link = self.link(spec)?;
-        self.pods.insert(endpoint(spec, &link.host_interface, link.mtu))?;
+        self.pods
+            .insert(endpoint(spec, &link.host_interface, link.mtu))?;
         match pod_link::create(&self.kernel, &self.sysctls, &link).await {
             Ok(made) => Ok(LinkMade {
                 host_interface: link.host_interface,
@@ -152,7 +166,9 @@ impl<K: PodKernel + 'static> Links for PodLinks<K> {
     async fn activate(&self, spec: &LinkSpec, made: &LinkMade) -> Result<(), BoxError> {
         let link = self.link(spec)?;
         pod_link::activate(&self.kernel, &link).await?;
-        let routed = self.routing.ensure_pod(made.host_interface.clone(), spec.addresses.clone());
+        let routed = self
+            .routing
+            .ensure_pod(made.host_interface.clone(), spec.addresses.clone());
         routed.await.map_err(Into::into)
     }
 
@@ -200,7 +216,10 @@ impl Policy for PodPolicy {
         if self.pods.is_taken_over(&key(attachment), &host_interface) {
             return Ok(());
         }
-        self.enforcement.take(&host_interface).await.map_err(Into::into)
+        self.enforcement
+            .take(&host_interface)
+            .await
+            .map_err(Into::into)
     }
 
     fn ready(&self) -> Result<(), BoxError> {

@@ -14,8 +14,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::dataplane::uplink::{self, Uplink};
 use crate::dataplane::{
-    Dataplane, DesiredRoutes, DesiredState, DesiredSysctls, Kernel, KernelError,
-    Plan, Reach, RouteChange, RouteKind, Step, TunnelMode, TunnelSpec, VxlanPeer,
+    Dataplane, DesiredRoutes, DesiredState, DesiredSysctls, Kernel, KernelError, Plan, Reach,
+    RouteChange, RouteKind, Step, TunnelMode, TunnelSpec, VxlanPeer,
 };
 use crate::dataplane::{Monitor, pod_link};
 use crate::reconcile::routes::RouteIntent;
@@ -206,7 +206,10 @@ impl<K: Kernel + 'static> Edge<K> {
 
     /// Logs each problem when it appears and not again while it lasts.
     fn say(&mut self, problems: &[String]) {
-        for problem in problems.iter().filter(|one| !self.last_problems.contains(one)) {
+        for problem in problems
+            .iter()
+            .filter(|one| !self.last_problems.contains(one))
+        {
             tracing::error!("{problem}");
         }
         self.last_problems = problems.to_vec();
@@ -215,7 +218,8 @@ impl<K: Kernel + 'static> Edge<K> {
 
 /// While the sessions are not up again, what an earlier agent left behind stays in force.
 fn without_removals(mut plan: Plan) -> Plan {
-    plan.steps.retain(|step| !matches!(step, Step::Route(RouteChange::Delete(_))));
+    plan.steps
+        .retain(|step| !matches!(step, Step::Route(RouteChange::Delete(_))));
     plan
 }
 
@@ -335,7 +339,18 @@ async fn add_tunnels<K: Kernel>(
             Err(error) => problems.push(error.to_string()),
         }
     }
-    if state.tunnels.iter().any(|spec| spec.mode == TunnelMode::Vxlan) {
+    if !state.tunnels.is_empty() && dataplane.sysctls().strict_everywhere().unwrap_or(false) {
+        problems.push(
+            "net.ipv4.conf.all.rp_filter is not 0: what nodes themselves send to pods behind a \
+             tunnel is dropped; set it to 0 and the interfaces' own rp_filter as wanted"
+                .to_owned(),
+        );
+    }
+    if state
+        .tunnels
+        .iter()
+        .any(|spec| spec.mode == TunnelMode::Vxlan)
+    {
         let same_family = |node: &&IpAddr| node.is_ipv4() == uplink.address.is_ipv4();
         let far_ends = intent.other_nodes.iter().filter(same_family);
         state.vxlan_peers = far_ends.map(|node| VxlanPeer::new(*node)).collect();
@@ -345,4 +360,3 @@ async fn add_tunnels<K: Kernel>(
 fn count(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
 }
-

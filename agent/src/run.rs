@@ -11,8 +11,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::addresses::Addresses;
-use crate::commands::shutdown_signal;
 use crate::cni_server::{PodNetwork, Server, Wiring};
+use crate::commands::shutdown_signal;
 use crate::dataplane::{Dataplane, Kernel, Monitor, NetlinkKernel, SysctlTree};
 use crate::endpoints::Endpoints;
 use crate::enforcement::Enforcement;
@@ -41,7 +41,11 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
     let node = options.node_name.clone();
 
     let kernel = NetlinkKernel::open().context("cannot talk to the kernel's routing tables")?;
-    let restarting = !kernel.routes().await.context("cannot read the routes")?.is_empty();
+    let restarting = !kernel
+        .routes()
+        .await
+        .context("cannot read the routes")?
+        .is_empty();
     let dataplane = Dataplane::new(kernel.clone());
     let monitor = Monitor::open(kernel.port(), dataplane.invalidator())
         .context("cannot watch the kernel's links, addresses and routes")?;
@@ -70,7 +74,12 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
     let journal = options.state_dir.join("cni-delete");
     let wiring = Wiring::new(addresses.allocator(), links, policy, journal.clone());
     let stop = CancellationToken::new();
-    let cni = serve_cni(&options.run_dir.join("cni.sock"), wiring, journal, stop.clone())?;
+    let cni = serve_cni(
+        &options.run_dir.join("cni.sock"),
+        wiring,
+        journal,
+        stop.clone(),
+    )?;
 
     let parts = Parts {
         node: node.clone(),
@@ -125,10 +134,20 @@ fn serve_cni(
 /// Says which capability is missing for what, before anything is half done.
 fn check_capabilities() -> anyhow::Result<()> {
     use rustix::thread::{CapabilitySet, capabilities};
-    let held = capabilities(None).context("cannot read this process's capabilities")?.effective;
+    let held = capabilities(None)
+        .context("cannot read this process's capabilities")?
+        .effective;
     let needed = [
-        (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN", "links, routes, tunnels and the policy table"),
-        (CapabilitySet::SYS_ADMIN, "CAP_SYS_ADMIN", "entering pods' network namespaces"),
+        (
+            CapabilitySet::NET_ADMIN,
+            "CAP_NET_ADMIN",
+            "links, routes, tunnels and the policy table",
+        ),
+        (
+            CapabilitySet::SYS_ADMIN,
+            "CAP_SYS_ADMIN",
+            "entering pods' network namespaces",
+        ),
     ];
     for (capability, name, purpose) in needed {
         anyhow::ensure!(

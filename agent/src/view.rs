@@ -10,8 +10,8 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
 use margay_crds::{
-    BGPConfiguration, BGPPeer, BgpSettings, DEFAULT_NAME, FieldError, IPAMConfiguration,
-    IPPool, IpamSettings, Peer, Pool,
+    BGPConfiguration, BGPPeer, BgpSettings, DEFAULT_NAME, FieldError, IPAMConfiguration, IPPool,
+    IpamSettings, Peer, Pool,
 };
 
 use crate::datastore::{Change, Kind, Mirror, RosterChange};
@@ -84,12 +84,16 @@ impl View {
             }
             Change::IPAMConfiguration(event) => {
                 let changes = self.ipam.handle(event);
-                self.check(Kind::IPAMConfiguration, &changes, |object| object.check().err());
+                self.check(Kind::IPAMConfiguration, &changes, |object| {
+                    object.check().err()
+                });
                 changes.iter().map(|_| ViewChange::Ipam).collect()
             }
             Change::BGPConfiguration(event) => {
                 let changes = self.bgp.handle(event);
-                self.check(Kind::BGPConfiguration, &changes, |object| object.check().err());
+                self.check(Kind::BGPConfiguration, &changes, |object| {
+                    object.check().err()
+                });
                 changes.iter().map(|_| ViewChange::Bgp).collect()
             }
             Change::BGPPeer(event) => {
@@ -98,7 +102,7 @@ impl View {
                 changes.iter().map(|_| ViewChange::Bgp).collect()
             }
             Change::Node(event) => {
-                let changes = self.nodes.handle(*event);
+                let changes = self.nodes.handle(event);
                 changes.iter().map(|_| ViewChange::Nodes).collect()
             }
             Change::IPAMBlock(_)
@@ -158,7 +162,10 @@ impl View {
 
     /// The pools that passed their checks.
     pub fn pools(&self) -> Vec<Pool> {
-        self.pools.values().filter_map(|pool| pool.check().ok()).collect()
+        self.pools
+            .values()
+            .filter_map(|pool| pool.check().ok())
+            .collect()
     }
 
     /// The pools as written, for their status.
@@ -174,18 +181,25 @@ impl View {
     /// The IPAM settings in force.
     pub fn ipam_settings(&self) -> IpamSettings {
         let object = self.ipam.get(DEFAULT_NAME);
-        object.and_then(|object| object.check().ok()).unwrap_or_default()
+        object
+            .and_then(|object| object.check().ok())
+            .unwrap_or_default()
     }
 
     /// The BGP settings in force.
     pub fn bgp_settings(&self) -> BgpSettings {
         let object = self.bgp.get(DEFAULT_NAME);
-        object.and_then(|object| object.check().ok()).unwrap_or_default()
+        object
+            .and_then(|object| object.check().ok())
+            .unwrap_or_default()
     }
 
     /// The peers that passed their checks.
     pub fn peers(&self) -> Vec<Peer> {
-        self.peers.values().filter_map(|peer| peer.check().ok()).collect()
+        self.peers
+            .values()
+            .filter_map(|peer| peer.check().ok())
+            .collect()
     }
 
     /// The nodes that have an address.
@@ -207,10 +221,17 @@ impl View {
 /// The network's part of a Node: the first InternalIP of each family.
 fn cluster_node(node: &Node) -> ClusterNode {
     let mut addresses: Vec<IpAddr> = Vec::new();
-    let reported = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
+    let reported = node
+        .status
+        .iter()
+        .flat_map(|status| status.addresses.iter().flatten());
     for address in reported.filter(|address| address.type_ == "InternalIP") {
         match address.address.parse::<IpAddr>() {
-            Ok(parsed) if addresses.iter().all(|known| known.is_ipv4() != parsed.is_ipv4()) => {
+            Ok(parsed)
+                if addresses
+                    .iter()
+                    .all(|known| known.is_ipv4() != parsed.is_ipv4()) =>
+            {
                 addresses.push(parsed);
             }
             Ok(_) => {}
@@ -238,7 +259,10 @@ mod tests {
     fn a_wrong_object_is_refused_and_the_rest_is_used() {
         let mut view = View::default();
         let pool = |name: &str, cidr: &str| {
-            IPPool::new(name, serde_json::from_value(serde_json::json!({"cidr": cidr})).unwrap())
+            IPPool::new(
+                name,
+                serde_json::from_value(serde_json::json!({"cidr": cidr})).unwrap(),
+            )
         };
         view.handle(Change::IPPool(Event::Apply(pool("good", "10.0.0.0/16"))));
         view.handle(Change::IPPool(Event::Apply(pool("bad", "10.0.0.1/16"))));
@@ -265,10 +289,15 @@ mod tests {
         }))
         .unwrap();
         let mut view = View::default();
-        view.handle(Change::Node(Box::new(Event::Apply(node))));
+        view.handle(Change::Node(Event::Apply(node)));
         let node = view.node("n1").unwrap();
         assert_eq!(node.ipv4().unwrap().to_string(), "10.0.0.1");
-        assert_eq!(node.address_like("::1".parse().unwrap()).unwrap().to_string(), "fd00::1");
+        assert_eq!(
+            node.address_like("::1".parse().unwrap())
+                .unwrap()
+                .to_string(),
+            "fd00::1"
+        );
         assert_eq!(node.addresses.len(), 2);
     }
 }

@@ -152,7 +152,7 @@ fn repair_of_tables(cluster: &Cluster, desired: &DesiredState) {
     let report = apply(one, desired);
     for line in [
         "link set margay.vxlan mtu 1450",
-        "net/ipv4/conf/margay.vxlan/rp_filter = 2 (was 1)",
+        "net/ipv4/conf/margay.vxlan/rp_filter = 0 (was 1)",
         &format!("set forwarding {mac} dst 192.0.2.2 dev margay.vxlan"),
         &format!("set neighbour 192.0.2.2 lladdr {mac} dev margay.vxlan"),
         "remove forwarding 02:00:00:00:00:09 dst 192.0.2.9",

@@ -55,6 +55,11 @@ impl<K: Kernel> Dataplane<K> {
         &self.kernel
     }
 
+    /// The settings' edge.
+    pub fn sysctls(&self) -> &SysctlTree {
+        &self.sysctls
+    }
+
     /// What makes the next [`Self::reach`] ask the kernel anew; for [`super::Monitor`].
     pub fn invalidator(&self) -> Invalidator {
         self.reach.invalidator()

@@ -76,12 +76,12 @@ impl DesiredSysctls {
     }
 
     /// What a tunnel device needs: packets come in through it whose source the kernel would
-    /// reach another way (a node's own address), so a strict reverse-path check would drop them.
-    /// The kernel takes the stricter of `all` and the device, hence 2 (loose), which outranks
-    /// a 1 in `all`.
+    /// reach another way (a node's own address), so any reverse-path check would drop them. Even
+    /// the loose one does on a device without an address, hence 0. The kernel takes the stricter
+    /// of `all` and the device: see [`SysctlTree::strict_everywhere`].
     pub fn for_tunnel(device: &str) -> Self {
         let mut all = Self::new();
-        all.set(format!("net/ipv4/conf/{device}/rp_filter"), "2");
+        all.set(format!("net/ipv4/conf/{device}/rp_filter"), "0");
         all
     }
 }
@@ -140,6 +140,16 @@ impl SysctlTree {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(KernelError::Sysctl { path, source }),
         }
+    }
+
+    /// Whether the reverse-path check is on for every interface, which no setting of one
+    /// interface can undo: packets of nodes themselves are then dropped as they leave a tunnel.
+    ///
+    /// # Errors
+    /// The file is there and cannot be read.
+    pub fn strict_everywhere(&self) -> Result<bool, KernelError> {
+        let all = self.read("net/ipv4/conf/all/rp_filter")?;
+        Ok(all.is_some_and(|value| value != "0"))
     }
 
     /// What keeps a node's default route that came by router advertisement: with forwarding on,

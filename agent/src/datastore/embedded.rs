@@ -11,7 +11,10 @@ use serde_json::Value;
 /// A CRD that is no JSON, which would be a mistake in the types.
 pub fn margay_store(builder: ServerBuilder) -> anyhow::Result<ServerBuilder> {
     let crds = margay_crds::manifests::all();
-    let manifests = crds.iter().map(serde_json::to_value).collect::<Result<Vec<_>, _>>();
+    let manifests = crds
+        .iter()
+        .map(serde_json::to_value)
+        .collect::<Result<Vec<_>, _>>();
     let manifests = manifests.context("cannot write the CRDs as JSON")?;
     Ok(builder.validator(check).manifests(manifests))
 }

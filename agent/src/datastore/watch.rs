@@ -9,9 +9,7 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::runtime::{WatchStreamExt, utils::Backoff};
 use kube::{Api, Client, Resource, ResourceExt};
-use margay_crds::{
-    BGPConfiguration, BGPPeer, IPAMBlock, IPAMConfiguration, IPPool,
-};
+use margay_crds::{BGPConfiguration, BGPPeer, IPAMBlock, IPAMConfiguration, IPPool};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
@@ -41,6 +39,7 @@ impl fmt::Display for Kind {
 
 /// One event of one of the watches.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "it travels in a box")]
 #[expect(missing_docs, reason = "each is an event of the kind of its name")]
 pub enum Change {
     IPPool(Event<IPPool>),
@@ -48,8 +47,8 @@ pub enum Change {
     IPAMConfiguration(Event<IPAMConfiguration>),
     BGPConfiguration(Event<BGPConfiguration>),
     BGPPeer(Event<BGPPeer>),
-    Node(Box<Event<Node>>),
-    Pod(Box<Event<Pod>>),
+    Node(Event<Node>),
+    Pod(Event<Pod>),
     Namespace(Event<Namespace>),
     NetworkPolicy(Event<NetworkPolicy>),
 }
@@ -58,7 +57,7 @@ pub enum Change {
 #[derive(Debug)]
 pub enum WatchEvent {
     /// Something changed, or a list goes on.
-    Change(Change),
+    Change(Box<Change>),
     /// A watch failed and is tried again; the objects known so far stay in force.
     Failed(Kind, String),
 }
@@ -73,8 +72,8 @@ pub fn watch_all(client: &Client) -> mpsc::Receiver<WatchEvent> {
     start.watch(Kind::IPAMConfiguration, Change::IPAMConfiguration);
     start.watch(Kind::BGPConfiguration, Change::BGPConfiguration);
     start.watch(Kind::BGPPeer, Change::BGPPeer);
-    start.watch(Kind::Node, |event| Change::Node(Box::new(event)));
-    start.watch(Kind::Pod, |event| Change::Pod(Box::new(event)));
+    start.watch(Kind::Node, Change::Node);
+    start.watch(Kind::Pod, Change::Pod);
     start.watch(Kind::Namespace, Change::Namespace);
     start.watch(Kind::NetworkPolicy, Change::NetworkPolicy);
     receiver
@@ -100,7 +99,7 @@ impl Starter<'_> {
                 .boxed();
             while let Some(event) = events.next().await {
                 let event = match event {
-                    Ok(event) => WatchEvent::Change(wrap(event)),
+                    Ok(event) => WatchEvent::Change(Box::new(wrap(event))),
                     Err(error) => WatchEvent::Failed(kind, error.to_string()),
                 };
                 if sender.send(event).await.is_err() {

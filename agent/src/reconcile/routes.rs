@@ -81,8 +81,9 @@ pub fn intent(
     let blocks: BTreeSet<IpNetwork> = own_blocks.iter().copied().collect();
     let nodes = view.nodes();
     let others = nodes.iter().filter(|other| other.name != node);
-    let other_nodes: BTreeSet<IpAddr> =
-        others.flat_map(|other| other.addresses.iter().copied()).collect();
+    let other_nodes: BTreeSet<IpAddr> = others
+        .flat_map(|other| other.addresses.iter().copied())
+        .collect();
     let encapsulation_of = |destination: &IpNetwork, next_hops: &BTreeSet<IpAddr>| {
         // Only a node ends our tunnels; a router beyond the segment is reached as IP reaches it.
         if !next_hops.iter().all(|hop| other_nodes.contains(hop)) {
@@ -112,10 +113,12 @@ pub fn intent(
     let remote = learned.collect();
     let tunnels = pools
         .iter()
-        .filter_map(|pool| match encapsulation(pool.ipip_mode, pool.vxlan_mode) {
-            Encapsulation::Never => None,
-            Encapsulation::CrossSubnet(mode) | Encapsulation::Always(mode) => Some(mode),
-        })
+        .filter_map(
+            |pool| match encapsulation(pool.ipip_mode, pool.vxlan_mode) {
+                Encapsulation::Never => None,
+                Encapsulation::CrossSubnet(mode) | Encapsulation::Always(mode) => Some(mode),
+            },
+        )
         .collect();
     RouteIntent {
         node_addresses: view.node(node).map(|own| own.addresses).unwrap_or_default(),
@@ -163,7 +166,7 @@ mod tests {
                 "status": {"addresses": [{"type": "InternalIP", "address": address}]},
             }))
             .unwrap();
-            view.handle(Change::Node(Box::new(Event::Apply(node))));
+            view.handle(Change::Node(Event::Apply(node)));
         }
         let spec = serde_json::json!({"cidr": "10.244.0.0/16", "vxlanMode": "CrossSubnet"});
         let pool = IPPool::new("p", serde_json::from_value(spec).unwrap());
@@ -194,10 +197,23 @@ mod tests {
 
     #[test]
     fn a_nodes_block_may_be_tunnelled_and_a_routers_route_may_not() {
-        let best = learned(&[("10.244.2.0/26", "10.0.0.2"), ("10.244.3.0/26", "10.0.0.254")]);
-        let intent = intent(&view(), "n1", &["10.244.1.0/26".parse().unwrap()], &best, BTreeMap::new(), false);
+        let best = learned(&[
+            ("10.244.2.0/26", "10.0.0.2"),
+            ("10.244.3.0/26", "10.0.0.254"),
+        ]);
+        let intent = intent(
+            &view(),
+            "n1",
+            &["10.244.1.0/26".parse().unwrap()],
+            &best,
+            BTreeMap::new(),
+            false,
+        );
         let of = |text: &str| intent.remote[&text.parse().unwrap()].encapsulation;
-        assert_eq!(of("10.244.2.0/26"), Encapsulation::CrossSubnet(TunnelMode::Vxlan));
+        assert_eq!(
+            of("10.244.2.0/26"),
+            Encapsulation::CrossSubnet(TunnelMode::Vxlan)
+        );
         assert_eq!(of("10.244.3.0/26"), Encapsulation::Never);
         assert_eq!(intent.tunnels, BTreeSet::from([TunnelMode::Vxlan]));
         assert_eq!(intent.blocks.len(), 1);
@@ -206,14 +222,28 @@ mod tests {
     #[test]
     fn nothing_learned_overrides_a_local_block() {
         let best = learned(&[("10.244.1.7/32", "10.0.0.2"), ("10.244.1.0/26", "10.0.0.2")]);
-        let intent = intent(&view(), "n1", &["10.244.1.0/26".parse().unwrap()], &best, BTreeMap::new(), false);
+        let intent = intent(
+            &view(),
+            "n1",
+            &["10.244.1.0/26".parse().unwrap()],
+            &best,
+            BTreeMap::new(),
+            false,
+        );
         assert!(intent.remote.is_empty(), "{:?}", intent.remote);
     }
 
     #[test]
     fn an_aggregate_over_a_local_block_is_taken() {
         let best = learned(&[("10.244.0.0/16", "10.0.0.254")]);
-        let intent = intent(&view(), "n1", &["10.244.1.0/26".parse().unwrap()], &best, BTreeMap::new(), false);
+        let intent = intent(
+            &view(),
+            "n1",
+            &["10.244.1.0/26".parse().unwrap()],
+            &best,
+            BTreeMap::new(),
+            false,
+        );
         assert_eq!(intent.remote.len(), 1);
     }
 }

@@ -9,9 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnetwork::IpNetwork;
 use margay_bgp::policy::{Filter, PrefixMatch};
-use margay_bgp::speaker::{
-    Announcement, GracefulRestart, NextHops, PeerConfig, SpeakerConfig,
-};
+use margay_bgp::speaker::{Announcement, GracefulRestart, NextHops, PeerConfig, SpeakerConfig};
 use margay_bgp::types::{Asn, Family, Prefix, RouterId};
 use margay_crds::bgp_peer::PeerNodes;
 use margay_crds::{BgpSettings, Peer, Pool};
@@ -89,7 +87,9 @@ fn router_id(node: &ClusterNode) -> Option<RouterId> {
             let octets = address.octets();
             let chunks = octets.chunks_exact(4);
             chunks.fold(0, |sum, four| {
-                let word = four.iter().fold(0_u32, |word, octet| (word << 8) | u32::from(*octet));
+                let word = four
+                    .iter()
+                    .fold(0_u32, |word, octet| (word << 8) | u32::from(*octet));
                 sum ^ word
             })
         }
@@ -124,7 +124,9 @@ fn announcements(own_blocks: &[IpNetwork], pools: &[Pool]) -> BTreeMap<Prefix, A
         let pool = pool_of(pools, block.network());
         pool.is_some_and(|pool| !pool.disable_bgp_export)
     });
-    exported.map(|block| (Prefix::from(*block), Announcement::default())).collect()
+    exported
+        .map(|block| (Prefix::from(*block), Announcement::default()))
+        .collect()
 }
 
 /// The pool an address belongs to.
@@ -144,13 +146,19 @@ fn mesh_peer(
         Some((ours, *theirs))
     });
     let pairs: Vec<(IpAddr, IpAddr)> = pairs.collect();
-    let chosen = pairs.iter().find(|(ours, _)| ours.is_ipv4()).or(pairs.first());
+    let chosen = pairs
+        .iter()
+        .find(|(ours, _)| ours.is_ipv4())
+        .or(pairs.first());
     let (ours, theirs) = *chosen?;
     let mut peer = PeerConfig::new(theirs, Asn(settings.as_number));
     peer.name = format!("Mesh {}", other.name);
     peer.port = settings.port;
     peer.local_address = Some(ours);
-    peer.families = pairs.iter().map(|(ours, _)| Family::of(ours)).collect::<BTreeSet<_>>();
+    peer.families = pairs
+        .iter()
+        .map(|(ours, _)| Family::of(ours))
+        .collect::<BTreeSet<_>>();
     Some((theirs, peer))
 }
 
@@ -180,7 +188,9 @@ fn configured_peer(
     session.keepalive_time = peer.keepalive_time;
     if !internal {
         session.ttl = Some(EBGP_TTL);
-        let pool_space = pools.iter().map(|pool| PrefixMatch::within(Prefix::from(pool.cidr)));
+        let pool_space = pools
+            .iter()
+            .map(|pool| PrefixMatch::within(Prefix::from(pool.cidr)));
         session.import = Some(Filter::accept_only(pool_space.collect()));
         let own_blocks = exported.map(PrefixMatch::exactly);
         session.export = Some(Filter::accept_only(own_blocks.collect()));
@@ -215,7 +225,7 @@ mod tests {
             node("n1", &["10.0.0.1"], "a"),
             node("n2", &["10.0.0.2", "fd00::2"], "b"),
         ] {
-            view.handle(Change::Node(Box::new(Event::Apply(object))));
+            view.handle(Change::Node(Event::Apply(object)));
         }
         let spec = serde_json::from_value(serde_json::json!({"cidr": "10.244.0.0/16"})).unwrap();
         view.handle(Change::IPPool(Event::Apply(IPPool::new("p", spec))));
@@ -233,15 +243,31 @@ mod tests {
 
     #[test]
     fn a_node_announces_its_own_blocks_of_pools_only() {
-        let desired = desired(&view(), "n1", &blocks(&["10.244.1.0/26", "10.9.0.0/26"]), false).unwrap();
-        let announced: Vec<String> =
-            desired.config.announcements.keys().map(ToString::to_string).collect();
+        let desired = desired(
+            &view(),
+            "n1",
+            &blocks(&["10.244.1.0/26", "10.9.0.0/26"]),
+            false,
+        )
+        .unwrap();
+        let announced: Vec<String> = desired
+            .config
+            .announcements
+            .keys()
+            .map(ToString::to_string)
+            .collect();
         assert_eq!(announced, ["10.244.1.0/26"]);
     }
 
     #[test]
     fn peers_come_from_the_mesh_and_from_selected_objects() {
-        let n1 = desired(&view(), "n1", &blocks(&["10.244.1.0/26", "10.9.0.0/26"]), false).unwrap();
+        let n1 = desired(
+            &view(),
+            "n1",
+            &blocks(&["10.244.1.0/26", "10.9.0.0/26"]),
+            false,
+        )
+        .unwrap();
         let tor: IpAddr = "10.0.0.254".parse().unwrap();
         assert_eq!(n1.origins.len(), 2);
         assert_eq!(n1.origins[&tor], "tor-a");
@@ -259,9 +285,17 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_said() {
-        assert!(desired(&View::default(), "n1", &[], false).unwrap_err().contains("no Node n1"));
+        assert!(
+            desired(&View::default(), "n1", &[], false)
+                .unwrap_err()
+                .contains("no Node n1")
+        );
         let mut bare = View::default();
-        bare.handle(Change::Node(Box::new(Event::Apply(node("n1", &[], "a")))));
-        assert!(desired(&bare, "n1", &[], false).unwrap_err().contains("InternalIP"));
+        bare.handle(Change::Node(Event::Apply(node("n1", &[], "a"))));
+        assert!(
+            desired(&bare, "n1", &[], false)
+                .unwrap_err()
+                .contains("InternalIP")
+        );
     }
 }

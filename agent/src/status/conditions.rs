@@ -39,7 +39,9 @@ pub fn with(standing: &[Condition], mut wanted: Condition) -> Option<Vec<Conditi
         Some(found) if found.says_the_same(&wanted) => return None,
         Some(found) => {
             if found.status == wanted.status {
-                wanted.last_transition_time.clone_from(&found.last_transition_time);
+                wanted
+                    .last_transition_time
+                    .clone_from(&found.last_transition_time);
             }
             *found = wanted;
         }
@@ -70,6 +72,10 @@ mod tests {
         let refused = accepted(&again, Some(3), Some(&refusal), "t3").unwrap();
         assert_eq!(refused.len(), 1);
         assert_eq!(refused[0].last_transition_time, "t3");
-        assert!(refused[0].message.contains("spec.cidr"), "{}", refused[0].message);
+        assert!(
+            refused[0].message.contains("spec.cidr"),
+            "{}",
+            refused[0].message
+        );
     }
 }

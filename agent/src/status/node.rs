@@ -64,9 +64,26 @@ pub fn readiness(reports: &Reports) -> Result<(), String> {
     if !reports.policy.programmed {
         wrong.push("policy: not programmed yet".to_owned());
     }
-    wrong.extend(reports.addresses.iter().map(|one| format!("addresses: {one}")));
-    wrong.extend(reports.routing.problems.iter().map(|one| format!("routes: {one}")));
-    wrong.extend(reports.policy.problems.iter().map(|one| format!("policy: {one}")));
+    wrong.extend(
+        reports
+            .addresses
+            .iter()
+            .map(|one| format!("addresses: {one}")),
+    );
+    wrong.extend(
+        reports
+            .routing
+            .problems
+            .iter()
+            .map(|one| format!("routes: {one}")),
+    );
+    wrong.extend(
+        reports
+            .policy
+            .problems
+            .iter()
+            .map(|one| format!("policy: {one}")),
+    );
     if wrong.is_empty() {
         Ok(())
     } else {
@@ -94,7 +111,10 @@ impl WallClock {
     /// The time of `moment`, RFC 3339 in whole seconds; none before the start.
     fn of(&self, moment: Instant) -> Option<String> {
         let after = moment.checked_duration_since(self.instant)?;
-        let time = self.time.checked_add(SignedDuration::try_from(after).ok()?).ok()?;
+        let time = self
+            .time
+            .checked_add(SignedDuration::try_from(after).ok()?)
+            .ok()?;
         Some(rfc3339(time))
     }
 }
@@ -119,7 +139,12 @@ pub fn without_counters(status: &NodeStatusStatus) -> NodeStatusStatus {
 
 /// The status without its conditions, which need the ones that stand.
 pub fn status(reports: &Reports, clock: &WallClock) -> NodeStatusStatus {
-    let tunnels: Vec<String> = reports.routing.tunnels.iter().map(ToString::to_string).collect();
+    let tunnels: Vec<String> = reports
+        .routing
+        .tunnels
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     NodeStatusStatus {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         tunnel: if tunnels.is_empty() {
@@ -147,7 +172,11 @@ fn bgp(report: &SpeakerReport, clock: &WallClock) -> BgpStatus {
         router_id,
         established: count(up),
         not_established: count(report.peers.len() - up),
-        peers: report.peers.iter().map(|peer| peer_status(report, peer, clock)).collect(),
+        peers: report
+            .peers
+            .iter()
+            .map(|peer| peer_status(report, peer, clock))
+            .collect(),
     }
 }
 
@@ -155,7 +184,11 @@ fn peer_status(report: &SpeakerReport, peer: &PeerSummary, clock: &WallClock) ->
     PeerStatus {
         address: peer.address.to_string(),
         as_number: peer.asn.0,
-        origin: report.origins.get(&peer.address).cloned().unwrap_or_default(),
+        origin: report
+            .origins
+            .get(&peer.address)
+            .cloned()
+            .unwrap_or_default(),
         state: peer.state.to_string(),
         since: clock.of(peer.since),
         last_error: peer.last_error.clone(),
@@ -176,13 +209,24 @@ mod tests {
     fn what_is_not_ready_is_said() {
         let mut reports = Reports::default();
         let words = readiness(&reports).unwrap_err();
-        assert!(words.contains("BGP: waiting") && words.contains("routes: not programmed"), "{words}");
-        reports.speaker.config =
-            Some(SpeakerConfig::new(margay_bgp::types::Asn(1), margay_bgp::types::RouterId(1)));
+        assert!(
+            words.contains("BGP: waiting") && words.contains("routes: not programmed"),
+            "{words}"
+        );
+        reports.speaker.config = Some(SpeakerConfig::new(
+            margay_bgp::types::Asn(1),
+            margay_bgp::types::RouterId(1),
+        ));
         reports.routing.programmed = true;
         reports.policy.programmed = true;
         assert_eq!(readiness(&reports), Ok(()));
-        reports.routing.problems.push("this kernel has no ipip".to_owned());
-        assert_eq!(readiness(&reports).unwrap_err(), "routes: this kernel has no ipip");
+        reports
+            .routing
+            .problems
+            .push("this kernel has no ipip".to_owned());
+        assert_eq!(
+            readiness(&reports).unwrap_err(),
+            "routes: this kernel has no ipip"
+        );
     }
 }

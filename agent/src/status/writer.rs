@@ -73,9 +73,11 @@ impl StatusWriter {
         mut status: NodeStatusStatus,
         ready: Condition,
     ) -> Result<(), WriteError> {
-        let standing = self.written.as_ref().map_or(&[][..], |(_, status)| &status.conditions);
-        status.conditions =
-            conditions::with(standing, ready).unwrap_or_else(|| standing.to_vec());
+        let standing = self
+            .written
+            .as_ref()
+            .map_or(&[][..], |(_, status)| &status.conditions);
+        status.conditions = conditions::with(standing, ready).unwrap_or_else(|| standing.to_vec());
         if let Some((at, written)) = &self.written {
             let only_counters = without_counters(written) == without_counters(&status);
             if *written == status || (only_counters && at.elapsed() < COUNTER_DELAY) {
@@ -137,6 +139,8 @@ where
     let body = Patch::Merge(serde_json::json!({"status": status}));
     let parameters = PatchParams::default();
     let request = api.patch_status(name, &parameters, &body);
-    tokio::time::timeout(TIMEOUT, request).await.map_err(|_| WriteError::Timeout)??;
+    tokio::time::timeout(TIMEOUT, request)
+        .await
+        .map_err(|_| WriteError::Timeout)??;
     Ok(())
 }

@@ -7,13 +7,13 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use kube::Client;
 use rustix::io::{FdFlags, fcntl_setfd};
 
+use super::cni::Plugin;
 use super::error::LabError;
 use super::objects;
 use super::patience::{patience, until};
@@ -169,7 +169,8 @@ fn with_server(kubeconfig: &str, server: &str) -> Result<String, String> {
     serde_saphyr::to_string(&value).map_err(|error| error.to_string())
 }
 
-/// Starts an agent on every node and waits until each listens for the CNI plugin.
+/// Starts an agent on every node and waits until each can wire pods, as the CNI plugin's STATUS
+/// says: before that no runtime gives the node a pod.
 ///
 /// # Errors
 /// When one does not come up.
@@ -183,18 +184,18 @@ pub async fn start_agents(
         let name = &node.host.name;
         let command = agent_command(&ledger.folder, name, binaries)?;
         let launch = Launch::new(agent_name(name), plan.namespace(name), command);
-        records.push((
-            process::start(ledger, launch)?,
-            ledger.folder.cni_socket(name),
-        ));
+        let plugin = Plugin {
+            program: binaries.cni.clone(),
+            node: plan.namespace(name),
+            socket: ledger.folder.cni_socket(name),
+        };
+        records.push((process::start(ledger, launch)?, plugin));
     }
-    for (record, socket) in &records {
-        let what = format!("{} to listen on {}", record.name, socket.display());
+    for (record, plugin) in &records {
+        let what = format!("{} to be able to wire pods", record.name);
         until(&what, patience(30), &record.log, || async {
             running_or(record, || {
-                UnixStream::connect(socket)
-                    .map(drop)
-                    .map_err(|error| error.to_string())
+                plugin.status().map_err(|error| error.to_string())
             })
         })
         .await??;

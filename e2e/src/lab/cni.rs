@@ -89,18 +89,39 @@ impl Plugin {
         Ok(start.elapsed())
     }
 
+    /// STATUS: whether the node can wire pods, and if not, why not. Blocks.
+    ///
+    /// # Errors
+    /// What the plugin said.
+    pub fn status(&self) -> Result<(), LabError> {
+        self.run("STATUS", "(none)", &[]).map(drop)
+    }
+
     fn execute(&self, verb: &'static str, sandbox: &Sandbox) -> Result<String, LabError> {
+        let netns = namespaces::path(&sandbox.namespace).display().to_string();
+        let environment = [
+            ("CNI_CONTAINERID", sandbox.container_id.clone()),
+            ("CNI_NETNS", netns),
+            ("CNI_IFNAME", INTERFACE.to_owned()),
+            ("CNI_ARGS", arguments(sandbox)),
+        ];
+        self.run(verb, &sandbox.pod, &environment)
+    }
+
+    fn run(
+        &self,
+        verb: &'static str,
+        pod: &str,
+        environment: &[(&str, String)],
+    ) -> Result<String, LabError> {
         let mut command = Command::new(&self.program);
         let folder = self.program.parent().unwrap_or(Path::new("/opt/cni/bin"));
         command
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("CNI_COMMAND", verb)
-            .env("CNI_CONTAINERID", &sandbox.container_id)
-            .env("CNI_NETNS", namespaces::path(&sandbox.namespace))
-            .env("CNI_IFNAME", INTERFACE)
             .env("CNI_PATH", folder)
-            .env("CNI_ARGS", arguments(sandbox));
+            .envs(environment.iter().map(|(name, value)| (name, value)));
         let config = json!({
             "cniVersion": "1.1.0", "name": "margay", "type": "margay-cni",
             "socket": self.socket, "mtu": 0,
@@ -121,7 +142,7 @@ impl Plugin {
         }
         Err(LabError::Cni {
             command: verb,
-            pod: sandbox.pod.clone(),
+            pod: pod.to_owned(),
             message,
         })
     }

@@ -9,7 +9,7 @@ async fn a_plan_prints_one_change_a_line_in_the_order_that_loses_no_packet() {
         node.plan(&cluster()).await,
         "\
 link add margay.vxlan type vxlan id 4096 dstport 4789 nolearning local 192.0.2.1 address 06:4d:c0:00:02:01 mtu 1450 up
-sysctl net/ipv4/conf/margay.vxlan/rp_filter = 2
+sysctl net/ipv4/conf/margay.vxlan/rp_filter = 0
 sysctl net/ipv4/ip_forward = 1 (was 0)
 set neighbour 198.51.100.7 lladdr 06:4d:c6:33:64:07 dev margay.vxlan
 set forwarding 06:4d:c6:33:64:07 dst 198.51.100.7 dev margay.vxlan
