@@ -1,24 +1,21 @@
 #!/usr/bin/env bash
-# How long the demo takes from nothing to its last ping, over several runs:
-# scripts/bench-lab.sh MARGAYCTL [RUNS]. One line a run, then the spread.
+# The figures of a lab, over several labs: scripts/bench-lab.sh MARGAYCTL [RUNS]. Each run is a
+# lab from nothing; within one, each time is measured 31 times.
 set -euo pipefail
 
 ctl=${1:?usage: scripts/bench-lab.sh MARGAYCTL [RUNS]}
 runs=${2:-5}
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
 
-echo "Linux $(uname -r), $(nproc) processors, $("$ctl" --version)"
-times=()
+echo "Linux $(uname -r), $(nproc) processors, $("$ctl" --version), release build, $runs labs"
 for ((run = 1; run <= runs; run++)); do
-  started=$EPOCHREALTIME
-  if ! "$ctl" lab demo >"$log" 2>&1 </dev/null; then
-    tail -n 30 "$log" >&2
-    echo "bench-lab: run $run failed (the end of its output is above)" >&2
-    exit 1
-  fi
-  times+=("$(awk -v from="$started" -v to="$EPOCHREALTIME" 'BEGIN { printf "%.2f", to - from }')")
-  echo "run $run: ${times[-1]} s"
-done
-printf '%s\n' "${times[@]}" | sort -n |
-  awk '{ t[NR] = $1 } END { printf "least %s s, median %s s, most %s s\n", t[1], t[int((NR + 1) / 2)], t[NR] }'
+  "$ctl" lab bench --name bench --repeats 31 -o json </dev/null
+done | jq -rs '
+  def middle: sort | .[length / 2 | floor];
+  def row(name; unit; values): (values | sort) as $v
+    | "| \(name) | \($v | middle) \(unit) | \($v[0]) | \($v[-1]) | \($v | length) |";
+  "| | median | least | most | n |", "|---|---|---|---|---|",
+  row("block written → route in a remote kernel"; "ms"; [.[].routeLatencyMs[]]),
+  row("CNI ADD"; "ms"; [.[].cniAddMs[]]),
+  row("CNI DEL"; "ms"; [.[].cniDelMs[]]),
+  row("memory of an agent"; "MiB"; [.[].agentRssKib[] / 1024 * 10 | round / 10]),
+  row("memory of the store"; "MiB"; [.[].storeRssKib / 1024 * 10 | round / 10])'

@@ -101,9 +101,9 @@ struct Shape {
     /// What runs on the routers
     #[arg(long, default_value = "bird", value_name = "bird|none")]
     tor: String,
-    /// How many pods the lab starts on every node
-    #[arg(long, default_value_t = 2)]
-    pods_per_node: usize,
+    /// How many pods the lab starts, spread over the nodes
+    #[arg(long, default_value_t = 6)]
+    pods: usize,
     /// The cluster's datastore: the lab has only the embedded one yet
     #[arg(long, default_value = "embedded", hide = true)]
     datastore: String,
@@ -132,7 +132,7 @@ impl Shape {
                 nodes: self.nodes,
                 segments: self.segments,
                 tor: Tor::parse(&self.tor)?,
-                pods_per_node: self.pods_per_node,
+                pods: self.pods,
             },
             binaries: self.bin_dir,
             underlay_only: false,

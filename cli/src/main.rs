@@ -4,6 +4,7 @@
 //! code: 0 when all is well, 1 when something is not, 2 for a command line that makes no sense.
 
 mod lab;
+mod policy;
 
 use std::process::ExitCode;
 
@@ -26,10 +27,13 @@ struct Arguments {
 enum Command {
     /// A cluster in network namespaces on this machine: nodes, racks, routers, pods
     Lab(lab::Arguments),
+    /// Who reaches whom under NetworkPolicies, from manifests
+    Policy(policy::Arguments),
 }
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Lab(arguments) => lab::run(arguments),
+        Command::Policy(arguments) => policy::run(arguments),
     }
 }

@@ -94,7 +94,7 @@ fn one_segment_without_routers() {
     let Some(folder) = runnable("one_segment_without_routers") else {
         return;
     };
-    let arguments = "--name t-small --nodes 2 --segments 1 --tor none --pods-per-node 1";
+    let arguments = "--name t-small --nodes 2 --segments 1 --tor none --pods 2";
     let arguments: Vec<&str> = arguments.split(' ').collect();
     let (output, text) = demo(&folder, &arguments);
     assert_eq!(output.status.code(), Some(0));
@@ -108,7 +108,8 @@ fn a_tunnel_that_cannot_be_is_a_failure() {
     let Some(folder) = runnable("a_tunnel_that_cannot_be_is_a_failure") else {
         return;
     };
-    let arguments = "--name t-notunnel --nodes 2 --segments 1 --tor none --pods-per-node 1 --require-tunnel vxlan";
+    let arguments =
+        "--name t-notunnel --nodes 2 --segments 1 --tor none --pods 2 --require-tunnel vxlan";
     let arguments: Vec<&str> = arguments.split(' ').collect();
     let (output, text) = demo(&folder, &arguments);
     assert_eq!(output.status.code(), Some(1));

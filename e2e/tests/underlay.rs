@@ -31,7 +31,7 @@ fn options(name: &str, tor: Tor) -> Options {
             nodes: 3,
             segments: 2,
             tor,
-            pods_per_node: 1,
+            pods: 3,
         },
         binaries: None,
         underlay_only: true,

@@ -217,7 +217,7 @@ mod tests {
             nodes: 4,
             segments: 2,
             tor: Tor::Bird,
-            pods_per_node: 0,
+            pods: 0,
         };
         spec.plan().unwrap()
     }

@@ -212,7 +212,7 @@ mod tests {
             nodes: 3,
             segments: 2,
             tor,
-            pods_per_node: 1,
+            pods: 3,
         };
         spec.plan().unwrap()
     }

@@ -91,8 +91,8 @@ pub struct LabSpec {
     pub segments: usize,
     /// What runs on the routers.
     pub tor: Tor,
-    /// How many pods the lab starts on every node, 0 to [`MAX_PODS_PER_NODE`].
-    pub pods_per_node: usize,
+    /// How many pods the lab starts, spread over the nodes: 0 to [`MAX_PODS_PER_NODE`] a node.
+    pub pods: usize,
 }
 
 /// One L2 segment and its router.
@@ -176,7 +176,7 @@ impl LabSpec {
         check_name(&self.name)?;
         range("--nodes", self.nodes, 1, MAX_NODES)?;
         range("--segments", self.segments, 1, MAX_SEGMENTS)?;
-        range("--pods-per-node", self.pods_per_node, 0, MAX_PODS_PER_NODE)?;
+        range("--pods", self.pods, 0, self.nodes * MAX_PODS_PER_NODE)?;
         if self.segments > self.nodes {
             return Err(LabError::Spec {
                 field: "--segments",
@@ -310,25 +310,42 @@ fn network(address: [u8; 4], prefix: u8) -> IpNetwork {
     IpNetwork::V4(network.unwrap_or_else(|_| address.into()))
 }
 
+/// The pods in the order of their nodes: one on every node, then a second, and so on. Where the
+/// last round is not a whole one it takes nodes from both ends in turn, so that few pods still
+/// meet on one node, on one segment and across segments.
 fn pods(spec: &LabSpec) -> Vec<PodPlan> {
     let mut pods = Vec::new();
-    for node in 0..spec.nodes {
-        for place in 0..spec.pods_per_node {
-            let app = APPS[place % APPS.len()];
-            let generation = place / APPS.len();
-            // web-1, job-1, then web-1b, job-1b, …: the digit is always the node's.
-            let suffix = match u8::try_from(generation) {
-                Ok(generation @ 1..=25) => char::from(b'a' + generation).to_string(),
-                _ => String::new(),
-            };
-            pods.push(PodPlan {
-                name: format!("{app}-{}{suffix}", node + 1),
-                app: app.to_owned(),
-                node,
-            });
-        }
+    let mut round = 0;
+    while pods.len() < spec.pods {
+        let wanted = (spec.pods - pods.len()).min(spec.nodes);
+        pods.extend((0..wanted).map(|turn| pod(round, from_both_ends(turn, spec.nodes))));
+        round += 1;
     }
+    pods.sort_by_key(|pod| pod.node);
     pods
+}
+
+/// 0, the last, 1, the last but one, …
+fn from_both_ends(turn: usize, count: usize) -> usize {
+    if turn.is_multiple_of(2) {
+        turn / 2
+    } else {
+        count - 1 - turn / 2
+    }
+}
+
+fn pod(round: usize, node: usize) -> PodPlan {
+    let app = APPS[round % APPS.len()];
+    // web-1, job-1, then web-1b, job-1b, …: the digit is always the node's.
+    let suffix = match u8::try_from(round / APPS.len()) {
+        Ok(generation @ 1..=25) => char::from(b'a' + generation).to_string(),
+        _ => String::new(),
+    };
+    PodPlan {
+        name: format!("{app}-{}{suffix}", node + 1),
+        app: app.to_owned(),
+        node,
+    }
 }
 
 #[cfg(test)]
@@ -341,7 +358,7 @@ mod tests {
             nodes,
             segments,
             tor: Tor::Bird,
-            pods_per_node: 2,
+            pods: 6,
         }
     }
 
@@ -363,8 +380,12 @@ mod tests {
         assert!(plan.same_segment(0, 1) && !plan.same_segment(1, 2));
         assert_eq!(plan.segments[1].tor, "tor-b");
         assert_eq!(plan.segments[1].tor_end.to_string(), "10.10.254.3/31");
-        assert_eq!(plan.pods[3].name, "job-2");
-        assert_eq!(plan.pod_namespace("job-2"), "mgy-t-pod-job-2");
+        let names: Vec<&str> = plan.pods.iter().map(|pod| pod.name.as_str()).collect();
+        assert_eq!(
+            names,
+            ["web-1", "job-1", "web-2", "web-3", "web-4", "job-4"]
+        );
+        assert_eq!(plan.pod_namespace("job-1"), "mgy-t-pod-job-1");
     }
 
     #[test]
@@ -372,7 +393,7 @@ mod tests {
         for nodes in 1..=MAX_NODES {
             for segments in 1..=MAX_SEGMENTS.min(nodes) {
                 let mut spec = spec(nodes, segments);
-                spec.pods_per_node = MAX_PODS_PER_NODE;
+                spec.pods = nodes * MAX_PODS_PER_NODE;
                 let plan = spec.plan().unwrap();
                 let names: std::collections::BTreeSet<_> =
                     plan.pods.iter().map(|p| &p.name).collect();

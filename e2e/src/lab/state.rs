@@ -333,7 +333,7 @@ mod tests {
             nodes: 2,
             segments: 1,
             tor: Tor::None,
-            pods_per_node: 1,
+            pods: 3,
         });
         state.namespaces.push("mgy-t-node1".to_owned());
         state.processes.push(ProcessRecord {

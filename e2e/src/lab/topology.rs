@@ -148,7 +148,7 @@ mod tests {
             nodes: 2,
             segments: 2,
             tor: Tor::None,
-            pods_per_node: 0,
+            pods: 0,
         };
         let scripts = script(&spec.plan().unwrap());
         let of = |machine: &str| {
