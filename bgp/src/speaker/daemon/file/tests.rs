@@ -1,3 +1,5 @@
+//! Tests of the file format: what is read, what is refused and in which words.
+
 use std::time::Duration;
 
 use serde_json::{Value, json};
