@@ -60,7 +60,7 @@ struct World {
     /// Only this address family [default: both]
     #[arg(long, value_name = "4|6", value_parser = ["4", "6"])]
     family: Option<String>,
-    /// An endpoint outside the cluster: NAME=ADDRESS[,ADDRESS]; may be repeated
+    /// An endpoint outside the cluster, by one or more addresses; may be repeated
     #[arg(long, value_name = "NAME=IP[,IP]")]
     external: Vec<External>,
 }
