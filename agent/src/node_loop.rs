@@ -80,6 +80,9 @@ pub struct NodeLoop {
     clock: WallClock,
     started: Instant,
     keep_unwanted: bool,
+    /// The edges have been told of the whole view. Which list comes last is chance, and the one of
+    /// blocks is no change of the view.
+    followed: bool,
     failed: BTreeSet<Kind>,
 }
 
@@ -95,6 +98,7 @@ impl NodeLoop {
             reports: Reports::default(),
             clock: WallClock::start(),
             started: Instant::now(),
+            followed: false,
             failed: BTreeSet::new(),
         }
     }
@@ -180,9 +184,10 @@ impl NodeLoop {
 
     /// Tells the edges what a change of the view means for them.
     async fn follow(&mut self, changes: &[ViewChange]) {
-        if changes.is_empty() || !self.is_synced() {
+        if (changes.is_empty() && self.followed) || !self.is_synced() {
             return;
         }
+        self.followed = true;
         self.parts.addresses.configure(&self.view, &self.parts.node);
         self.parts.enforcement.configure(&self.view).await;
         self.configure_speaker().await;
