@@ -26,6 +26,9 @@ use crate::{admin, cni_server, datastore};
 
 /// How often deletes that were written down are tried.
 const REPLAY: Duration = Duration::from_secs(15);
+/// How often it is looked whether the first of them can be tried: while an agent is just coming
+/// up, every one would fail.
+const READY: Duration = Duration::from_millis(200);
 
 /// Runs the agent until it is told to end.
 ///
@@ -116,6 +119,9 @@ fn serve_cni(
     let server = Arc::new(Server::new(Arc::new(wiring)));
     let replayer = Arc::clone(&server);
     tokio::spawn(async move {
+        while replayer.network().status().await.is_err() {
+            tokio::time::sleep(READY).await;
+        }
         let mut again = tokio::time::interval(REPLAY);
         loop {
             again.tick().await;
