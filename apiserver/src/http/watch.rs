@@ -95,16 +95,13 @@ pub(super) fn open(
     if requested == 0 || initial {
         watcher.current_state(initial)?;
     } else {
+        // Forgotten history is told by the first pass, in the stream: clients list anew only
+        // when 410 comes as an event, as it does from a Kubernetes API server.
         let newest = app.service.store().version();
         if requested > newest {
             // Only a client of an earlier database can know such a version.
-            return Err(ApiError::expired(requested, newest));
+            watcher.expire(newest);
         }
-        let known = app
-            .service
-            .store()
-            .events(&watcher.resource.shelf, requested);
-        known.map_err(|compacted| ApiError::expired(requested, compacted.oldest))?;
     }
     Ok(answer::stream(Body::from_stream(stream::unfold(
         watcher, next,
@@ -222,18 +219,20 @@ impl Watcher {
                     self.wake.mark_changed();
                 }
             }
-            Err(compacted) => {
-                let status = ApiError::expired(self.since, compacted.oldest).status();
-                chunk.extend_from_slice(
-                    json!({"type": "ERROR", "object": status})
-                        .to_string()
-                        .as_bytes(),
-                );
-                chunk.push(b'\n');
-                self.ended = true;
-            }
+            Err(compacted) => return self.expire(compacted.oldest),
         }
         self.queue(chunk);
+    }
+
+    /// Ends the watch with the event that makes the client list anew.
+    fn expire(&mut self, oldest: u64) {
+        let status = ApiError::expired(self.since, oldest).status();
+        let mut chunk = json!({"type": "ERROR", "object": status})
+            .to_string()
+            .into_bytes();
+        chunk.push(b'\n');
+        self.queue(chunk);
+        self.ended = true;
     }
 
     /// Waits for a change, the next bookmark or the end.
