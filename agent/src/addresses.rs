@@ -10,8 +10,9 @@ use kube::runtime::watcher::Event;
 use margay_crds::IPAMBlock;
 use margay_ipam::{Allocator, BlockEvent, KubeStore, SystemClock};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
-use crate::view::View;
+use crate::view::{ClusterNode, View};
 
 /// How often blocks without an address are looked for.
 const TIDY: Duration = Duration::from_secs(60);
@@ -22,6 +23,7 @@ const EMPTY: Duration = Duration::from_secs(300);
 #[derive(Debug)]
 pub struct Addresses {
     allocator: Allocator,
+    worker: JoinHandle<()>,
     listing: Vec<IPAMBlock>,
 }
 
@@ -29,10 +31,10 @@ impl Addresses {
     /// Starts the allocator of `node` over an API server.
     pub fn start(client: Client, node: &str) -> Self {
         let (allocator, worker) = Allocator::new(node, KubeStore::new(client), SystemClock);
-        tokio::spawn(worker.run());
         tokio::spawn(tidy(allocator.clone()));
         Self {
             allocator,
+            worker: tokio::spawn(worker.run()),
             listing: Vec::new(),
         }
     }
@@ -40,6 +42,11 @@ impl Addresses {
     /// A handle for whoever needs addresses.
     pub fn allocator(&self) -> Allocator {
         self.allocator.clone()
+    }
+
+    /// Whether nobody gives addresses any more, which only a mistake in the program brings about.
+    pub fn has_ended(&self) -> bool {
+        self.worker.is_finished()
     }
 
     /// Takes in an event of the watch of blocks.
@@ -56,11 +63,11 @@ impl Addresses {
         }
     }
 
-    /// Takes in pools, settings and this node's labels.
-    pub fn configure(&self, view: &View, node: &str) {
-        self.allocator.set_pools(view.pools());
+    /// Takes in pools, settings and the labels of the node `own`.
+    pub fn configure(&self, view: &View, own: Option<&ClusterNode>) {
+        self.allocator.set_pools(view.pools().to_vec());
         self.allocator.set_settings(view.ipam_settings());
-        let labels = view.node(node).map(|node| node.labels).unwrap_or_default();
+        let labels = own.map(|own| own.labels.clone()).unwrap_or_default();
         self.allocator.set_node_labels(labels);
     }
 
@@ -69,22 +76,19 @@ impl Addresses {
         self.allocator.is_ready()
     }
 
-    /// The blocks of this node.
+    /// The ranges of this node's blocks, in the order of the blocks' names.
     pub fn own_blocks(&self) -> Vec<IpNetwork> {
-        self.allocator
-            .own_blocks()
-            .iter()
-            .map(margay_ipam::NodeBlock::cidr)
-            .collect()
+        let ranges = |view: &margay_ipam::View| {
+            let blocks = view.own_blocks();
+            blocks.map(margay_ipam::NodeBlock::cidr).collect()
+        };
+        self.allocator.with_view(ranges)
     }
 
     /// This node's blocks as written.
     pub fn own_block_objects(&self) -> Vec<IPAMBlock> {
-        self.allocator
-            .own_blocks()
-            .iter()
-            .map(|block| block.object().clone())
-            .collect()
+        let blocks = self.allocator.own_blocks();
+        blocks.iter().map(|block| block.object().clone()).collect()
     }
 
     /// Tells when this node's blocks have changed, by a watch or by the allocator's own claim.
@@ -99,11 +103,30 @@ impl Addresses {
             .map(|(name, reason)| format!("IPAMBlock {name}: {reason}"))
             .collect()
     }
+
+    /// What people should know of this node's blocks although it does no harm yet, in words.
+    pub fn remarks(&self) -> Vec<String> {
+        let lost = |view: &margay_ipam::View| {
+            let ranges = view.own_blocks().map(margay_ipam::NodeBlock::cidr);
+            let lost = ranges.filter(|range| view.pool_of(*range).is_none());
+            lost.collect::<Vec<_>>()
+        };
+        let lost = self.allocator.with_view(lost);
+        lost.iter()
+            .map(|range| {
+                format!(
+                    "IPAMBlock {range}: no IPPool covers it; its pods go on, without a tunnel, and \
+                     no pod gets an address of it: restore the IPPool, or make its pods anew"
+                )
+            })
+            .collect()
+    }
 }
 
 /// Gives back blocks that this node no longer needs, for ever.
 async fn tidy(allocator: Allocator) {
     let mut again = tokio::time::interval(TIDY);
+    let mut failed = false;
     loop {
         again.tick().await;
         if !allocator.is_ready() {
@@ -111,11 +134,17 @@ async fn tidy(allocator: Allocator) {
         }
         match allocator.release_empty_blocks(EMPTY).await {
             Ok(blocks) => {
+                failed = false;
                 for block in blocks {
                     tracing::info!("block {block} was empty and is given back");
                 }
             }
-            Err(error) => tracing::warn!("empty blocks cannot be given back: {error}"),
+            // Once is enough while an API server is away.
+            Err(error) if failed => tracing::debug!("empty blocks cannot be given back: {error}"),
+            Err(error) => {
+                failed = true;
+                tracing::warn!("empty blocks cannot be given back, trying again: {error}");
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The admin socket: one JSON request a line, one JSON reply a line, for `margayctl` on the node.
 //!
-//! Requests: `{"query": "status" | "bgp" | "rib" | "routes" | "blocks"}`. It answers what the
-//! agent knows of itself and changes nothing. Only root may connect.
+//! Requests: `{"query": "status" | "bgp" | "rib" | "routes" | "blocks" | "policy"}`. It
+//! answers what the agent knows of itself and changes nothing. Only root may connect.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -31,8 +31,10 @@ pub enum Query {
     Bgp,
     /// The speaker's routes.
     Rib,
-    /// What the routing edge is to bring about.
+    /// What the routing edge has brought about, and what not.
     Routes,
+    /// The policy table's state.
+    Policy,
     /// This node's blocks.
     Blocks,
 }

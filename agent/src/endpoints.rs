@@ -1,11 +1,12 @@
-//! The pods wired on this node, kept on disk so that a restarted agent takes up where it was
+//! The record of a pod wired on this node, kept on disk so that a restarted agent takes up where it was
 //! without asking anybody.
 //!
 //! One small file a sandbox, written whole and renamed into place: a crash leaves the old file,
 //! the new one or none, never half of one. A file that cannot be read is set aside with a log
 //! line and costs only that pod its entry.
+//!
+//! Not here: which of them still stand ([`crate::pods`]).
 
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -47,83 +48,58 @@ impl Endpoint {
 /// Sandbox and interface.
 pub type EndpointKey = (String, String);
 
-/// The endpoints of this node, in memory and on disk.
-#[derive(Debug)]
-pub struct Endpoints {
+/// The folder with one file an endpoint.
+#[derive(Debug, Clone)]
+pub struct EndpointFolder {
     folder: PathBuf,
-    by_key: BTreeMap<EndpointKey, Endpoint>,
 }
 
-impl Endpoints {
-    /// Reads what an earlier agent left in `folder`, which is made if it is not there.
+impl EndpointFolder {
+    /// Opens `folder`, which is made if it is not there, and reads what an earlier agent left.
     ///
     /// # Errors
     /// The folder cannot be made or listed.
-    pub fn load(folder: PathBuf) -> std::io::Result<Self> {
+    pub fn open(folder: PathBuf) -> std::io::Result<(Self, Vec<Endpoint>)> {
         std::fs::create_dir_all(&folder)?;
-        let mut by_key = BTreeMap::new();
+        let mut endpoints = Vec::new();
         for entry in std::fs::read_dir(&folder)? {
             let path = entry?.path();
             if path.extension().is_none_or(|extension| extension != "json") {
                 continue;
             }
             match read(&path) {
-                Ok(endpoint) => {
-                    by_key.insert(endpoint.key(), endpoint);
-                }
+                Ok(endpoint) => endpoints.push(endpoint),
                 Err(error) => {
                     tracing::error!("{}: {error}; the file is set aside", path.display());
                     std::fs::rename(&path, path.with_extension("unreadable"))?;
                 }
             }
         }
-        Ok(Self { folder, by_key })
+        Ok((Self { folder }, endpoints))
     }
 
-    /// Adds or replaces an endpoint; it is on disk when this returns.
+    /// Writes an endpoint, in place of an earlier one of its key.
     ///
     /// # Errors
     /// The file cannot be written; nothing has changed then.
-    pub fn insert(&mut self, endpoint: Endpoint) -> std::io::Result<()> {
-        let text = serde_json::to_vec(&endpoint)?;
+    pub fn write(&self, endpoint: &Endpoint) -> std::io::Result<()> {
         let path = self.path(&endpoint.key());
         let partial = path.with_extension("partial");
         let mut file = std::fs::File::create(&partial)?;
-        file.write_all(&text)?;
-        std::fs::rename(&partial, &path)?;
-        self.by_key.insert(endpoint.key(), endpoint);
-        Ok(())
+        file.write_all(&serde_json::to_vec(endpoint)?)?;
+        std::fs::rename(&partial, &path)
     }
 
-    /// Removes an endpoint and gives it back, if it was there.
-    pub fn remove(&mut self, key: &EndpointKey) -> Option<Endpoint> {
-        let endpoint = self.by_key.remove(key)?;
-        if let Err(error) = std::fs::remove_file(self.path(key)) {
-            tracing::warn!("{}: {error}", self.path(key).display());
+    /// Removes an endpoint. A file that cannot be removed is logged: the next agent finds that
+    /// its interface is gone.
+    pub fn remove(&self, key: &EndpointKey) {
+        let path = self.path(key);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!("{}: {error}", path.display());
+            }
+            _ => {}
         }
-        Some(endpoint)
-    }
-
-    /// The endpoint of a sandbox's interface.
-    pub fn get(&self, key: &EndpointKey) -> Option<&Endpoint> {
-        self.by_key.get(key)
-    }
-
-    /// All endpoints.
-    pub fn iter(&self) -> impl Iterator<Item = &Endpoint> {
-        self.by_key.values()
-    }
-
-    /// The interface behind which each address lives.
-    pub fn interfaces(&self) -> BTreeMap<IpAddr, String> {
-        let each = self.iter().flat_map(|endpoint| {
-            let interface = &endpoint.host_interface;
-            endpoint
-                .addresses
-                .iter()
-                .map(|address| (*address, interface.clone()))
-        });
-        each.collect()
     }
 
     /// A name for the file that any two strings make safe and distinct.
@@ -160,27 +136,23 @@ mod tests {
     #[test]
     fn endpoints_survive_a_restart() {
         let folder = tempfile::tempdir().unwrap();
-        let mut endpoints = Endpoints::load(folder.path().to_owned()).unwrap();
-        endpoints.insert(endpoint("../../a", "10.0.0.1")).unwrap();
-        endpoints.insert(endpoint("b", "10.0.0.2")).unwrap();
-        endpoints
-            .remove(&("b".to_owned(), "eth0".to_owned()))
-            .unwrap();
+        let (files, none) = EndpointFolder::open(folder.path().to_owned()).unwrap();
+        assert!(none.is_empty());
+        files.write(&endpoint("../../a", "10.0.0.1")).unwrap();
+        files.write(&endpoint("b", "10.0.0.2")).unwrap();
+        files.remove(&("b".to_owned(), "eth0".to_owned()));
+        files.remove(&("never".to_owned(), "eth0".to_owned()));
 
-        let again = Endpoints::load(folder.path().to_owned()).unwrap();
-        assert_eq!(
-            again.iter().collect::<Vec<_>>(),
-            [&endpoint("../../a", "10.0.0.1")]
-        );
-        assert_eq!(again.interfaces().len(), 1);
+        let (_, again) = EndpointFolder::open(folder.path().to_owned()).unwrap();
+        assert_eq!(again, [endpoint("../../a", "10.0.0.1")]);
     }
 
     #[test]
     fn a_broken_file_is_set_aside() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("x.json"), "{").unwrap();
-        let endpoints = Endpoints::load(folder.path().to_owned()).unwrap();
-        assert_eq!(endpoints.iter().count(), 0);
+        let (_, endpoints) = EndpointFolder::open(folder.path().to_owned()).unwrap();
+        assert!(endpoints.is_empty());
         assert!(folder.path().join("x.unreadable").exists());
     }
 }

@@ -1,7 +1,8 @@
 //! Health and metrics over HTTP, on localhost unless told otherwise.
 //!
-//! `/livez` answers while the agent's loop turns; `/readyz` only when the node's network is in
-//! order, and says what is wrong when it is not. `/metrics` is for Prometheus.
+//! `/livez` answers while the agent's loop turns, whatever becomes of the API server; `/readyz`
+//! says yes only when the node's network is in order, and what is wrong when it is not. `/metrics`
+//! is for Prometheus.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -10,6 +11,8 @@ use anyhow::Context;
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::gauge::Gauge;
@@ -21,6 +24,9 @@ use crate::status::node::{Reports, readiness};
 
 /// How long the loop may be silent before it counts as hung.
 const STALL: Duration = Duration::from_secs(30);
+
+/// What the metrics are written in.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// What the endpoints show.
 #[derive(Debug, Clone)]
@@ -82,17 +88,18 @@ async fn livez(State(pulse): State<watch::Receiver<Pulse>>) -> (StatusCode, Stri
 
 async fn readyz(State(pulse): State<watch::Receiver<Pulse>>) -> (StatusCode, String) {
     match readiness(&pulse.borrow().reports) {
-        Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
+        Ok(None) => (StatusCode::OK, "ok\n".to_owned()),
+        Ok(Some(remarks)) => (StatusCode::OK, format!("ok, but: {remarks}\n")),
         Err(words) => (StatusCode::SERVICE_UNAVAILABLE, words + "\n"),
     }
 }
 
-async fn text(State(pulse): State<watch::Receiver<Pulse>>) -> (StatusCode, String) {
+async fn text(State(pulse): State<watch::Receiver<Pulse>>) -> Response {
     let registry = registry(&pulse.borrow().reports);
     let mut text = String::new();
     match encode(&mut text, &registry) {
-        Ok(()) => (StatusCode::OK, text),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+        Ok(()) => ([(CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }
 
@@ -114,15 +121,36 @@ fn registry(reports: &Reports) -> Registry {
     gauge("bgp_sessions_established", "Sessions up", up);
     gauge("blocks", "Blocks held by this node", reports.blocks);
     gauge("pods", "Pods wired on this node", reports.pods);
+    for (name, help, value) in [
+        ("routes_local", "Routes to local pods", routes.local),
+        ("routes_blackhole", "Own blocks", routes.blackhole),
+        (
+            "routes_direct",
+            "Routes over a shared segment",
+            routes.direct,
+        ),
+        (
+            "routes_tunnelled",
+            "Routes through a tunnel",
+            routes.tunnelled,
+        ),
+    ] {
+        gauge(name, help, value as usize);
+    }
     gauge(
-        "routes_direct",
-        "Routes over a shared segment",
-        routes.direct as usize,
+        "routes_missing",
+        "Routes that are wanted and cannot be had, such as a next hop that is down",
+        reports.routing.missing.len(),
     );
     gauge(
-        "routes_tunnelled",
-        "Routes through a tunnel",
-        routes.tunnelled as usize,
+        "policy_objects_wrong",
+        "What is wrong with policies and the objects they select",
+        reports.policy.objects.len(),
+    );
+    gauge(
+        "policy_in_force",
+        "1 if the policy table is as it should be",
+        usize::from(reports.policy.programmed && reports.policy.problem.is_none()),
     );
     gauge(
         "ready",
@@ -144,7 +172,29 @@ mod tests {
         };
         let mut text = String::new();
         encode(&mut text, &registry(&reports)).unwrap();
-        assert!(text.contains("margay_pods 3"), "{text}");
-        assert!(text.contains("margay_ready 0"), "{text}");
+        for line in [
+            "margay_pods 3",
+            "margay_ready 0",
+            "margay_policy_in_force 0",
+        ] {
+            assert!(text.contains(line), "{line}: {text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn alive_is_another_thing_than_ready() {
+        let now = Pulse::default();
+        let (beat, pulse) = watch::channel(now.clone());
+        assert_eq!(livez(State(pulse.clone())).await.0, StatusCode::OK);
+        let (code, words) = readyz(State(pulse.clone())).await;
+        assert_eq!(code, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(words.contains("not programmed yet"), "{words}");
+
+        let Some(at) = now.at.checked_sub(STALL) else {
+            return; // The machine has just started.
+        };
+        beat.send_replace(Pulse { at, ..now });
+        let (code, _) = livez(State(pulse)).await;
+        assert_eq!(code, StatusCode::SERVICE_UNAVAILABLE);
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 2 and one clear line for flags and files that make no sense, 1 for failures.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -69,6 +70,7 @@ fn init_logs(json: bool) {
         .unwrap_or_else(|_| EnvFilter::new("warn,margay=info,margay_agent=info,margay_bgp=info,margay_ipam=info,margay_policy=info,margay_apiserver=info"));
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     if json {
         logs.json().init();

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use clap::builder::NonEmptyStringValueParser;
+
 /// `margay agent`: the node daemon.
 #[derive(Debug, Clone, clap::Args)]
 pub struct AgentOptions {
@@ -16,7 +18,7 @@ pub struct AgentOptions {
     pub datastore: Option<Datastore>,
 
     /// The name of this node's Node object
-    #[arg(long, env = "NODE_NAME", value_name = "NAME")]
+    #[arg(long, env = "NODE_NAME", value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pub node_name: String,
 
     /// Where the sockets live
@@ -34,10 +36,6 @@ pub struct AgentOptions {
     /// Address of the Prometheus metrics
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9191")]
     pub metrics: SocketAddr,
-
-    /// Print what would be changed in the kernel, change nothing, and end
-    #[arg(long)]
-    pub dry_run: bool,
 }
 
 /// A datastore that is not a kubeconfig.

@@ -1,117 +1,24 @@
-//! The pods wired on this node, and the edges through which the CNI server wires them.
+//! The edges through which the CNI server wires pods.
 //!
 //! The order of an ADD is the server's ([`crate::cni_server::Wiring`]); here its edges meet the
-//! kernel, the routing edge and the policy edge. A pod is recorded before its link exists and
-//! forgotten after the link is gone, so that whatever happens in between is repaired or removed.
+//! kernel, the routing edge and the policy edge. A pod is recorded ([`PodStore`]) before its link
+//! exists and forgotten after the link is gone, so that whatever happens in between is repaired
+//! or removed; it is routed only between being set up and being taken down.
 
-use std::collections::BTreeMap;
+mod store;
+
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use margay_cni::config::Attachment;
-use tokio::sync::watch;
 
+pub use self::store::{PodRoutes, PodStore};
 use crate::cni_server::{BoxError, LinkMade, LinkSpec, Links, PodIdentity, Policy};
 use crate::dataplane::pod_link;
 use crate::dataplane::{PodKernel, PodLink, SysctlTree};
-use crate::endpoints::{Endpoint, EndpointKey, Endpoints};
+use crate::endpoints::{Endpoint, EndpointKey};
 use crate::enforcement::Enforcement;
 use crate::routing::Routing;
-
-/// The wired pods, shared by the CNI server and the agent's loop.
-#[derive(Debug)]
-pub struct PodStore {
-    endpoints: Mutex<Endpoints>,
-    changes: watch::Sender<u64>,
-    mtu: watch::Sender<Option<u32>>,
-}
-
-impl PodStore {
-    /// The pods that an earlier agent left.
-    pub fn new(endpoints: Endpoints) -> Self {
-        Self {
-            endpoints: Mutex::new(endpoints),
-            changes: watch::Sender::new(0),
-            mtu: watch::Sender::new(None),
-        }
-    }
-
-    /// Tells when a pod came or went.
-    pub fn subscribe(&self) -> watch::Receiver<u64> {
-        self.changes.subscribe()
-    }
-
-    /// The interface behind which each pod address lives.
-    pub fn interfaces(&self) -> BTreeMap<IpAddr, String> {
-        self.lock().interfaces()
-    }
-
-    /// Every pod.
-    pub fn all(&self) -> Vec<Endpoint> {
-        self.lock().iter().cloned().collect()
-    }
-
-    /// How many pods there are.
-    pub fn len(&self) -> usize {
-        self.lock().iter().count()
-    }
-
-    /// Whether there is no pod.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The MTU that pods get unless the network configuration says otherwise, in bytes.
-    pub fn set_mtu(&self, mtu: Option<u32>) {
-        self.mtu.send_replace(mtu);
-    }
-
-    fn mtu(&self) -> Option<u32> {
-        *self.mtu.borrow()
-    }
-
-    /// Records a pod. An older sandbox of the same pod has lost its link to this one.
-    fn insert(&self, endpoint: Endpoint) -> std::io::Result<()> {
-        let mut endpoints = self.lock();
-        let older = endpoints.iter().filter(|one| {
-            one.host_interface == endpoint.host_interface && one.key() != endpoint.key()
-        });
-        for key in older.map(Endpoint::key).collect::<Vec<_>>() {
-            endpoints.remove(&key);
-        }
-        endpoints.insert(endpoint)?;
-        drop(endpoints);
-        self.changes.send_modify(|count| *count += 1);
-        Ok(())
-    }
-
-    fn remove(&self, key: &EndpointKey) {
-        if self.lock().remove(key).is_some() {
-            self.changes.send_modify(|count| *count += 1);
-        }
-    }
-
-    fn get(&self, key: &EndpointKey) -> Option<Endpoint> {
-        self.lock().get(key).cloned()
-    }
-
-    /// Whether another sandbox's pair now has this name: a late DEL of an old sandbox must not
-    /// take the new pod's link away.
-    fn is_taken_over(&self, key: &EndpointKey, host_interface: &str) -> bool {
-        let endpoints = self.lock();
-        endpoints
-            .iter()
-            .any(|one| one.host_interface == host_interface && one.key() != *key)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Endpoints> {
-        // The map is changed in one step each; a panic elsewhere leaves it whole.
-        self.endpoints
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// [`Links`] over the kernel and the routing edge.
 #[derive(Debug)]
@@ -128,27 +35,27 @@ pub struct PodLinks<K> {
 
 impl<K: PodKernel> PodLinks<K> {
     fn mtu(&self, spec: &LinkSpec) -> Result<u32, BoxError> {
-        let mtu = spec.mtu.or_else(|| self.pods.mtu());
+        let mtu = spec.mtu.or_else(|| self.routing.pod_mtu());
         mtu.ok_or_else(|| "the MTU of the uplink is not known yet: try again".into())
     }
 
-    fn link(&self, spec: &LinkSpec) -> Result<PodLink, BoxError> {
-        Ok(PodLink::new(
+    fn link(&self, spec: &LinkSpec, mtu: u32) -> PodLink {
+        PodLink::new(
             &spec.pod.namespace,
             &spec.pod.name,
             &spec.netns,
             &spec.attachment.ifname,
             spec.addresses.clone(),
-            self.mtu(spec)?,
-        ))
+            mtu,
+        )
     }
 }
 
 impl<K: PodKernel + 'static> Links for PodLinks<K> {
     async fn create(&self, spec: &LinkSpec) -> Result<LinkMade, BoxError> {
-        let link = self.link(spec)?;
-        self.pods
-            .insert(endpoint(spec, &link.host_interface, link.mtu))?;
+        let link = self.link(spec, self.mtu(spec)?);
+        let endpoint = endpoint(spec, &link.host_interface, link.mtu);
+        PodStore::insert(&self.pods, endpoint).await?;
         match pod_link::create(&self.kernel, &self.sysctls, &link).await {
             Ok(made) => Ok(LinkMade {
                 host_interface: link.host_interface,
@@ -157,15 +64,18 @@ impl<K: PodKernel + 'static> Links for PodLinks<K> {
                 mtu: Some(link.mtu),
             }),
             Err(error) => {
-                self.pods.remove(&key(&spec.attachment));
+                PodStore::remove(&self.pods, key(&spec.attachment)).await;
                 Err(error.into())
             }
         }
     }
 
     async fn activate(&self, spec: &LinkSpec, made: &LinkMade) -> Result<(), BoxError> {
-        let link = self.link(spec)?;
+        // Neither the links' state nor the routes depend on the MTU any more.
+        let link = self.link(spec, made.mtu.unwrap_or_default());
         pod_link::activate(&self.kernel, &link).await?;
+        // In this order: a comparison of the whole table in between must not take them out again.
+        self.pods.route(&key(&spec.attachment));
         let routed = self
             .routing
             .ensure_pod(made.host_interface.clone(), spec.addresses.clone());
@@ -175,19 +85,19 @@ impl<K: PodKernel + 'static> Links for PodLinks<K> {
     async fn remove(&self, pod: &PodIdentity, attachment: &Attachment) -> Result<(), BoxError> {
         let key = key(attachment);
         let host_interface = pod_link::host_interface(&pod.namespace, &pod.name);
+        self.pods.unroute(&key);
         if !self.pods.is_taken_over(&key, &host_interface) {
             pod_link::remove(&self.kernel, &host_interface).await?;
         }
-        self.pods.remove(&key);
+        PodStore::remove(&self.pods, key).await;
         Ok(())
     }
 
     async fn check(&self, spec: &LinkSpec) -> Result<Vec<String>, BoxError> {
         let known = self.pods.get(&key(&spec.attachment));
-        let mut spec = spec.clone();
-        spec.mtu = spec.mtu.or(known.map(|endpoint| endpoint.mtu));
-        let link = self.link(&spec)?;
-        let differences = pod_link::check(&self.kernel, &link).await?;
+        let mtu = spec.mtu.or(known.map(|endpoint| endpoint.mtu));
+        let mtu = mtu.map_or_else(|| self.mtu(spec), Ok)?;
+        let differences = pod_link::check(&self.kernel, &self.link(spec, mtu)).await?;
         Ok(differences.iter().map(ToString::to_string).collect())
     }
 
@@ -223,7 +133,7 @@ impl Policy for PodPolicy {
     }
 
     fn ready(&self) -> Result<(), BoxError> {
-        if self.enforcement.report().programmed {
+        if self.enforcement.is_programmed() {
             Ok(())
         } else {
             Err("the policy table has not been written yet".into())

@@ -14,7 +14,6 @@ use crate::addresses::Addresses;
 use crate::cni_server::{PodNetwork, Server, Wiring};
 use crate::commands::shutdown_signal;
 use crate::dataplane::{Dataplane, Kernel, Monitor, NetlinkKernel, SysctlTree};
-use crate::endpoints::Endpoints;
 use crate::enforcement::Enforcement;
 use crate::health::{self, Pulse};
 use crate::node_loop::{Inputs, NodeLoop, Parts};
@@ -24,8 +23,8 @@ use crate::routing::Routing;
 use crate::status::writer;
 use crate::{admin, cni_server, datastore};
 
-/// How often deletes that were written down are tried.
-const REPLAY: Duration = Duration::from_secs(15);
+/// How often deletes that were written down are tried: usually, and after tries in vain.
+const REPLAY: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(120));
 /// How often it is looked whether the first of them can be tried: while an agent is just coming
 /// up, every one would fail.
 const READY: Duration = Duration::from_millis(200);
@@ -44,20 +43,18 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
     let node = options.node_name.clone();
 
     let kernel = NetlinkKernel::open().context("cannot talk to the kernel's routing tables")?;
-    let restarting = !kernel
-        .routes()
-        .await
-        .context("cannot read the routes")?
-        .is_empty();
+    let routes = kernel.routes().await.context("cannot read the routes")?;
+    let links = kernel.links().await.context("cannot read the links")?;
+    let pods = PodStore::load(options.state_dir.join("endpoints"), &links)
+        .with_context(|| format!("--state-dir {}", options.state_dir.display()))?;
+    let pods = Arc::new(pods);
     let dataplane = Dataplane::new(kernel.clone());
     let monitor = Monitor::open(kernel.port(), dataplane.invalidator())
         .context("cannot watch the kernel's links, addresses and routes")?;
-    let routing = Routing::start(dataplane, monitor);
+    let routing = Routing::start(dataplane, monitor, pods.routes());
 
-    let endpoints = Endpoints::load(options.state_dir.join("endpoints"))
-        .with_context(|| format!("--state-dir {}", options.state_dir.display()))?;
-    let pods = Arc::new(PodStore::new(endpoints));
-    let enforcement = Enforcement::start(&node, &pods.all());
+    let watches = datastore::watch_all(&client);
+    let enforcement = Enforcement::start(&node, &pods.all(), watches.policy);
     let addresses = Addresses::start(client.clone(), &node);
     let (pulse, pulses) = watch::channel(Pulse::default());
     health::serve(options.health, options.metrics, pulses).await?;
@@ -92,19 +89,20 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
         pods,
         statuses: writer::start(client.clone(), node.clone()),
         pulse,
-        restarting,
+        restarting: !routes.is_empty(),
     };
     let inputs = Inputs {
-        watches: datastore::watch_all(&client),
+        changes: watches.network,
+        failures: watches.failures,
         questions,
     };
     tracing::info!("agent of node {node} started");
-    NodeLoop::new(parts).run(inputs, shutdown_signal()).await;
+    let result = NodeLoop::new(parts).run(inputs, shutdown_signal()).await;
     stop.cancel();
     // An ADD under way is brought to its end, so that nothing half-made stays.
     let _ = cni.await;
     connection.close().await;
-    Ok(())
+    result
 }
 
 /// Starts the CNI server, and the task that does the deletes written down while nobody listened.
@@ -117,24 +115,35 @@ fn serve_cni(
     let listener = cni_server::listen(socket)
         .with_context(|| format!("CNI socket {}: cannot listen", socket.display()))?;
     let server = Arc::new(Server::new(Arc::new(wiring)));
-    let replayer = Arc::clone(&server);
-    tokio::spawn(async move {
-        while replayer.network().status().await.is_err() {
-            tokio::time::sleep(READY).await;
-        }
-        let mut again = tokio::time::interval(REPLAY);
-        loop {
-            again.tick().await;
-            match replayer.replay(&journal).await {
-                Ok(replayed) if replayed.done > 0 => {
+    tokio::spawn(replay(Arc::clone(&server), journal));
+    Ok(tokio::spawn(server.serve(listener, stop)))
+}
+
+/// Does the deletes written down, for ever. While the API server is away they are tried ever more
+/// rarely: each try asks it, and says that it was in vain.
+async fn replay(server: Arc<Server<impl PodNetwork>>, journal: PathBuf) {
+    // Before the lists have arrived no delete can be brought to its end.
+    while server.network().status().await.is_err() {
+        tokio::time::sleep(READY).await;
+    }
+    let mut wait = REPLAY.0;
+    loop {
+        match server.replay(&journal).await {
+            Ok(replayed) => {
+                if replayed.done > 0 {
                     tracing::info!("{} deletes that had waited are done", replayed.done);
                 }
-                Ok(_) => {}
-                Err(error) => tracing::warn!("{}: {error}", journal.display()),
+                let in_vain = replayed.waiting > 0 && replayed.done == 0;
+                wait = if in_vain {
+                    (wait * 2).min(REPLAY.1)
+                } else {
+                    REPLAY.0
+                };
             }
+            Err(error) => tracing::warn!("{}: {error}", journal.display()),
         }
-    });
-    Ok(tokio::spawn(server.serve(listener, stop)))
+        tokio::time::sleep(wait).await;
+    }
 }
 
 /// Says which capability is missing for what, before anything is half done.

@@ -1,30 +1,40 @@
 //! What this node knows of the cluster: the watched objects, those that passed their checks as
 //! typed values, and for those that did not, what is wrong.
 //!
+//! Checks are made once, when an object comes; whoever looks gets the values as they are. Of
+//! Nodes, which are large and many, only the network's part is kept.
+//!
 //! Not here: blocks, which the allocator keeps ([`crate::addresses`]), and pods, namespaces and
-//! policies, which go to [`crate::enforcement`] as they come.
+//! policies, which go to [`crate::enforcement`].
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
+use kube::runtime::watcher::Event;
 use margay_crds::{
     BGPConfiguration, BGPPeer, BgpSettings, DEFAULT_NAME, FieldError, IPAMConfiguration, IPPool,
     IpamSettings, Peer, Pool,
 };
 
-use crate::datastore::{Change, Kind, Mirror, RosterChange};
+use crate::datastore::{Change, Kind, Mirror, Roster, RosterChange};
 
 /// The cluster as this node sees it.
 #[derive(Debug, Default)]
 pub struct View {
-    pools: Mirror<IPPool>,
+    pool_objects: Mirror<IPPool>,
+    peer_objects: Mirror<BGPPeer>,
     ipam: Mirror<IPAMConfiguration>,
     bgp: Mirror<BGPConfiguration>,
-    peers: Mirror<BGPPeer>,
-    nodes: Mirror<Node>,
+    node_roster: Roster,
     refused: BTreeMap<(Kind, String), Refusal>,
+    // What the objects come to.
+    pools: Vec<Pool>,
+    peers: Vec<Peer>,
+    ipam_settings: IpamSettings,
+    bgp_settings: BgpSettings,
+    nodes: BTreeMap<String, ClusterNode>,
 }
 
 /// An object that is not used because of what it says.
@@ -60,56 +70,72 @@ impl ClusterNode {
     }
 }
 
-/// What a change was about, so that only what depends on it is worked out anew.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ViewChange {
-    /// A pool came, went or changed.
-    Pools,
-    /// The IPAM settings.
-    Ipam,
-    /// The BGP settings or a peer.
-    Bgp,
-    /// A node.
-    Nodes,
-}
-
 impl View {
-    /// Takes in one event. Kinds that are not kept here change nothing.
-    pub fn handle(&mut self, change: Change) -> Vec<ViewChange> {
+    /// Takes in one event; true if what the view gives is now another. A new status or a node's
+    /// heartbeat changes nothing, nor do kinds that are not kept here.
+    pub fn handle(&mut self, change: Change) -> bool {
         match change {
             Change::IPPool(event) => {
-                let changes = self.pools.handle(event);
+                let listing = is_listing(&event);
+                let changes = self.pool_objects.handle(event);
                 self.check(Kind::IPPool, &changes, |object| object.check().err());
-                changes.iter().map(|_| ViewChange::Pools).collect()
+                if listing {
+                    return false;
+                }
+                let objects = self.pool_objects.values();
+                let pools = objects.filter_map(|pool| pool.check().ok()).collect();
+                replace(&mut self.pools, pools)
+            }
+            Change::BGPPeer(event) => {
+                let listing = is_listing(&event);
+                let changes = self.peer_objects.handle(event);
+                self.check(Kind::BGPPeer, &changes, |object| object.check().err());
+                if listing {
+                    return false;
+                }
+                let objects = self.peer_objects.values();
+                let peers = objects.filter_map(|peer| peer.check().ok()).collect();
+                replace(&mut self.peers, peers)
             }
             Change::IPAMConfiguration(event) => {
                 let changes = self.ipam.handle(event);
                 self.check(Kind::IPAMConfiguration, &changes, |object| {
                     object.check().err()
                 });
-                changes.iter().map(|_| ViewChange::Ipam).collect()
+                let object = self.ipam.get(DEFAULT_NAME);
+                let settings = object.and_then(|object| object.check().ok());
+                replace(&mut self.ipam_settings, settings.unwrap_or_default())
             }
             Change::BGPConfiguration(event) => {
                 let changes = self.bgp.handle(event);
                 self.check(Kind::BGPConfiguration, &changes, |object| {
                     object.check().err()
                 });
-                changes.iter().map(|_| ViewChange::Bgp).collect()
+                let object = self.bgp.get(DEFAULT_NAME);
+                let settings = object.and_then(|object| object.check().ok());
+                replace(&mut self.bgp_settings, settings.unwrap_or_default())
             }
-            Change::BGPPeer(event) => {
-                let changes = self.peers.handle(event);
-                self.check(Kind::BGPPeer, &changes, |object| object.check().err());
-                changes.iter().map(|_| ViewChange::Bgp).collect()
-            }
-            Change::Node(event) => {
-                let changes = self.nodes.handle(event);
-                changes.iter().map(|_| ViewChange::Nodes).collect()
-            }
+            Change::Node(event) => self.handle_node(event),
             Change::IPAMBlock(_)
             | Change::Pod(_)
             | Change::Namespace(_)
-            | Change::NetworkPolicy(_) => Vec::new(),
+            | Change::NetworkPolicy(_) => false,
         }
+    }
+
+    fn handle_node(&mut self, event: Event<Node>) -> bool {
+        let mut differs = false;
+        for change in self.node_roster.handle(event) {
+            differs |= match change {
+                RosterChange::Gone(name) => self.nodes.remove(&name).is_some(),
+                RosterChange::Present(name, object) => {
+                    let node = cluster_node(&object);
+                    let known = self.nodes.insert(name, node.clone());
+                    known != Some(node)
+                }
+            };
+        }
+        differs
     }
 
     /// Remembers which of the changed objects are wrong, and says so once each.
@@ -151,71 +177,80 @@ impl View {
         }
     }
 
-    /// Whether the first list of every kind kept here has been taken in.
-    pub fn is_synced(&self) -> bool {
-        self.pools.is_synced()
-            && self.ipam.is_synced()
-            && self.bgp.is_synced()
-            && self.peers.is_synced()
-            && self.nodes.is_synced()
+    /// The kinds kept here whose first list has not been taken in.
+    pub fn missing(&self) -> impl Iterator<Item = Kind> {
+        let lists = [
+            (Kind::IPPool, self.pool_objects.is_synced()),
+            (Kind::IPAMConfiguration, self.ipam.is_synced()),
+            (Kind::BGPConfiguration, self.bgp.is_synced()),
+            (Kind::BGPPeer, self.peer_objects.is_synced()),
+            (Kind::Node, self.node_roster.is_synced()),
+        ];
+        let missing = lists.into_iter().filter(|(_, synced)| !synced);
+        missing.map(|(kind, _)| kind)
     }
 
-    /// The pools that passed their checks.
-    pub fn pools(&self) -> Vec<Pool> {
-        self.pools
-            .values()
-            .filter_map(|pool| pool.check().ok())
-            .collect()
+    /// Whether the first list of every kind kept here has been taken in.
+    pub fn is_synced(&self) -> bool {
+        self.missing().next().is_none()
+    }
+
+    /// The pools that passed their checks, in the order of their names.
+    pub fn pools(&self) -> &[Pool] {
+        &self.pools
     }
 
     /// The pools as written, for their status.
     pub fn pool_objects(&self) -> impl Iterator<Item = &IPPool> {
-        self.pools.values()
+        self.pool_objects.values()
     }
 
     /// The peers as written, for their status.
     pub fn peer_objects(&self) -> impl Iterator<Item = &BGPPeer> {
-        self.peers.values()
+        self.peer_objects.values()
     }
 
     /// The IPAM settings in force.
     pub fn ipam_settings(&self) -> IpamSettings {
-        let object = self.ipam.get(DEFAULT_NAME);
-        object
-            .and_then(|object| object.check().ok())
-            .unwrap_or_default()
+        self.ipam_settings
     }
 
     /// The BGP settings in force.
     pub fn bgp_settings(&self) -> BgpSettings {
-        let object = self.bgp.get(DEFAULT_NAME);
-        object
-            .and_then(|object| object.check().ok())
-            .unwrap_or_default()
+        self.bgp_settings
     }
 
-    /// The peers that passed their checks.
-    pub fn peers(&self) -> Vec<Peer> {
-        self.peers
-            .values()
-            .filter_map(|peer| peer.check().ok())
-            .collect()
+    /// The peers that passed their checks, in the order of their names.
+    pub fn peers(&self) -> &[Peer] {
+        &self.peers
     }
 
-    /// The nodes that have an address.
-    pub fn nodes(&self) -> Vec<ClusterNode> {
-        self.nodes.values().map(cluster_node).collect()
+    /// The nodes in the order of their names, with an address or without.
+    pub fn nodes(&self) -> impl Iterator<Item = &ClusterNode> {
+        self.nodes.values()
     }
 
     /// One node.
-    pub fn node(&self, name: &str) -> Option<ClusterNode> {
-        self.nodes.get(name).map(cluster_node)
+    pub fn node(&self, name: &str) -> Option<&ClusterNode> {
+        self.nodes.get(name)
     }
 
     /// What is wrong with an object, if anything is.
     pub fn refusal(&self, kind: Kind, name: &str) -> Option<&Refusal> {
         self.refused.get(&(kind, name.to_owned()))
     }
+}
+
+/// Whether more of a list is to come: what it makes is worked out once, at its end.
+fn is_listing<T>(event: &Event<T>) -> bool {
+    matches!(event, Event::Init | Event::InitApply(_))
+}
+
+/// Puts the new value in place; true if it is another than before.
+fn replace<T: PartialEq>(place: &mut T, new: T) -> bool {
+    let differs = *place != new;
+    *place = new;
+    differs
 }
 
 /// The network's part of a Node: the first InternalIP of each family.
@@ -251,8 +286,6 @@ fn cluster_node(node: &Node) -> ClusterNode {
 
 #[cfg(test)]
 mod tests {
-    use kube::runtime::watcher::Event;
-
     use super::*;
 
     #[test]
@@ -299,5 +332,28 @@ mod tests {
             "fd00::1"
         );
         assert_eq!(node.addresses.len(), 2);
+    }
+
+    #[test]
+    fn a_heartbeat_or_a_status_changes_nothing() {
+        let mut view = View::default();
+        let node = |beat: &str, label: &str| -> Node {
+            serde_json::from_value(serde_json::json!({
+                "metadata": {"name": "n1", "resourceVersion": beat, "labels": {"rack": label}},
+                "status": {"addresses": [{"type": "InternalIP", "address": "10.0.0.1"}]},
+            }))
+            .unwrap()
+        };
+        let mut took = |node| view.handle(Change::Node(Event::Apply(node)));
+        assert!(took(node("1", "a")));
+        assert!(!took(node("2", "a")));
+        assert!(took(node("3", "b")));
+
+        let spec = serde_json::from_value(serde_json::json!({"cidr": "10.0.0.0/16"})).unwrap();
+        let mut pool = IPPool::new("p", spec);
+        assert!(view.handle(Change::IPPool(Event::Apply(pool.clone()))));
+        pool.metadata.resource_version = Some("2".to_owned());
+        assert!(!view.handle(Change::IPPool(Event::Apply(pool))));
+        assert_eq!(view.missing().count(), 5);
     }
 }

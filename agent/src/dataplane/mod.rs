@@ -2,7 +2,7 @@
 //!
 //! Everything is desired → diff → plan → apply: [`DesiredState`] is what should be,
 //! [`Dataplane::plan`] compares it with what the kernel holds and gives a [`Plan`] that can be
-//! printed (`--dry-run` does), [`Dataplane::apply`] carries it out, goes on past errors and
+//! printed, [`Dataplane::apply`] carries it out, goes on past errors and
 //! reports each change and each error. The agent runs in the node's network namespace; a pod's
 //! namespace is entered only on a thread that ends there.
 //!

@@ -6,6 +6,7 @@
 mod connect;
 mod embedded;
 mod mirror;
+mod retry;
 mod roster;
 mod watch;
 
@@ -13,4 +14,4 @@ pub use connect::{Connection, connect};
 pub use embedded::margay_store;
 pub use mirror::Mirror;
 pub use roster::{Roster, RosterChange};
-pub use watch::{Change, Kind, WatchEvent, watch_all};
+pub use watch::{Change, Failures, Kind, Watches, watch_all};

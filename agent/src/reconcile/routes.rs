@@ -1,7 +1,7 @@
 //! The desired routes before the kernel has been asked about next hops.
 //!
-//! Own blocks are blackholes (pods' own routes are the more specific ones), pods' addresses lead
-//! to their interfaces, and every other block the speaker knows leads to its next hops, with the
+//! Own blocks are blackholes (pods' own routes are the more specific ones; the routing edge knows
+//! the pods, [`crate::pods`]), and every other block the speaker knows leads to its next hops, with the
 //! pool's encapsulation where the next hop is a node. A route within one of the node's own blocks
 //! is never taken from BGP: the block's owner decides (a `/32` under the block would otherwise
 //! draw a local pod's packets away). A route that covers the block, such as a router's aggregate,
@@ -17,7 +17,7 @@ use margay_crds::EncapsulationMode;
 
 use crate::dataplane::{Encapsulation, TunnelMode};
 use crate::reconcile::speaker::pool_of;
-use crate::view::View;
+use crate::view::{ClusterNode, View};
 
 /// The speaker's best paths by prefix, kept current by its batches.
 #[derive(Debug, Default)]
@@ -37,6 +37,11 @@ impl BestPaths {
             }
         }
         self.synced |= batch.synced;
+    }
+
+    /// Whether all routes that were there when the batches began have been taken in.
+    pub fn is_synced(&self) -> bool {
+        self.synced
     }
 }
 
@@ -62,34 +67,31 @@ pub struct RouteIntent {
     pub blocks: BTreeSet<IpNetwork>,
     /// Routes learned by BGP.
     pub remote: BTreeMap<IpNetwork, RemoteRoute>,
-    /// Local pods' addresses and their interfaces.
-    pub pods: BTreeMap<IpAddr, String>,
     /// Leave routes that are not wanted (yet) alone: the sessions are not up again.
     pub keep_unwanted: bool,
 }
 
-/// Works out the intent of `node`.
+/// Works out the intent of the node `own`.
 pub fn intent(
     view: &View,
-    node: &str,
+    own: &ClusterNode,
     own_blocks: &[IpNetwork],
     best: &BestPaths,
-    pods: BTreeMap<IpAddr, String>,
     keep_unwanted: bool,
 ) -> RouteIntent {
     let pools = view.pools();
     let blocks: BTreeSet<IpNetwork> = own_blocks.iter().copied().collect();
-    let nodes = view.nodes();
-    let others = nodes.iter().filter(|other| other.name != node);
+    let others = view.nodes().filter(|other| other.name != own.name);
     let other_nodes: BTreeSet<IpAddr> = others
         .flat_map(|other| other.addresses.iter().copied())
+        .filter(|address| !own.addresses.contains(address))
         .collect();
     let encapsulation_of = |destination: &IpNetwork, next_hops: &BTreeSet<IpAddr>| {
         // Only a node ends our tunnels; a router beyond the segment is reached as IP reaches it.
         if !next_hops.iter().all(|hop| other_nodes.contains(hop)) {
             return Encapsulation::Never;
         }
-        let pool = pool_of(&pools, destination.ip());
+        let pool = pool_of(pools, destination.ip());
         pool.map_or(Encapsulation::Never, |pool| {
             encapsulation(pool.ipip_mode, pool.vxlan_mode)
         })
@@ -121,12 +123,11 @@ pub fn intent(
         )
         .collect();
     RouteIntent {
-        node_addresses: view.node(node).map(|own| own.addresses).unwrap_or_default(),
+        node_addresses: own.addresses.clone(),
         other_nodes,
         tunnels,
         blocks,
         remote,
-        pods,
         keep_unwanted,
     }
 }
@@ -174,6 +175,12 @@ mod tests {
         view
     }
 
+    fn intent_of_n1(best: &BestPaths) -> RouteIntent {
+        let view = view();
+        let own = view.node("n1").unwrap();
+        intent(&view, own, &["10.244.1.0/26".parse().unwrap()], best, false)
+    }
+
     fn learned(routes: &[(&str, &str)]) -> BestPaths {
         let mut best = BestPaths::default();
         let changes = routes.iter().map(|(prefix, next_hop)| RouteChange {
@@ -201,14 +208,7 @@ mod tests {
             ("10.244.2.0/26", "10.0.0.2"),
             ("10.244.3.0/26", "10.0.0.254"),
         ]);
-        let intent = intent(
-            &view(),
-            "n1",
-            &["10.244.1.0/26".parse().unwrap()],
-            &best,
-            BTreeMap::new(),
-            false,
-        );
+        let intent = intent_of_n1(&best);
         let of = |text: &str| intent.remote[&text.parse().unwrap()].encapsulation;
         assert_eq!(
             of("10.244.2.0/26"),
@@ -222,28 +222,14 @@ mod tests {
     #[test]
     fn nothing_learned_overrides_a_local_block() {
         let best = learned(&[("10.244.1.7/32", "10.0.0.2"), ("10.244.1.0/26", "10.0.0.2")]);
-        let intent = intent(
-            &view(),
-            "n1",
-            &["10.244.1.0/26".parse().unwrap()],
-            &best,
-            BTreeMap::new(),
-            false,
-        );
+        let intent = intent_of_n1(&best);
         assert!(intent.remote.is_empty(), "{:?}", intent.remote);
     }
 
     #[test]
     fn an_aggregate_over_a_local_block_is_taken() {
         let best = learned(&[("10.244.0.0/16", "10.0.0.254")]);
-        let intent = intent(
-            &view(),
-            "n1",
-            &["10.244.1.0/26".parse().unwrap()],
-            &best,
-            BTreeMap::new(),
-            false,
-        );
+        let intent = intent_of_n1(&best);
         assert_eq!(intent.remote.len(), 1);
     }
 }

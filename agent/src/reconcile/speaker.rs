@@ -29,49 +29,50 @@ pub struct DesiredSpeaker {
     pub origins: BTreeMap<IpAddr, String>,
 }
 
-/// What the speaker of `node` should be, or why it cannot be yet.
+/// What the speaker of the node `own` should be.
 ///
 /// # Errors
-/// A sentence about what is missing: the node's object, or its address.
+/// The node has no address, in words.
 pub fn desired(
     view: &View,
-    node: &str,
+    own: &ClusterNode,
     own_blocks: &[IpNetwork],
     restarting: bool,
 ) -> Result<DesiredSpeaker, String> {
-    let own = view
-        .node(node)
-        .ok_or_else(|| format!("there is no Node {node}: is --node-name right?"))?;
     let settings = view.bgp_settings();
-    let router_id = router_id(&own)
-        .ok_or_else(|| format!("Node {node} has no InternalIP in status.addresses yet"))?;
+    let router_id = router_id(own)
+        .ok_or_else(|| format!("Node {} has no InternalIP in status.addresses", own.name))?;
     let pools = view.pools();
 
     let mut config = SpeakerConfig::new(Asn(settings.as_number), router_id);
-    config.listen = listeners(&own, settings.port);
-    config.next_hop = next_hops(&own);
+    config.listen = listeners(own, settings.port);
+    config.next_hop = next_hops(own);
     config.graceful_restart = Some(GracefulRestart {
         restarting,
         // Routes carry our protocol number and are reconciled, never flushed.
         forwarding_preserved: true,
         ..GracefulRestart::default()
     });
-    config.announcements = announcements(own_blocks, &pools);
+    config.announcements = announcements(own_blocks, pools);
 
     let mut origins = BTreeMap::new();
     if settings.mesh {
-        for other in view.nodes().iter().filter(|other| other.name != node) {
-            if let Some((address, peer)) = mesh_peer(&own, other, settings) {
+        for other in view.nodes().filter(|other| other.name != own.name) {
+            if let Some((address, peer)) = mesh_peer(own, other, settings) {
                 origins.insert(address, "Mesh".to_owned());
                 config.peers.insert(address, peer);
             }
         }
     }
     // A BGPPeer that names a node's address replaces the mesh session: it says more.
-    for peer in view.peers().iter().filter(|peer| selects(peer, &own)) {
+    for peer in view.peers().iter().filter(|peer| selects(peer, own)) {
         let address = peer.address.ip();
+        // A BGPPeer for all nodes may name one of them (a route reflector): not its own peer.
+        if own.addresses.contains(&address) {
+            continue;
+        }
         let exported = config.announcements.keys().copied();
-        let session = configured_peer(&own, peer, settings, &pools, exported);
+        let session = configured_peer(own, peer, settings, pools, exported);
         origins.insert(address, peer.name.clone());
         config.peers.insert(address, session);
     }
@@ -118,11 +119,12 @@ fn next_hops(node: &ClusterNode) -> NextHops {
     hops
 }
 
-/// The node's own blocks, but for those of pools kept out of BGP and of no pool at all.
+/// The node's own blocks, but for those of pools kept out of BGP. A block whose pool is gone is
+/// announced as long as it is held: a deleted IPPool must not cut off the pods that run.
 fn announcements(own_blocks: &[IpNetwork], pools: &[Pool]) -> BTreeMap<Prefix, Announcement> {
     let exported = own_blocks.iter().filter(|block| {
         let pool = pool_of(pools, block.network());
-        pool.is_some_and(|pool| !pool.disable_bgp_export)
+        pool.is_none_or(|pool| !pool.disable_bgp_export)
     });
     exported
         .map(|block| (Prefix::from(*block), Announcement::default()))
@@ -141,7 +143,10 @@ fn mesh_peer(
     other: &ClusterNode,
     settings: BgpSettings,
 ) -> Option<(IpAddr, PeerConfig)> {
-    let pairs = other.addresses.iter().filter_map(|theirs| {
+    // A Node left over from before this one got its name has our address; not its own peer.
+    let theirs = other.addresses.iter();
+    let theirs = theirs.filter(|address| !own.addresses.contains(address));
+    let pairs = theirs.filter_map(|theirs| {
         let ours = own.address_like(*theirs)?;
         Some((ours, *theirs))
     });
@@ -237,37 +242,51 @@ mod tests {
         view
     }
 
+    fn of(view: &View, node: &str, own: &[IpNetwork]) -> Result<DesiredSpeaker, String> {
+        desired(view, view.node(node).unwrap(), own, false)
+    }
+
     fn blocks(texts: &[&str]) -> Vec<IpNetwork> {
         texts.iter().map(|text| text.parse().unwrap()).collect()
     }
 
     #[test]
-    fn a_node_announces_its_own_blocks_of_pools_only() {
-        let desired = desired(
-            &view(),
-            "n1",
-            &blocks(&["10.244.1.0/26", "10.9.0.0/26"]),
-            false,
-        )
-        .unwrap();
+    fn a_node_announces_its_own_blocks_but_for_those_kept_out_of_bgp() {
+        let mut view = view();
+        let spec = serde_json::json!({"cidr": "10.8.0.0/16", "disableBGPExport": true});
+        let pool = IPPool::new("quiet", serde_json::from_value(spec).unwrap());
+        view.handle(Change::IPPool(Event::Apply(pool)));
+        let own = blocks(&["10.244.1.0/26", "10.8.0.0/26", "10.9.0.0/26"]);
+        let desired = of(&view, "n1", &own).unwrap();
         let announced: Vec<String> = desired
             .config
             .announcements
             .keys()
             .map(ToString::to_string)
             .collect();
-        assert_eq!(announced, ["10.244.1.0/26"]);
+        // The pool of 10.9.0.0/26 is gone, its pods are not.
+        assert_eq!(announced, ["10.9.0.0/26", "10.244.1.0/26"]);
+    }
+
+    #[test]
+    fn a_node_is_not_its_own_peer() {
+        let mut view = view();
+        let spec = serde_json::json!({"peerIP": "10.0.0.1", "asNumber": 64512});
+        let reflector = BGPPeer::new("reflector", serde_json::from_value(spec).unwrap());
+        view.handle(Change::BGPPeer(Event::Apply(reflector)));
+        let left_over = node("old-n1", &["10.0.0.1"], "a");
+        view.handle(Change::Node(Event::Apply(left_over)));
+
+        let own: IpAddr = "10.0.0.1".parse().unwrap();
+        let n1 = of(&view, "n1", &[]).unwrap();
+        assert!(!n1.config.peers.contains_key(&own), "{:?}", n1.origins);
+        let n2 = of(&view, "n2", &[]).unwrap();
+        assert_eq!(n2.origins[&own], "reflector");
     }
 
     #[test]
     fn peers_come_from_the_mesh_and_from_selected_objects() {
-        let n1 = desired(
-            &view(),
-            "n1",
-            &blocks(&["10.244.1.0/26", "10.9.0.0/26"]),
-            false,
-        )
-        .unwrap();
+        let n1 = of(&view(), "n1", &blocks(&["10.244.1.0/26", "10.9.0.0/26"])).unwrap();
         let tor: IpAddr = "10.0.0.254".parse().unwrap();
         assert_eq!(n1.origins.len(), 2);
         assert_eq!(n1.origins[&tor], "tor-a");
@@ -278,24 +297,16 @@ mod tests {
         assert!(export.decide(&"10.244.1.0/26".parse().unwrap()).is_some());
         assert!(export.decide(&"10.244.2.0/26".parse().unwrap()).is_none());
 
-        let n2 = desired(&view(), "n2", &blocks(&["10.244.2.0/26"]), false).unwrap();
+        let n2 = of(&view(), "n2", &blocks(&["10.244.2.0/26"])).unwrap();
         assert_eq!(n2.origins.values().collect::<Vec<_>>(), ["Mesh"]);
         assert!(n1.config.validate().is_ok() && n2.config.validate().is_ok());
     }
 
     #[test]
-    fn what_is_missing_is_said() {
-        assert!(
-            desired(&View::default(), "n1", &[], false)
-                .unwrap_err()
-                .contains("no Node n1")
-        );
+    fn a_node_without_an_address_is_named() {
         let mut bare = View::default();
         bare.handle(Change::Node(Event::Apply(node("n1", &[], "a"))));
-        assert!(
-            desired(&bare, "n1", &[], false)
-                .unwrap_err()
-                .contains("InternalIP")
-        );
+        let words = of(&bare, "n1", &[]).unwrap_err();
+        assert!(words.contains("Node n1 has no InternalIP"), "{words}");
     }
 }

@@ -6,16 +6,21 @@ use std::time::Instant;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use margay_bgp::fsm::State;
-use margay_bgp::speaker::{PeerSummary, SpeakerConfig};
+use margay_bgp::speaker::PeerSummary;
+use margay_bgp::types::{Asn, RouterId};
 use margay_crds::node_status::{BgpStatus, NodeStatusStatus, PeerStatus, RouteCounts};
 
+use crate::enforcement::PolicyReport;
 use crate::routing::RoutingReport;
+
+/// The most problems that one message names.
+const MAX_PROBLEMS: usize = 8;
 
 /// The speaker as it is.
 #[derive(Debug, Clone, Default)]
 pub struct SpeakerReport {
-    /// What it was asked to be, once it is known.
-    pub config: Option<SpeakerConfig>,
+    /// What it is, once it runs.
+    pub identity: Option<(Asn, RouterId)>,
     /// Where each peer comes from.
     pub origins: BTreeMap<IpAddr, String>,
     /// Its sessions.
@@ -24,18 +29,13 @@ pub struct SpeakerReport {
     pub problem: Option<String>,
 }
 
-/// The policy table as it is.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct PolicyReport {
-    /// The table has been written at least once.
-    pub programmed: bool,
-    /// What could not be done, in words.
-    pub problems: Vec<String>,
-}
-
 /// All that goes into a NodeStatus.
 #[derive(Debug, Clone, Default)]
 pub struct Reports {
+    /// The lists of objects that have not arrived, with the reason if it is known, in words.
+    pub waiting: Vec<String>,
+    /// What is wrong with this node's Node object, in words.
+    pub node: Option<String>,
     /// The speaker.
     pub speaker: SpeakerReport,
     /// Routes and tunnels.
@@ -46,49 +46,62 @@ pub struct Reports {
     pub blocks: usize,
     /// What is wrong with the node's blocks, in words.
     pub addresses: Vec<String>,
+    /// What people should know of the node's blocks, in words.
+    pub remarks: Vec<String>,
     /// How many pods are wired.
     pub pods: usize,
 }
 
-/// Whether the node's network is in order, and if not, what is wrong: a sentence.
-pub fn readiness(reports: &Reports) -> Result<(), String> {
-    let mut wrong = Vec::new();
-    match (&reports.speaker.problem, &reports.speaker.config) {
-        (Some(problem), _) => wrong.push(format!("BGP: {problem}")),
-        (None, None) => wrong.push("BGP: waiting for the first list of objects".to_owned()),
-        (None, Some(_)) => {}
+/// Whether the node's network is in order: then remarks, else what is wrong, in sentences.
+///
+/// What somebody wrote into a policy, or another node that is down, is a remark: it is no fault
+/// of this node, and a rollout must not stop at every node because of it.
+///
+/// # Errors
+/// What is wrong, a few sentences of a bounded length.
+pub fn readiness(reports: &Reports) -> Result<Option<String>, String> {
+    let mut wrong: Vec<String> = reports.waiting.clone();
+    let mut say = |what: &str, words: &[String]| {
+        wrong.extend(words.iter().map(|one| format!("{what}: {one}")));
+    };
+    say("node", reports.node.as_slice());
+    say("BGP", reports.speaker.problem.as_slice());
+    if reports.speaker.identity.is_none() && reports.speaker.problem.is_none() {
+        say("BGP", &["not started yet".to_owned()]);
     }
     if !reports.routing.programmed {
-        wrong.push("routes: not programmed yet".to_owned());
+        say("routes", &["not programmed yet".to_owned()]);
     }
     if !reports.policy.programmed {
-        wrong.push("policy: not programmed yet".to_owned());
+        say("policy", &["not programmed yet".to_owned()]);
     }
-    wrong.extend(
-        reports
-            .addresses
-            .iter()
-            .map(|one| format!("addresses: {one}")),
-    );
-    wrong.extend(
-        reports
-            .routing
-            .problems
-            .iter()
-            .map(|one| format!("routes: {one}")),
-    );
-    wrong.extend(
-        reports
-            .policy
-            .problems
-            .iter()
-            .map(|one| format!("policy: {one}")),
-    );
+    say("addresses", &reports.addresses);
+    say("routes", &reports.routing.problems);
+    say("policy", reports.policy.problem.as_slice());
     if wrong.is_empty() {
-        Ok(())
+        Ok(remarks(reports))
     } else {
-        Err(wrong.join("; "))
+        Err(shortened(&wrong, MAX_PROBLEMS).join("; "))
     }
+}
+
+fn remarks(reports: &Reports) -> Option<String> {
+    let all = [
+        &reports.routing.missing,
+        &reports.policy.objects,
+        &reports.remarks,
+    ];
+    let all: Vec<String> = all.into_iter().flatten().cloned().collect();
+    (!all.is_empty()).then(|| shortened(&all, MAX_PROBLEMS).join("; "))
+}
+
+/// At most `most` of the lines, and if there are more, how many.
+pub fn shortened(lines: &[String], most: usize) -> Vec<String> {
+    let mut short: Vec<String> = lines.iter().take(most).cloned().collect();
+    if lines.len() > most {
+        short.push(format!("and {} more", lines.len() - most));
+    }
+    short
 }
 
 /// The wall-clock time of a moment, by one pair of readings taken once: two readings a second
@@ -163,8 +176,8 @@ pub fn status(reports: &Reports, clock: &WallClock) -> NodeStatusStatus {
 fn bgp(report: &SpeakerReport, clock: &WallClock) -> BgpStatus {
     let established = |peer: &&PeerSummary| peer.state == State::Established;
     let up = report.peers.iter().filter(established).count();
-    let (as_number, router_id) = match &report.config {
-        Some(config) => (config.asn.0, config.router_id.to_string()),
+    let (as_number, router_id) = match &report.identity {
+        Some((asn, router_id)) => (asn.0, router_id.to_string()),
         None => (0, String::new()),
     };
     BgpStatus {
@@ -205,21 +218,23 @@ fn count(length: usize) -> u32 {
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_is_not_ready_is_said() {
+    fn in_order() -> Reports {
         let mut reports = Reports::default();
-        let words = readiness(&reports).unwrap_err();
-        assert!(
-            words.contains("BGP: waiting") && words.contains("routes: not programmed"),
-            "{words}"
-        );
-        reports.speaker.config = Some(SpeakerConfig::new(
-            margay_bgp::types::Asn(1),
-            margay_bgp::types::RouterId(1),
-        ));
+        reports.speaker.identity = Some((Asn(1), RouterId(1)));
         reports.routing.programmed = true;
         reports.policy.programmed = true;
-        assert_eq!(readiness(&reports), Ok(()));
+        reports
+    }
+
+    #[test]
+    fn what_is_not_ready_is_said() {
+        let words = readiness(&Reports::default()).unwrap_err();
+        assert!(
+            words.contains("BGP: not started") && words.contains("routes: not programmed"),
+            "{words}"
+        );
+        let mut reports = in_order();
+        assert_eq!(readiness(&reports), Ok(None));
         reports
             .routing
             .problems
@@ -228,5 +243,22 @@ mod tests {
             readiness(&reports).unwrap_err(),
             "routes: this kernel has no ipip"
         );
+    }
+
+    #[test]
+    fn what_others_did_is_a_remark() {
+        let mut reports = in_order();
+        reports.policy.objects = vec!["NetworkPolicy a/b: spec.x: is odd".to_owned()];
+        let remark = readiness(&reports).unwrap().unwrap();
+        assert!(remark.contains("a/b"), "{remark}");
+    }
+
+    #[test]
+    fn a_message_does_not_grow_with_the_cluster() {
+        let mut reports = in_order();
+        reports.routing.missing = (0..5000).map(|n| format!("route {n}: gone")).collect();
+        let remark = readiness(&reports).unwrap().unwrap();
+        assert!(remark.ends_with("and 4992 more"), "{remark}");
+        assert!(remark.len() < 500);
     }
 }

@@ -1,37 +1,33 @@
 //! Writes statuses to the datastore: only what differs, and counters that moved no more often
 //! than every few seconds, since a thousand nodes may see the same route come.
 //!
-//! A task of its own: a datastore that is away must not hold up the agent's loop.
+//! A task of its own: a datastore that is away must not hold up the agent's loop. What could not
+//! be written is tried again, ever more slowly, and always in its latest form.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use margay_crds::node_status::NodeStatusStatus;
 use margay_crds::{BGPPeer, Condition, IPPool, NodeStatus, NodeStatusSpec};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::datastore::Kind;
 use crate::status::conditions;
 use crate::status::node::without_counters;
+use crate::status::wish::{Accepted, Wish};
 
 /// How long a change of counters alone may wait.
 const COUNTER_DELAY: Duration = Duration::from_secs(5);
+/// How often a status is written although nothing differs: somebody may have removed it.
+const REFRESH: Duration = Duration::from_secs(300);
 /// How long one write may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
-
-/// What should stand in the datastore.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Wish {
-    /// The NodeStatus, its conditions aside.
-    pub node: NodeStatusStatus,
-    /// The NodeStatus's one condition; none while there is nothing to say yet.
-    pub ready: Option<Condition>,
-    /// Conditions of objects that do not stand there as they should.
-    pub accepted: Vec<(Kind, String, Vec<Condition>)>,
-}
+/// How long after a failure the next write is tried, at first and at most.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// Starts the writer of one node's statuses.
 pub fn start(client: Client, node: String) -> watch::Sender<Wish> {
@@ -53,15 +49,25 @@ struct StatusWriter {
 
 impl StatusWriter {
     async fn run(mut self, mut wishes: watch::Receiver<Wish>) {
+        let mut patience = Patience::default();
+        // A wish comes every second, so what had to wait is looked at again soon.
         while wishes.changed().await.is_ok() {
             let wish = wishes.borrow_and_update().clone();
             let Some(ready) = wish.ready else { continue };
             if let Err(error) = self.write_node(wish.node, ready).await {
-                tracing::warn!("NodeStatus {}: cannot be written: {error}", self.node);
+                if patience.failures == 0 {
+                    tracing::warn!(
+                        "NodeStatus {}: cannot be written, trying again: {error}",
+                        self.node
+                    );
+                }
+                tokio::time::sleep(patience.fail()).await;
                 continue;
             }
-            for (kind, name, conditions) in wish.accepted {
-                if let Err(error) = self.write_accepted(kind, &name, &conditions).await {
+            patience = Patience::default();
+            for accepted in wish.accepted {
+                if let Err(error) = self.write_accepted(&accepted).await {
+                    let Accepted { kind, name, .. } = accepted;
                     tracing::debug!("{kind} {name}: status cannot be written: {error}");
                 }
             }
@@ -73,23 +79,23 @@ impl StatusWriter {
         mut status: NodeStatusStatus,
         ready: Condition,
     ) -> Result<(), WriteError> {
-        let standing = self
-            .written
-            .as_ref()
-            .map_or(&[][..], |(_, status)| &status.conditions);
-        status.conditions = conditions::with(standing, ready).unwrap_or_else(|| standing.to_vec());
-        if let Some((at, written)) = &self.written {
-            let only_counters = without_counters(written) == without_counters(&status);
-            if *written == status || (only_counters && at.elapsed() < COUNTER_DELAY) {
-                return Ok(());
-            }
-        }
         let api: Api<NodeStatus> = Api::all(self.client.clone());
-        match patch_status(&api, &self.node, &status).await {
+        let standing = match &self.written {
+            Some((_, written)) => written.conditions.clone(),
+            None => self.standing(&api).await?,
+        };
+        status.conditions = conditions::with(&standing, ready).unwrap_or(standing);
+        if let Some((at, written)) = &self.written
+            && !is_due(written, &status, at.elapsed())
+        {
+            return Ok(());
+        }
+        let body = json!({"status": status});
+        match patch_status(&api, &self.node, &body).await {
             Err(WriteError::Refused(kube::Error::Api(refused))) if refused.is_not_found() => {
                 let object = NodeStatus::new(&self.node, NodeStatusSpec::default());
-                api.create(&PostParams::default(), &object).await?;
-                patch_status(&api, &self.node, &status).await?;
+                in_time(api.create(&PostParams::default(), &object)).await?;
+                patch_status(&api, &self.node, &body).await?;
             }
             other => other?,
         }
@@ -97,25 +103,56 @@ impl StatusWriter {
         Ok(())
     }
 
-    async fn write_accepted(
-        &self,
-        kind: Kind,
-        name: &str,
-        conditions: &[Condition],
-    ) -> Result<(), WriteError> {
-        let status = serde_json::json!({"conditions": conditions});
-        match kind {
+    /// The conditions that an earlier agent left, so that a restart is no transition.
+    async fn standing(&self, api: &Api<NodeStatus>) -> Result<Vec<Condition>, WriteError> {
+        let object = in_time(api.get_opt(&self.node)).await?;
+        let status = object.and_then(|object| object.status);
+        Ok(status.map(|status| status.conditions).unwrap_or_default())
+    }
+
+    async fn write_accepted(&self, accepted: &Accepted) -> Result<(), WriteError> {
+        let body = json!({
+            "metadata": {"resourceVersion": accepted.version},
+            "status": {"conditions": accepted.conditions},
+        });
+        match accepted.kind {
             Kind::IPPool => {
                 let api: Api<IPPool> = Api::all(self.client.clone());
-                patch_status(&api, name, &status).await
+                patch_status(&api, &accepted.name, &body).await
             }
             Kind::BGPPeer => {
                 let api: Api<BGPPeer> = Api::all(self.client.clone());
-                patch_status(&api, name, &status).await
+                patch_status(&api, &accepted.name, &body).await
             }
             // The other kinds have no status of ours.
             _ => Ok(()),
         }
+    }
+}
+
+/// Whether a status is to be written `since` the last one was.
+fn is_due(written: &NodeStatusStatus, status: &NodeStatusStatus, since: Duration) -> bool {
+    if since >= REFRESH {
+        return true;
+    }
+    if written == status {
+        return false;
+    }
+    since >= COUNTER_DELAY || without_counters(written) != without_counters(status)
+}
+
+/// How long to wait after failures in a row.
+#[derive(Debug, Default)]
+struct Patience {
+    failures: u32,
+}
+
+impl Patience {
+    fn fail(&mut self) -> Duration {
+        let (first, longest) = RETRY;
+        let wait = first.saturating_mul(2_u32.saturating_pow(self.failures));
+        self.failures = self.failures.saturating_add(1);
+        wait.min(longest)
     }
 }
 
@@ -128,19 +165,46 @@ enum WriteError {
     Timeout,
 }
 
-async fn patch_status<K>(
-    api: &Api<K>,
-    name: &str,
-    status: &impl Serialize,
-) -> Result<(), WriteError>
+async fn patch_status<K>(api: &Api<K>, name: &str, body: &Value) -> Result<(), WriteError>
 where
     K: Clone + DeserializeOwned + std::fmt::Debug,
 {
-    let body = Patch::Merge(serde_json::json!({"status": status}));
+    let body = Patch::Merge(body);
     let parameters = PatchParams::default();
-    let request = api.patch_status(name, &parameters, &body);
-    tokio::time::timeout(TIMEOUT, request)
-        .await
-        .map_err(|_| WriteError::Timeout)??;
+    in_time(api.patch_status(name, &parameters, &body)).await?;
     Ok(())
+}
+
+async fn in_time<T>(
+    request: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, WriteError> {
+    let answer = tokio::time::timeout(TIMEOUT, request).await;
+    Ok(answer.map_err(|_| WriteError::Timeout)??)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_wait_and_the_rest_does_not() {
+        let written = NodeStatusStatus::default();
+        let mut counted = written.clone();
+        counted.pod_count = 1;
+        let mut other = written.clone();
+        other.tunnel = "vxlan".to_owned();
+        let second = Duration::from_secs(1);
+        assert!(!is_due(&written, &written, second));
+        assert!(!is_due(&written, &counted, second));
+        assert!(is_due(&written, &counted, COUNTER_DELAY));
+        assert!(is_due(&written, &other, Duration::ZERO));
+        assert!(is_due(&written, &written, REFRESH));
+    }
+
+    #[test]
+    fn failures_in_a_row_are_tried_ever_more_slowly() {
+        let mut patience = Patience::default();
+        let waits: Vec<u64> = (0..8).map(|_| patience.fail().as_secs()).collect();
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
+    }
 }

@@ -1,0 +1,200 @@
+//! The task of the policy edge.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use margay_policy::writer::{Error, Writer};
+use margay_policy::{Compiler, LocalEndpoint, NodeInput, Pool, Ruleset, diff};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::PolicyReport;
+use super::objects::Objects;
+use crate::datastore::{Change, Kind};
+
+/// How long after a failed commit the next is tried without a new reason.
+const RETRY: Duration = Duration::from_secs(5);
+/// The most changes taken in before a commit: those that wait for one must get their turn.
+const BURST: usize = 4096;
+
+type Reply = oneshot::Sender<Result<(), String>>;
+
+/// What the CNI server asks for.
+#[derive(Debug)]
+pub(super) enum Request {
+    Put(LocalEndpoint, Reply),
+    Take(String),
+}
+
+/// What the agent's loop knows better.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Settings {
+    /// The pools; none before their list has arrived.
+    pub(super) pools: Option<Vec<Pool>>,
+    pub(super) tunnel_devices: BTreeSet<String>,
+}
+
+pub(super) struct Edge<W> {
+    writer: W,
+    reports: watch::Sender<PolicyReport>,
+    objects: Objects,
+    endpoints: BTreeMap<String, LocalEndpoint>,
+    input: NodeInput,
+    pools_known: bool,
+    compiler: Compiler,
+    /// What the kernel holds; none before the first commit and after one whose outcome is open.
+    committed: Option<Ruleset>,
+    /// What the last failed commit said.
+    failure: Option<String>,
+}
+
+impl<W: Writer> Edge<W> {
+    pub(super) fn new(
+        node: &str,
+        endpoints: impl Iterator<Item = LocalEndpoint>,
+        writer: W,
+        reports: watch::Sender<PolicyReport>,
+    ) -> Self {
+        Self {
+            writer,
+            reports,
+            objects: Objects::default(),
+            endpoints: endpoints.map(|one| (one.interface.clone(), one)).collect(),
+            input: NodeInput {
+                node: node.to_owned(),
+                ..NodeInput::default()
+            },
+            pools_known: false,
+            compiler: Compiler::new(),
+            committed: None,
+            failure: None,
+        }
+    }
+
+    /// Runs until nobody can ask any more.
+    pub(super) async fn run(
+        mut self,
+        mut queue: mpsc::Receiver<Request>,
+        mut changes: mpsc::Receiver<Box<Change>>,
+        mut settings: watch::Receiver<Settings>,
+    ) {
+        let mut waiting = Vec::new();
+        loop {
+            tokio::select! {
+                request = queue.recv() => match request {
+                    Some(request) => self.handle(request, &mut waiting),
+                    None => return,
+                },
+                // Without watches there is no more news; what is known stays in force.
+                Some(change) = changes.recv() => self.objects.handle(*change),
+                Ok(()) = settings.changed() => {}
+                () = tokio::time::sleep(RETRY), if self.failure.is_some() => {}
+            }
+            self.take_settings(&settings.borrow_and_update());
+            for _ in 0..BURST {
+                let Ok(change) = changes.try_recv() else {
+                    break;
+                };
+                self.objects.handle(*change);
+            }
+            while let Ok(request) = queue.try_recv() {
+                self.handle(request, &mut waiting);
+            }
+            let result = self.commit().await;
+            for reply in waiting.drain(..) {
+                // Whoever asked may have given up.
+                let _ = reply.send(result.clone());
+            }
+        }
+    }
+
+    fn handle(&mut self, request: Request, waiting: &mut Vec<Reply>) {
+        match request {
+            Request::Put(endpoint, reply) => {
+                self.endpoints.insert(endpoint.interface.clone(), endpoint);
+                waiting.push(reply);
+            }
+            Request::Take(interface) => {
+                self.endpoints.remove(&interface);
+            }
+        }
+    }
+
+    fn take_settings(&mut self, settings: &Settings) {
+        self.input
+            .tunnel_devices
+            .clone_from(&settings.tunnel_devices);
+        if let Some(pools) = &settings.pools {
+            self.input.pools.clone_from(pools);
+            self.pools_known = true;
+        }
+    }
+
+    fn missing(&self) -> Option<Kind> {
+        let pools = (!self.pools_known).then_some(Kind::IPPool);
+        pools.or_else(|| self.objects.missing())
+    }
+
+    async fn commit(&mut self) -> Result<(), String> {
+        if let Some(kind) = self.missing() {
+            self.reports
+                .send_if_modified(|report| report.waiting_for.replace(kind) != Some(kind));
+            return Err(format!(
+                "the list of {kind} objects has not arrived yet: try again when the API server is reachable"
+            ));
+        }
+        self.input.endpoints = self.endpoints.values().cloned().collect();
+        let (wanted, found) = self.compiler.compile(&self.objects.cluster, &self.input);
+        let result = self.bring(wanted).await.map_err(|error| error.to_string());
+        self.say(result.as_ref().err());
+        let problems = found.iter().chain(self.objects.problems());
+        let objects = problems.map(ToString::to_string).collect();
+        self.reports.send_if_modified(|known| {
+            let report = PolicyReport {
+                programmed: known.programmed || result.is_ok(),
+                waiting_for: None,
+                problem: result.as_ref().err().cloned(),
+                objects,
+            };
+            let differs = *known != report;
+            *known = report;
+            differs
+        });
+        result
+    }
+
+    /// Commits the difference. If it is refused, or what the kernel holds is not known, commits
+    /// the whole table, in one transaction: until that succeeds the last table is in force.
+    async fn bring(&mut self, wanted: Ruleset) -> Result<(), Error> {
+        if let Some(committed) = &self.committed {
+            let transaction = diff(committed, &wanted);
+            if transaction.is_empty() {
+                return Ok(());
+            }
+            match self.writer.apply(&transaction).await {
+                Ok(()) => {
+                    self.committed = Some(wanted);
+                    return Ok(());
+                }
+                // Nothing that the whole table would do better.
+                Err(error @ (Error::Run(_) | Error::Permission(_))) => return Err(error),
+                Err(error) => tracing::warn!("{error}; the table is replaced as a whole"),
+            }
+        }
+        self.committed = None;
+        self.writer.apply(&wanted.full()).await?;
+        self.committed = Some(wanted);
+        Ok(())
+    }
+
+    /// Logs a failure when it is news and not again while it lasts.
+    fn say(&mut self, failure: Option<&String>) {
+        match failure {
+            Some(error) if self.failure.as_ref() != Some(error) => {
+                tracing::error!("policy: {error}");
+            }
+            None if self.failure.is_some() => tracing::info!("policy: the table is written again"),
+            _ => {}
+        }
+        self.failure = failure.cloned();
+    }
+}

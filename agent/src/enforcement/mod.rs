@@ -1,0 +1,158 @@
+//! The policy edge: keeps the table `inet margay` at what pods, namespaces, policies and the
+//! pods wired here make of it.
+//!
+//! One task owns the picture and the table. It takes in whatever waits, compiles once, and
+//! commits the difference in one transaction. Until every list has arrived it commits nothing: a
+//! restarted agent leaves the table of the earlier one in force, and a new pod waits (fail
+//! closed). What a policy means is the policy crate's.
+//!
+//! Nothing but the wiring of a pod waits for this edge: the agent's loop hands it values, the
+//! watches have a channel of their own.
+
+mod edge;
+mod objects;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+
+use margay_policy::writer::{Nft, Writer};
+use margay_policy::{LocalEndpoint, Pool};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use self::edge::{Edge, Request, Settings};
+use crate::dataplane::TunnelMode;
+use crate::datastore::{Change, Kind};
+use crate::endpoints::Endpoint;
+
+/// Pods that may wait; more make the CNI server wait.
+const QUEUE: usize = 256;
+
+/// The policy table as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PolicyReport {
+    /// The table has been written at least once.
+    pub programmed: bool,
+    /// The first of the lists that have not arrived, if one has not.
+    pub waiting_for: Option<Kind>,
+    /// Why the kernel's table is not as it should be, in words.
+    pub problem: Option<String>,
+    /// What is wrong with objects that people wrote, in words. The rest of them is in force.
+    pub objects: Vec<String>,
+}
+
+/// A handle to the policy edge.
+#[derive(Debug, Clone)]
+pub struct Enforcement {
+    requests: mpsc::Sender<Request>,
+    settings: watch::Sender<Settings>,
+    report: watch::Receiver<PolicyReport>,
+}
+
+impl Enforcement {
+    /// Starts the edge for `node`, with the pods that an earlier agent wired. `changes` are those
+    /// of pods, namespaces and policies.
+    pub fn start(node: &str, endpoints: &[Endpoint], changes: mpsc::Receiver<Box<Change>>) -> Self {
+        Self::start_with(node, endpoints, changes, Nft::default())
+    }
+
+    /// As [`Self::start`], with another way to the kernel.
+    pub fn start_with(
+        node: &str,
+        endpoints: &[Endpoint],
+        changes: mpsc::Receiver<Box<Change>>,
+        writer: impl Writer + 'static,
+    ) -> Self {
+        let (requests, queue) = mpsc::channel(QUEUE);
+        let (reports, report) = watch::channel(PolicyReport::default());
+        let (settings, set) = watch::channel(Settings::default());
+        let endpoints = endpoints.iter().map(local);
+        let edge = Edge::new(node, endpoints, writer, reports);
+        tokio::spawn(edge.run(queue, changes, set));
+        Self {
+            requests,
+            settings,
+            report,
+        }
+    }
+
+    /// Takes in the pools.
+    pub fn configure(&self, pools: &[margay_crds::Pool]) {
+        let pools = pools.iter().map(|pool| Pool {
+            cidr: pool.cidr,
+            nat_outgoing: pool.nat_outgoing,
+        });
+        let pools = Some(pools.collect());
+        self.settings.send_if_modified(|settings| {
+            let differs = settings.pools != pools;
+            settings.pools = pools;
+            differs
+        });
+    }
+
+    /// Takes in which tunnels are in use.
+    pub fn set_tunnels(&self, tunnels: &[TunnelMode]) {
+        let tunnels = tunnels.iter();
+        let devices: BTreeSet<String> = tunnels.map(|mode| mode.device().to_owned()).collect();
+        self.settings.send_if_modified(|settings| {
+            let differs = settings.tunnel_devices != devices;
+            settings.tunnel_devices = devices;
+            differs
+        });
+    }
+
+    /// Brings a pod's policy into the kernel; it is in force when this returns.
+    ///
+    /// # Errors
+    /// Why it is not, in words.
+    pub async fn put(&self, endpoint: &Endpoint) -> Result<(), String> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::Put(local(endpoint), reply)).await?;
+        answer.await.map_err(|_| stopping())?
+    }
+
+    /// Takes a pod's policy out with the next commit, which follows at once. The pod's interface
+    /// must be gone: then nothing depends on the commit, and a pod's end waits neither for a
+    /// kernel that refuses nor for an API server that is away.
+    ///
+    /// # Errors
+    /// The agent is stopping.
+    pub async fn take(&self, host_interface: &str) -> Result<(), String> {
+        self.send(Request::Take(host_interface.to_owned())).await
+    }
+
+    /// What has been brought about so far.
+    pub fn report(&self) -> PolicyReport {
+        self.report.borrow().clone()
+    }
+
+    /// Whether the table has been written at least once.
+    pub fn is_programmed(&self) -> bool {
+        self.report.borrow().programmed
+    }
+
+    /// Whether nobody looks after the table any more, which only a mistake in the program brings
+    /// about.
+    pub fn has_ended(&self) -> bool {
+        self.requests.is_closed()
+    }
+
+    async fn send(&self, request: Request) -> Result<(), String> {
+        self.requests.send(request).await.map_err(|_| stopping())
+    }
+}
+
+fn stopping() -> String {
+    "the agent is stopping".to_owned()
+}
+
+fn local(endpoint: &Endpoint) -> LocalEndpoint {
+    LocalEndpoint {
+        namespace: endpoint.namespace.clone(),
+        pod: endpoint.pod.clone(),
+        uid: endpoint.uid.clone(),
+        labels: None,
+        interface: endpoint.host_interface.clone(),
+        addresses: endpoint.addresses.clone(),
+    }
+}

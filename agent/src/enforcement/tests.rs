@@ -1,0 +1,259 @@
+//! The policy edge over a table in memory that can be made to fail.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use kube::runtime::watcher::Event;
+use margay_policy::Transaction;
+use margay_policy::writer::{Applied, Error, Memory, Writer};
+use tokio::sync::{Notify, mpsc};
+
+use super::*;
+
+/// A table in memory with failures to come, shared with the test.
+#[derive(Default)]
+struct Table {
+    memory: Memory,
+    failures: Mutex<Vec<Error>>,
+    tries: AtomicUsize,
+    /// Held back until told to go on.
+    hold: Mutex<Option<Arc<Notify>>>,
+}
+
+struct Shared(Arc<Table>);
+
+impl Writer for Shared {
+    fn apply<'a>(&'a self, transaction: &'a Transaction) -> Applied<'a> {
+        Box::pin(async move {
+            self.0.tries.fetch_add(1, Ordering::Relaxed);
+            let hold = self.0.hold.lock().unwrap().clone();
+            if let Some(hold) = hold {
+                hold.notified().await;
+            }
+            let failure = self.0.failures.lock().unwrap().pop();
+            match failure {
+                Some(error) => Err(error),
+                None => self.0.memory.apply(transaction).await,
+            }
+        })
+    }
+}
+
+impl Table {
+    /// The next writes fail like this, in order.
+    fn fail(&self, mut failures: Vec<Error>) {
+        failures.reverse();
+        *self.failures.lock().unwrap() = failures;
+    }
+
+    fn tries(&self) -> usize {
+        self.tries.load(Ordering::Relaxed)
+    }
+
+    fn holds(&self, text: &str) -> bool {
+        format!("{:?}", self.memory.table()).contains(text)
+    }
+}
+
+const INTERFACE: &str = "mgy0123456789a";
+
+fn endpoint() -> Endpoint {
+    endpoint_of("web", INTERFACE, "10.244.0.1")
+}
+
+fn endpoint_of(pod: &str, interface: &str, address: &str) -> Endpoint {
+    Endpoint {
+        container_id: "c1".into(),
+        interface: "eth0".into(),
+        namespace: "default".into(),
+        pod: pod.into(),
+        uid: None,
+        host_interface: interface.into(),
+        netns: "/run/netns/web".into(),
+        addresses: vec![address.parse().unwrap()],
+        mtu: 1450,
+    }
+}
+
+struct Test {
+    table: Arc<Table>,
+    edge: Enforcement,
+    changes: mpsc::Sender<Box<Change>>,
+}
+
+impl Test {
+    fn start(endpoints: &[Endpoint]) -> Self {
+        let table = Arc::new(Table::default());
+        let (changes, events) = mpsc::channel(16);
+        let writer = Shared(Arc::clone(&table));
+        Self {
+            edge: Enforcement::start_with("n1", endpoints, events, writer),
+            table,
+            changes,
+        }
+    }
+
+    /// With every list, empty, and the table written.
+    async fn ready(endpoints: &[Endpoint]) -> Self {
+        let test = Self::start(endpoints);
+        test.lists().await;
+        test.settle().await;
+        assert!(test.edge.is_programmed());
+        test
+    }
+
+    async fn lists(&self) {
+        for change in [
+            Change::Namespace(Event::Init),
+            Change::Namespace(Event::InitDone),
+            Change::Pod(Event::Init),
+            Change::Pod(Event::InitDone),
+            Change::NetworkPolicy(Event::Init),
+            Change::NetworkPolicy(Event::InitDone),
+        ] {
+            self.changes.send(Box::new(change)).await.unwrap();
+        }
+        self.edge.configure(&[]);
+    }
+
+    /// Waits until everything under way is done. Time is virtual: it passes when nobody works.
+    async fn settle(&self) {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+fn missing() -> Error {
+    Error::Missing("no such set".to_owned())
+}
+
+fn refused() -> Error {
+    Error::Refused("out of memory".to_owned())
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_committed_before_every_list_has_arrived() {
+    let test = Test::start(&[]);
+    let refused = test.edge.put(&endpoint()).await.unwrap_err();
+    assert!(
+        refused.contains("list of IPPool objects has not arrived"),
+        "{refused}"
+    );
+    assert_eq!(test.edge.report().waiting_for, Some(Kind::IPPool));
+    assert_eq!(test.table.tries(), 0);
+    assert!(!test.edge.is_programmed());
+
+    test.lists().await;
+    test.settle().await;
+    assert_eq!(test.edge.report().waiting_for, None);
+    test.edge.put(&endpoint()).await.unwrap();
+    assert!(test.table.holds(INTERFACE));
+
+    test.edge.take(INTERFACE).await.unwrap();
+    test.settle().await;
+    assert!(!test.table.holds(INTERFACE));
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_of_an_earlier_agent_are_in_the_first_commit() {
+    let test = Test::ready(&[endpoint()]).await;
+    assert_eq!(test.table.tries(), 1);
+    assert!(test.table.holds(INTERFACE));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pods_end_waits_neither_for_lists_nor_for_the_kernel() {
+    let test = Test::start(&[endpoint()]);
+    test.edge.take(INTERFACE).await.unwrap();
+    test.lists().await;
+    test.settle().await;
+    assert!(!test.table.holds(INTERFACE));
+
+    *test.table.hold.lock().unwrap() = Some(Arc::new(Notify::new()));
+    let putting = test.edge.clone();
+    tokio::spawn(async move { putting.put(&endpoint()).await });
+    test.settle().await;
+    test.edge.take(INTERFACE).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_table_does_not_hold_up_those_who_only_tell() {
+    let test = Test::ready(&[]).await;
+    let hold = Arc::new(Notify::new());
+    *test.table.hold.lock().unwrap() = Some(Arc::clone(&hold));
+    let putting = test.edge.clone();
+    let put = tokio::spawn(async move { putting.put(&endpoint()).await });
+    test.settle().await;
+    for round in 0..10_000_u32 {
+        let modes: &[TunnelMode] = if round % 2 == 0 {
+            &[TunnelMode::Ipip]
+        } else {
+            &[]
+        };
+        test.edge.set_tunnels(modes);
+        test.edge.configure(&[]);
+    }
+    assert!(!put.is_finished());
+    *test.table.hold.lock().unwrap() = None;
+    hold.notify_one();
+    put.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_table_that_somebody_changed_is_replaced_as_a_whole() {
+    for failure in [missing(), refused()] {
+        let test = Test::ready(&[]).await;
+        test.table.fail(vec![failure]);
+        test.edge.put(&endpoint()).await.unwrap();
+        assert_eq!(test.table.tries(), 3, "first, difference, whole");
+        assert!(test.table.holds(INTERFACE));
+        assert_eq!(test.edge.report().problem, None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_commit_is_told_tried_again_and_overcome() {
+    let test = Test::ready(&[]).await;
+    test.table.fail(vec![refused(), refused(), refused()]);
+    let error = test.edge.put(&endpoint()).await.unwrap_err();
+    assert!(error.contains("out of memory"), "{error}");
+    assert!(
+        test.edge
+            .report()
+            .problem
+            .unwrap()
+            .contains("out of memory")
+    );
+    assert!(test.edge.is_programmed(), "the last table is in force");
+
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    assert_eq!(test.edge.report().problem, None);
+    assert!(test.table.holds(INTERFACE));
+    let tries = test.table.tries();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(test.table.tries(), tries, "nothing to do, nothing done");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_program_is_not_asked_for_the_whole_table_too() {
+    let test = Test::ready(&[]).await;
+    let gone = || Error::Run(std::io::ErrorKind::NotFound.into());
+    test.table.fail(vec![gone()]);
+    test.edge.put(&endpoint()).await.unwrap_err();
+    assert_eq!(test.table.tries(), 2);
+    let other = endpoint_of("db", "mgy0123456789b", "10.244.0.2");
+    test.edge.put(&other).await.unwrap();
+    assert!(test.table.holds(INTERFACE) && test.table.holds("mgy0123456789b"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_edge_outlives_its_watches() {
+    let Test {
+        table,
+        edge,
+        changes,
+    } = Test::ready(&[]).await;
+    drop(changes);
+    edge.put(&endpoint()).await.unwrap();
+    assert!(table.holds(INTERFACE) && !edge.has_ended());
+}

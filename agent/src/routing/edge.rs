@@ -1,0 +1,201 @@
+//! The task of the routing edge.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ipnetwork::IpNetwork;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use super::RoutingReport;
+use super::wanted::wanted;
+use crate::dataplane::{
+    ApplyError, ApplyReport, Changes, Dataplane, DesiredRoutes, Kernel, Monitor, Step, pod_link,
+};
+use crate::pods::PodRoutes;
+use crate::reconcile::routes::RouteIntent;
+use crate::status::node::shortened;
+
+/// How often the kernel is compared with the intent without a reason.
+const RESYNC: Duration = Duration::from_secs(60);
+/// The least time between two comparisons for the sake of kernel events: a router whose table
+/// changes all the time must not keep us busy. The first event is not delayed.
+const GAP: Duration = Duration::from_millis(200);
+/// The most changes or problems that are logged one by one.
+const MAX_LINES: usize = 20;
+
+/// Tells when somebody else changed links, addresses or routes.
+pub trait KernelEvents: Send + 'static {
+    /// Waits for a change; none when there will be no more events. Cancelling loses nothing.
+    fn changed(&mut self) -> impl Future<Output = Option<Changes>> + Send;
+}
+
+impl KernelEvents for Monitor {
+    async fn changed(&mut self) -> Option<Changes> {
+        Monitor::changed(self).await
+    }
+}
+
+/// A request that cannot wait for the next comparison.
+#[derive(Debug)]
+pub(super) struct EnsurePod {
+    pub(super) interface: String,
+    pub(super) addresses: Vec<IpAddr>,
+    pub(super) reply: oneshot::Sender<Result<(), String>>,
+}
+
+pub(super) struct Edge<K> {
+    dataplane: Dataplane<K>,
+    reports: watch::Sender<RoutingReport>,
+    pods: watch::Receiver<PodRoutes>,
+    said: BTreeSet<String>,
+}
+
+impl<K: Kernel + 'static> Edge<K> {
+    pub(super) fn new(
+        dataplane: Dataplane<K>,
+        reports: watch::Sender<RoutingReport>,
+        pods: watch::Receiver<PodRoutes>,
+    ) -> Self {
+        Self {
+            dataplane,
+            reports,
+            pods,
+            said: BTreeSet::new(),
+        }
+    }
+
+    pub(super) async fn run(
+        mut self,
+        mut intents: watch::Receiver<Option<RouteIntent>>,
+        mut requests: mpsc::Receiver<EnsurePod>,
+        mut events: impl KernelEvents,
+    ) {
+        let mut resync = tokio::time::interval(RESYNC);
+        resync.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut listening = true;
+        let mut not_before = Instant::now();
+        loop {
+            let event = async {
+                tokio::time::sleep_until(not_before).await;
+                events.changed().await
+            };
+            tokio::select! {
+                // A pod that waits for its route comes before a whole comparison.
+                biased;
+                Some(request) = requests.recv() => {
+                    self.ensure_pod(request).await;
+                    continue;
+                }
+                changed = intents.changed() => if changed.is_err() {
+                    return;
+                },
+                changes = event, if listening => {
+                    not_before = Instant::now() + GAP;
+                    if changes.is_none() {
+                        tracing::warn!("the kernel's events have ended; comparing every minute");
+                        listening = false;
+                    }
+                }
+                _ = resync.tick() => {}
+            }
+            // Until somebody has said what should be, nothing in the kernel is too much.
+            let intent = intents.borrow_and_update().clone();
+            if let Some(intent) = intent {
+                self.reconcile(&intent).await;
+            }
+        }
+    }
+
+    async fn ensure_pod(&mut self, request: EnsurePod) {
+        let mut routes = DesiredRoutes::new();
+        for (destination, kind) in pod_link::host_routes(&request.interface, &request.addresses) {
+            routes.insert(destination, kind);
+        }
+        let report = self.dataplane.ensure_routes(&routes).await;
+        let failed: Vec<String> = report.errors.iter().map(ToString::to_string).collect();
+        let result = if failed.is_empty() {
+            Ok(())
+        } else {
+            Err(failed.join("; "))
+        };
+        // The one who asked may have given up; the route does no harm.
+        let _ = request.reply.send(result);
+    }
+
+    async fn reconcile(&mut self, intent: &RouteIntent) {
+        let pods = self.pods.borrow_and_update().clone();
+        let mut wanted = wanted(&mut self.dataplane, intent, &pods).await;
+        let mut report = RoutingReport {
+            problems: std::mem::take(&mut wanted.problems),
+            ..RoutingReport::default()
+        };
+        let mut failed = wanted.unsure_routes.clone();
+        let planned = match self.dataplane.plan(&wanted.state).await {
+            Ok(mut plan) => {
+                wanted.spare(&mut plan, intent.keep_unwanted);
+                let applied = self.dataplane.apply_plan(plan).await;
+                failed.extend(sort_errors(&applied, &mut report));
+                log_changes(&applied.changes);
+                true
+            }
+            Err(error) => {
+                report.problems.push(error.to_string());
+                false
+            }
+        };
+        report.counts = wanted.counts(&failed);
+        report.tunnels = wanted.state.tunnels.iter().map(|spec| spec.mode).collect();
+        report.pod_mtu = wanted.pod_mtu;
+        self.say(&report);
+        self.reports.send_if_modified(|known| {
+            report.programmed = known.programmed || planned;
+            let differs = *known != report;
+            *known = report;
+            differs
+        });
+    }
+
+    /// Logs each problem when it appears and not again while it lasts.
+    fn say(&mut self, report: &RoutingReport) {
+        let all = report.problems.iter().chain(&report.missing);
+        let said: BTreeSet<String> = all.cloned().collect();
+        let news: Vec<String> = said.difference(&self.said).cloned().collect();
+        for problem in shortened(&news, MAX_LINES) {
+            tracing::error!("{problem}");
+        }
+        self.said = said;
+    }
+}
+
+/// Sorts what failed into what is wrong here and routes that cannot be had as things are; gives
+/// the destinations that are not as wanted.
+fn sort_errors(applied: &ApplyReport, report: &mut RoutingReport) -> BTreeSet<IpNetwork> {
+    let mut failed = BTreeSet::new();
+    for error in &applied.errors {
+        match error {
+            ApplyError::Problem(problem) => {
+                let destination = problem.object.strip_prefix("route ");
+                failed.extend(destination.and_then(|text| text.parse::<IpNetwork>().ok()));
+                report.missing.push(error.to_string());
+            }
+            ApplyError::Step { step, .. } => {
+                if let Step::Route(change) = step {
+                    failed.insert(change.key().destination);
+                }
+                report.problems.push(error.to_string());
+            }
+            ApplyError::Read { .. } => report.problems.push(error.to_string()),
+        }
+    }
+    failed
+}
+
+fn log_changes(changes: &[Step]) {
+    let lines: Vec<String> = changes.iter().map(ToString::to_string).collect();
+    for line in shortened(&lines, MAX_LINES) {
+        tracing::info!("{line}");
+    }
+}

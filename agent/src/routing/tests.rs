@@ -1,0 +1,265 @@
+//! The routing edge over a kernel in memory, in virtual time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use ipnetwork::IpNetwork;
+use tokio::sync::{mpsc, watch};
+
+use super::edge::KernelEvents;
+use super::{Routing, RoutingReport};
+use crate::dataplane::{
+    Changes, Dataplane, Encapsulation, Errno, FakeKernel, Route, RouteTarget, SysctlTree,
+    TunnelMode,
+};
+use crate::pods::PodRoutes;
+use crate::reconcile::routes::{RemoteRoute, RouteIntent};
+
+struct Events(mpsc::Receiver<Changes>);
+
+impl KernelEvents for Events {
+    async fn changed(&mut self) -> Option<Changes> {
+        self.0.recv().await
+    }
+}
+
+/// A node at 192.0.2.1/24 on eth0 whose routes are looked after.
+struct Node {
+    kernel: FakeKernel,
+    routing: Routing,
+    events: mpsc::Sender<Changes>,
+    pods: watch::Sender<PodRoutes>,
+    _folder: tempfile::TempDir,
+}
+
+impl Node {
+    fn start(kernel: FakeKernel) -> Self {
+        kernel.add_interface("eth0", 1500, Some(net("192.0.2.1/24")));
+        let folder = tempfile::tempdir().unwrap();
+        for key in [
+            "ip_forward",
+            "conf/all/rp_filter",
+            "conf/margay.vxlan/rp_filter",
+        ] {
+            let path = folder.path().join("net/ipv4").join(key);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "0\n").unwrap();
+        }
+        let sysctls = SysctlTree::new(folder.path());
+        let dataplane = Dataplane::with_sysctls(kernel.clone(), sysctls);
+        let (events, queue) = mpsc::channel(8);
+        let pods = watch::Sender::new(PodRoutes::new());
+        let routing = Routing::start(dataplane, Events(queue), pods.subscribe());
+        Self {
+            kernel,
+            routing,
+            events,
+            pods,
+            _folder: folder,
+        }
+    }
+
+    /// Waits until everything under way is done. Time is virtual: it passes when nobody works.
+    async fn settle(&self) -> RoutingReport {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        self.routing.report()
+    }
+
+    async fn event(&self) {
+        self.events.send(Changes::default()).await.unwrap();
+    }
+
+    fn has(&self, line: &str) -> bool {
+        self.kernel.dump().contains(line)
+    }
+}
+
+fn net(text: &str) -> IpNetwork {
+    text.parse().unwrap()
+}
+
+/// One own block, one block on the segment, one behind another segment.
+fn intent() -> RouteIntent {
+    let remote = |next_hop: &str| RemoteRoute {
+        next_hops: BTreeSet::from([next_hop.parse().unwrap()]),
+        encapsulation: Encapsulation::CrossSubnet(TunnelMode::Vxlan),
+    };
+    RouteIntent {
+        node_addresses: vec!["192.0.2.1".parse().unwrap()],
+        other_nodes: ["192.0.2.2", "198.51.100.7"]
+            .iter()
+            .map(|text| text.parse().unwrap())
+            .collect(),
+        tunnels: BTreeSet::from([TunnelMode::Vxlan]),
+        blocks: BTreeSet::from([net("10.1.0.0/26")]),
+        remote: BTreeMap::from([
+            (net("10.2.0.0/26"), remote("192.0.2.2")),
+            (net("10.7.0.0/26"), remote("198.51.100.7")),
+        ]),
+        keep_unwanted: false,
+    }
+}
+
+fn left_over() -> (FakeKernel, &'static str) {
+    let kernel = FakeKernel::new();
+    let route = Route::new(net("10.9.0.0/26"), RouteTarget::Blackhole);
+    kernel.add_foreign_route(route, crate::dataplane::ROUTE_PROTOCOL);
+    (kernel, "blackhole 10.9.0.0/26")
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_touched_before_the_first_intent() {
+    let (kernel, line) = left_over();
+    let node = Node::start(kernel);
+    node.event().await;
+    tokio::time::sleep(Duration::from_secs(130)).await;
+    assert!(node.has(line));
+    assert!(!node.routing.report().programmed);
+    node.routing.intend(intent());
+    assert!(node.settle().await.programmed);
+    assert!(!node.has(line));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_intent_is_brought_about_and_counted() {
+    let node = Node::start(FakeKernel::new());
+    node.routing.intend(intent());
+    let report = node.settle().await;
+    assert_eq!(report.problems, Vec::<String>::new());
+    let counts = report.counts;
+    assert_eq!(
+        (counts.blackhole, counts.direct, counts.tunnelled),
+        (1, 1, 1)
+    );
+    assert_eq!(report.tunnels, [TunnelMode::Vxlan]);
+    assert_eq!(report.pod_mtu, Some(1450));
+    assert!(node.has("route 10.7.0.0/26 via 198.51.100.7 dev margay.vxlan onlink src 192.0.2.1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_earlier_agent_left_stays_until_the_restart_is_over() {
+    let (kernel, line) = left_over();
+    let node = Node::start(kernel);
+    node.routing.intend(intent());
+    node.settle().await;
+    let waiting = RouteIntent {
+        tunnels: BTreeSet::new(),
+        remote: BTreeMap::new(),
+        keep_unwanted: true,
+        ..intent()
+    };
+    node.routing.intend(waiting.clone());
+    node.settle().await;
+    assert!(node.has("10.7.0.0/26") && node.has("link margay.vxlan"));
+
+    node.routing.intend(RouteIntent {
+        keep_unwanted: false,
+        ..waiting
+    });
+    node.settle().await;
+    assert!(!node.has("10.7.0.0/26") && !node.has("link margay.vxlan") && !node.has(line));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_kernel_cannot_tell_removes_nothing() {
+    let node = Node::start(FakeKernel::new());
+    node.routing.intend(intent());
+    node.settle().await;
+    node.kernel.fail("lookup 198.51.100.7", Errno::EINVAL);
+    let mut other = intent();
+    // Not the node's address any more: no uplink, no tunnel spec.
+    other.node_addresses = vec!["192.0.2.99".parse().unwrap()];
+    node.routing.intend(other);
+    let report = node.settle().await;
+    assert!(!report.problems.is_empty());
+    assert!(node.has("route 10.7.0.0/26"), "{}", node.kernel.dump());
+    assert!(node.has("link margay.vxlan"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_route_that_cannot_be_had_is_named_apart_and_not_counted() {
+    let node = Node::start(FakeKernel::new());
+    let mut broken = intent();
+    let remote = broken.remote.get_mut(&net("10.7.0.0/26")).unwrap();
+    remote.encapsulation = Encapsulation::Never;
+    node.routing.intend(broken);
+    let report = node.settle().await;
+    assert_eq!(report.problems, Vec::<String>::new());
+    assert!(report.missing[0].contains("10.7.0.0/26"), "{report:?}");
+    assert_eq!((report.counts.direct, report.counts.tunnelled), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_outlives_a_comparison_with_an_older_intent() {
+    let node = Node::start(FakeKernel::new());
+    node.routing.intend(intent());
+    node.settle().await;
+    node.kernel.add_interface("mgy0123456789a", 1450, None);
+    let address = "10.1.0.5".parse().unwrap();
+    node.pods.send_modify(|pods| {
+        pods.insert(address, "mgy0123456789a".to_owned());
+    });
+    let ensured = node
+        .routing
+        .ensure_pod("mgy0123456789a".to_owned(), vec![address]);
+    ensured.await.unwrap();
+    assert!(node.has("route 10.1.0.5/32"));
+    node.event().await;
+    let report = node.settle().await;
+    assert!(node.has("route 10.1.0.5/32"));
+    assert_eq!(report.counts.local, 1);
+
+    let gone = node
+        .routing
+        .ensure_pod("mgy-gone".to_owned(), vec![address]);
+    assert!(gone.await.unwrap_err().contains("does not exist"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn damage_is_repaired_at_once_and_a_flood_of_events_is_not_followed_one_by_one() {
+    let node = Node::start(FakeKernel::new());
+    node.routing.intend(intent());
+    node.settle().await;
+    assert!(node.kernel.lose_route(net("10.2.0.0/26")));
+    node.event().await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(node.has("route 10.2.0.0/26"));
+
+    node.kernel.lose_route(net("10.2.0.0/26"));
+    node.event().await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(!node.has("route 10.2.0.0/26"));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(node.has("route 10.2.0.0/26"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unchanged_report_wakes_nobody() {
+    let node = Node::start(FakeKernel::new());
+    node.routing.intend(intent());
+    node.settle().await;
+    let mut reports = node.routing.subscribe();
+    reports.borrow_and_update();
+    node.event().await;
+    node.settle().await;
+    assert!(!reports.has_changed().unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_kernel_events_the_minute_repairs() {
+    let node = Node::start(FakeKernel::new());
+    node.routing.intend(intent());
+    node.settle().await;
+    let Node {
+        kernel,
+        routing,
+        events,
+        pods: _pods,
+        _folder,
+    } = node;
+    drop(events);
+    kernel.lose_route(net("10.2.0.0/26"));
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    assert!(kernel.dump().contains("route 10.2.0.0/26"));
+    assert!(!routing.has_ended());
+}
