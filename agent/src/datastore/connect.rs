@@ -4,12 +4,13 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use anyhow::Context;
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 use margay_apiserver::options::ListenAddress;
 use margay_apiserver::{Server, ServerBuilder};
 
 use super::embedded::margay_store;
+use crate::commands::UsageError;
 use crate::options::{AgentOptions, Datastore};
 
 /// Where an agent's own store listens: the port of a Kubernetes API server, for itself alone.
@@ -69,9 +70,11 @@ async fn start_store(folder: &Path) -> anyhow::Result<Server> {
 }
 
 async fn from_kubeconfig(file: &Path) -> anyhow::Result<Config> {
-    let kubeconfig = Kubeconfig::read_from(file)
-        .with_context(|| format!("kubeconfig {}: cannot be read", file.display()))?;
-    Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-        .await
-        .with_context(|| format!("kubeconfig {}: cannot be used", file.display()))
+    let wrong = |error: KubeconfigError| {
+        // Its words hold those of its source already.
+        UsageError(format!("kubeconfig {}: {error}", file.display()))
+    };
+    let kubeconfig = Kubeconfig::read_from(file).map_err(wrong)?;
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
+    Ok(config.map_err(wrong)?)
 }

@@ -83,10 +83,21 @@ fn cannot_enter(path: &Path, source: io::Error) -> KernelError {
     }
 }
 
+/// The file system that namespaces are files of (`NSFS_MAGIC` in linux/magic.h).
+const NAMESPACES: i64 = 0x6e73_6673;
+
 /// Opens a pod's namespace; the node's own is refused: a pod of the host's network has no link.
 fn open_namespace(path: &Path) -> Result<File, KernelError> {
     let failed = |source| cannot_enter(path, source);
     let file = File::open(path).map_err(failed)?;
+    let system = rustix::fs::fstatfs(&file).map_err(|errno| failed(errno.into()))?;
+    if i64::try_from(system.f_type) != Ok(NAMESPACES) {
+        // The kernel would only say that some argument is invalid.
+        return Err(failed(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it is no namespace",
+        )));
+    }
     let theirs = file.metadata().map_err(failed)?;
     let own = std::fs::metadata("/proc/thread-self/ns/net").map_err(failed)?;
     if (theirs.dev(), theirs.ino()) == (own.dev(), own.ino()) {
