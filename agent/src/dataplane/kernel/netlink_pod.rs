@@ -84,14 +84,14 @@ fn cannot_enter(path: &Path, source: io::Error) -> KernelError {
 }
 
 /// The file system that namespaces are files of (`NSFS_MAGIC` in linux/magic.h).
-const NAMESPACES: i64 = 0x6e73_6673;
+const NAMESPACES: rustix::fs::FsWord = 0x6e73_6673;
 
 /// Opens a pod's namespace; the node's own is refused: a pod of the host's network has no link.
 fn open_namespace(path: &Path) -> Result<File, KernelError> {
     let failed = |source| cannot_enter(path, source);
     let file = File::open(path).map_err(failed)?;
     let system = rustix::fs::fstatfs(&file).map_err(|errno| failed(errno.into()))?;
-    if i64::try_from(system.f_type) != Ok(NAMESPACES) {
+    if system.f_type != NAMESPACES {
         // The kernel would only say that some argument is invalid.
         return Err(failed(io::Error::new(
             io::ErrorKind::InvalidInput,
