@@ -1,5 +1,6 @@
 //! Puts the agent together and runs it.
 
+use std::fs::{File, TryLockError};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,6 +39,7 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
     check_capabilities()?;
     make_folder(&options.run_dir, "--run-dir")?;
     make_folder(&options.state_dir, "--state-dir")?;
+    let _lock = lock(&options.state_dir)?;
     let connection = datastore::connect(&options).await?;
     let client = connection.client.clone();
     let node = options.node_name.clone();
@@ -173,10 +175,41 @@ fn check_capabilities() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Takes the state for this agent alone, for as long as the file is held: a second one, started by
+/// mistake, would take the records of the first for its own.
+fn lock(state_dir: &Path) -> anyhow::Result<File> {
+    let path = state_dir.join("lock");
+    let cannot = || format!("--state-dir {}: cannot be locked", state_dir.display());
+    let file = File::create(&path).with_context(cannot)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => anyhow::bail!(
+            "--state-dir {} is in use by another agent: end that one, or use another folder",
+            state_dir.display()
+        ),
+        Err(TryLockError::Error(error)) => Err(error).with_context(cannot),
+    }
+}
+
 fn make_folder(folder: &Path, flag: &str) -> anyhow::Result<()> {
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o755)
         .create(folder)
         .with_context(|| format!("{flag} {}: cannot be made", folder.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_agent_does_not_touch_the_state_of_the_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = lock(folder.path()).unwrap();
+        let refused = lock(folder.path()).unwrap_err().to_string();
+        assert!(refused.contains("another agent"), "{refused}");
+        drop(first);
+        lock(folder.path()).unwrap();
+    }
 }

@@ -204,7 +204,7 @@ impl NodeLoop {
             }
             Some(_) => Some(format!("Node {name} has no InternalIP in status.addresses")),
             None => Some(format!(
-                "there is no Node {name}: is --node-name right, and is the node registered?"
+                "there is no Node {name} (is --node-name right, is the node registered?)"
             )),
         };
         if let Some(problem) = &problem
