@@ -131,6 +131,20 @@ impl KernelError {
         self.is(&[Errno::EEXIST])
     }
 
+    /// Says what was there already, where the kernel does not.
+    pub fn with_words_if_exists(self, words: impl FnOnce() -> String) -> Self {
+        match self {
+            Self::Refused {
+                errno: Errno::EEXIST,
+                message: None,
+            } => Self::Refused {
+                errno: Errno::EEXIST,
+                message: Some(words()),
+            },
+            other => other,
+        }
+    }
+
     /// Whether the object (route, neighbour, device, address) was absent.
     pub fn is_absent(&self) -> bool {
         matches!(self, Self::NoDevice(_))

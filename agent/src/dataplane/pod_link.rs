@@ -187,7 +187,11 @@ pub async fn create<K: PodKernel>(
         pod_mac: link.pod_mac,
         mtu: link.mtu,
     };
-    kernel.create_veth(&spec).await?;
+    // The node's end has just been removed: the name that exists is the one in the pod.
+    kernel.create_veth(&spec).await.map_err(|error| {
+        let (name, path) = (&link.pod_interface, link.namespace.display());
+        error.with_words_if_exists(|| format!("interface {name} in {path}"))
+    })?;
     match finish(kernel, sysctls, link).await {
         Ok(created) => Ok(created),
         Err(error) => {
