@@ -16,8 +16,8 @@ use margay_crds::{BgpSettings, Peer, Pool};
 
 use crate::view::{ClusterNode, View};
 
-/// How many hops away an eBGP peer may be: one beyond the segment is the exception, and the
-/// peer's own TTL check (RFC 5082) is the guard where it matters.
+/// The TTL towards an eBGP peer: it shares a segment with the node. A peer further away needs a
+/// field of its own, and has none yet.
 const EBGP_TTL: u8 = 1;
 
 /// A speaker's configuration, and where each peer comes from.
