@@ -179,28 +179,53 @@ pub async fn start_agents(
     plan: &Plan,
     binaries: &Binaries,
 ) -> Result<(), LabError> {
-    let mut records = Vec::new();
+    let mut started = Vec::new();
     for node in &plan.nodes {
         let name = &node.host.name;
-        let command = agent_command(&ledger.folder, name, binaries)?;
-        let launch = Launch::new(agent_name(name), plan.namespace(name), command);
-        let plugin = Plugin {
-            program: binaries.cni.clone(),
-            node: plan.namespace(name),
-            socket: ledger.folder.cni_socket(name),
-        };
-        records.push((process::start(ledger, launch)?, plugin));
+        let record = launch_agent(ledger, plan, binaries, name)?;
+        started.push((record, Plugin::of(plan, &ledger.folder, binaries, name)));
     }
-    for (record, plugin) in &records {
-        let what = format!("{} to be able to wire pods", record.name);
-        until(&what, patience(30), &record.log, || async {
-            running_or(record, || {
-                plugin.status().map_err(|error| error.to_string())
-            })
-        })
-        .await??;
+    for (record, plugin) in &started {
+        until_able_to_wire(record, plugin).await?;
     }
     Ok(())
+}
+
+/// Starts the agent of one node, as after it was ended, and waits until it can wire pods.
+///
+/// # Errors
+/// When it does not come up.
+pub async fn start_agent(
+    ledger: &mut Ledger,
+    plan: &Plan,
+    binaries: &Binaries,
+    node: &str,
+) -> Result<ProcessRecord, LabError> {
+    let record = launch_agent(ledger, plan, binaries, node)?;
+    let plugin = Plugin::of(plan, &ledger.folder, binaries, node);
+    until_able_to_wire(&record, &plugin).await?;
+    Ok(record)
+}
+
+fn launch_agent(
+    ledger: &mut Ledger,
+    plan: &Plan,
+    binaries: &Binaries,
+    node: &str,
+) -> Result<ProcessRecord, LabError> {
+    let command = agent_command(&ledger.folder, node, binaries)?;
+    let launch = Launch::new(agent_name(node), plan.namespace(node), command);
+    process::start(ledger, launch)
+}
+
+async fn until_able_to_wire(record: &ProcessRecord, plugin: &Plugin) -> Result<(), LabError> {
+    let what = format!("{} to be able to wire pods", record.name);
+    until(&what, patience(30), &record.log, || async {
+        running_or(record, || {
+            plugin.status().map_err(|error| error.to_string())
+        })
+    })
+    .await?
 }
 
 /// The agent's name in the state file and of its log.

@@ -8,13 +8,15 @@ use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::cluster::Binaries;
 use super::command::{finish, tail};
 use super::error::LabError;
 use super::namespaces;
 use super::patience::patience;
-use super::spec::POD_NAMESPACE;
+use super::spec::{POD_NAMESPACE, Plan};
+use super::state::Folder;
 
 /// The interface in every pod.
 const INTERFACE: &str = "eth0";
@@ -28,6 +30,8 @@ pub struct Plugin {
     pub node: String,
     /// The agent's socket.
     pub socket: PathBuf,
+    /// Where deletes wait while no agent listens.
+    pub journal: PathBuf,
 }
 
 /// A pod's sandbox.
@@ -63,6 +67,24 @@ struct Failure {
 }
 
 impl Plugin {
+    /// The plugin on a node of a lab.
+    pub fn of(plan: &Plan, folder: &Folder, binaries: &Binaries, node: &str) -> Self {
+        Self {
+            program: binaries.cni.clone(),
+            node: plan.namespace(node),
+            socket: folder.cni_socket(node),
+            journal: folder.cni_journal(node),
+        }
+    }
+
+    /// The network configuration that the plugin is given, in this version of CNI.
+    pub fn config(&self, version: &str) -> Value {
+        json!({
+            "cniVersion": version, "name": "margay", "type": "margay-cni",
+            "socket": self.socket, "journal": self.journal, "mtu": 0,
+        })
+    }
+
     /// ADD: wires the sandbox; gives its addresses and how long it took. Blocks.
     ///
     /// # Errors
@@ -122,11 +144,7 @@ impl Plugin {
             .env("CNI_COMMAND", verb)
             .env("CNI_PATH", folder)
             .envs(environment.iter().map(|(name, value)| (name, value)));
-        let config = json!({
-            "cniVersion": "1.1.0", "name": "margay", "type": "margay-cni",
-            "socket": self.socket, "mtu": 0,
-        });
-        let config = config.to_string();
+        let config = self.config("1.1.0").to_string();
         let limit = patience(30);
         let output = namespaces::inside(&self.node, || {
             finish(command, Some(config.as_bytes()), limit)

@@ -128,11 +128,7 @@ impl Runtime {
     /// The plugin on a pod's node.
     pub fn plugin(&self, pod: &PodPlan) -> Plugin {
         let node = self.node_name(pod);
-        Plugin {
-            program: self.binaries.cni.clone(),
-            node: self.plan.namespace(node),
-            socket: self.folder.cni_socket(node),
-        }
+        Plugin::of(&self.plan, &self.folder, &self.binaries, node)
     }
 
     /// Ends a pod as kubelet does: its processes, DEL, the sandbox, and at last the object. Says

@@ -84,7 +84,13 @@ pub fn start(ledger: &mut Ledger, launch: Launch) -> Result<ProcessRecord, LabEr
     };
     // Reaped as soon as it ends, so that it is never mistaken for alive.
     std::thread::spawn(move || child.wait());
-    ledger.note(|state| state.processes.push(record.clone()))?;
+    ledger.note(|state| {
+        // One that is started again takes the place of its earlier self.
+        state
+            .processes
+            .retain(|old| old.name != record.name || is_alive(old));
+        state.processes.push(record.clone());
+    })?;
     Ok(record)
 }
 
@@ -142,6 +148,14 @@ pub fn stop(record: &ProcessRecord) {
         if is_alive(record) {
             signal(record.pid, Signal::KILL);
         }
+    }
+}
+
+/// Ends one process with SIGKILL, as a crash would, and waits until it is gone.
+pub fn kill(record: &ProcessRecord) {
+    if is_alive(record) {
+        signal(record.pid, Signal::KILL);
+        wait_until_gone(std::slice::from_ref(record), patience(3));
     }
 }
 

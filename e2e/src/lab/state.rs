@@ -172,6 +172,16 @@ impl Folder {
         self.run_dir(node).join("cni.sock")
     }
 
+    /// Where the deletes of a node's pods wait while its agent does not listen.
+    pub fn cni_journal(&self, node: &str) -> PathBuf {
+        self.state_dir(node).join("cni-delete")
+    }
+
+    /// The agent's socket for operators.
+    pub fn admin_socket(&self, node: &str) -> PathBuf {
+        self.run_dir(node).join("admin.sock")
+    }
+
     /// Reads the state, or nothing if there is none.
     ///
     /// # Errors

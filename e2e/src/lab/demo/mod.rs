@@ -81,7 +81,7 @@ pub async fn demo(
 ///
 /// # Errors
 /// [`LabError::Deadline`] when they do not come.
-pub(super) async fn wait_until_settled(
+pub async fn wait_until_settled(
     lab: &Lab,
     cluster: &Cluster,
     screen: Screen,
