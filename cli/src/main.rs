@@ -3,6 +3,7 @@
 //! Each subcommand has a module of its own, with its arguments and a `run` that gives the exit
 //! code: 0 when all is well, 1 when something is not, 2 for a command line that makes no sense.
 
+mod bgp;
 mod lab;
 mod policy;
 
@@ -25,6 +26,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// What a running BGP speaker says of itself
+    Bgp(bgp::Arguments),
     /// A cluster in network namespaces on this machine: nodes, racks, routers, pods
     Lab(lab::Arguments),
     /// Who reaches whom under NetworkPolicies, from manifests
@@ -33,6 +36,7 @@ enum Command {
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
+        Command::Bgp(arguments) => bgp::run(arguments),
         Command::Lab(arguments) => lab::run(arguments),
         Command::Policy(arguments) => policy::run(arguments),
     }
