@@ -222,7 +222,7 @@ impl PeerConfig {
 }
 
 /// Which next hop routes to a peer carry.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum NextHopMode {
     /// This speaker on eBGP and for its own routes, unchanged on iBGP (RFC 4271 section 5.1.3).
     #[default]

@@ -6,7 +6,7 @@ use super::PrefixMatch;
 use crate::types::{Community, LargeCommunity, Prefix};
 
 /// What a filter says about a route.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Verdict {
     /// The route passes.
     Accept,
@@ -15,7 +15,7 @@ pub enum Verdict {
 }
 
 /// An ordered list of rules; the first that matches decides.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Filter {
     /// The rules, in the order in which they are tried.
     pub rules: Vec<Rule>,
@@ -24,7 +24,7 @@ pub struct Filter {
 }
 
 /// One rule: all its conditions must hold.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Rule {
     /// The route must match one of these; empty: any route.
     #[serde(default)]
@@ -37,7 +37,7 @@ pub struct Rule {
 }
 
 /// A change to the attributes of an accepted route.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Operation {
     /// Set LOCAL_PREF. Has no effect on routes given to an eBGP peer, which carry none.
     SetLocalPref(u32),

@@ -5,6 +5,8 @@
 
 mod filter;
 mod prefix;
+mod refusal;
 
 pub use filter::{Filter, Operation, Rule, Verdict};
 pub use prefix::{MatchOperator, PrefixMatch};
+pub use refusal::Refusal;

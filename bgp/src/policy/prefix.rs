@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::types::Prefix;
 
 /// How a route's prefix must relate to the network of a [`PrefixMatch`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum MatchOperator {
     /// The route is exactly the network.
     Equal,
@@ -19,7 +19,7 @@ pub enum MatchOperator {
 }
 
 /// A network, how routes relate to it, and which lengths count.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PrefixMatch {
     /// The network compared against. A route of the other address family never matches, not even with `NotIn`.
     pub prefix: Prefix,

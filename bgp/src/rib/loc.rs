@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::best::{self, Neighbor};
 use super::path::{Interner, Path, Route, Source};
 use super::table::{Destination, DestinationId, Table};
+use crate::policy::Refusal;
 use crate::types::{FamilySet, Prefix};
 
 /// How many routes a source has in the table.
@@ -185,7 +186,7 @@ impl Rib {
     pub fn reconsider(
         &mut self,
         source: Source,
-        mut decide: impl FnMut(&mut Interner, &Prefix, &Arc<Route>) -> Option<Arc<Route>>,
+        mut decide: impl FnMut(&mut Interner, &Prefix, &Arc<Route>) -> Result<Arc<Route>, Refusal>,
     ) -> Vec<DestinationId> {
         let mut changed = Vec::new();
         for id in (0..self.table.end().0).map(DestinationId) {

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use crate::policy::Refusal;
 use crate::wire::{NextHop, PathAttributes};
 
 /// Where a path came from: a peer, or this speaker itself.
@@ -35,6 +36,7 @@ pub struct Path {
     /// Who gave it to us.
     pub source: Source,
     flags: u8,
+    refusal: Option<Refusal>,
     /// As it came (Adj-RIB-In before policy), kept so that a changed import filter needs no route refresh.
     pub received: Arc<Route>,
     /// As the import policy made it; the same value as `received` where policy changed nothing.
@@ -47,17 +49,31 @@ const MULTIPATH: u8 = 4;
 const STALE: u8 = 8;
 
 impl Path {
-    /// A path; without `effective` it was refused by a loop check or the import policy and only counts as received.
+    /// A path; without an effective route it was refused by a loop check or the import policy and only counts as received.
     #[must_use]
-    pub fn new(source: Source, received: Arc<Route>, effective: Option<Arc<Route>>) -> Self {
-        let flags = if effective.is_some() { ACCEPTED } else { 0 };
-        let effective = effective.unwrap_or_else(|| Arc::clone(&received));
+    pub fn new(
+        source: Source,
+        received: Arc<Route>,
+        effective: Result<Arc<Route>, Refusal>,
+    ) -> Self {
+        let (flags, refusal) = match &effective {
+            Ok(_) => (ACCEPTED, None),
+            Err(refusal) => (0, Some(*refusal)),
+        };
+        let effective = effective.unwrap_or_else(|_| Arc::clone(&received));
         Self {
             source,
             flags,
+            refusal,
             received,
             effective,
         }
+    }
+
+    /// Why it does not take part in the decision process.
+    #[must_use]
+    pub fn refusal(&self) -> Option<Refusal> {
+        self.refusal
     }
 
     /// Takes part in the decision process.
@@ -108,6 +124,7 @@ impl Path {
 
     pub(super) fn same_as(&self, other: &Path) -> bool {
         self.is_accepted() == other.is_accepted()
+            && self.refusal == other.refusal
             && Arc::ptr_eq(&self.received, &other.received)
             && Arc::ptr_eq(&self.effective, &other.effective)
     }
@@ -252,7 +269,7 @@ mod tests {
     #[test]
     fn one_path_per_source() {
         let shared = Arc::new(route(1));
-        let path = |source| Path::new(Source(source), Arc::clone(&shared), None);
+        let path = |source| Path::new(Source(source), Arc::clone(&shared), Err(Refusal::Filter));
         let mut paths = Paths::default();
         for source in [1, 2, 3, 2] {
             paths.insert(path(source));

@@ -159,7 +159,7 @@ impl Router {
                 continue;
             }
             let route = self.rib.intern(originate(announcement));
-            let path = Path::new(Source::LOCAL, Arc::clone(&route), Some(route));
+            let path = Path::new(Source::LOCAL, Arc::clone(&route), Ok(route));
             changed.extend(self.rib.announce(*prefix, path));
         }
         self.spread(&changed);

@@ -1,115 +1,65 @@
-//! UPDATEs into the RIB: loop checks and import policy.
+//! UPDATEs into the RIB. What becomes of a route is in [`super::attributes`].
 
 use std::sync::Arc;
 
+use super::attributes::ImportPolicy;
 use super::peer::Peer;
 use super::{PeerId, Router};
-use crate::config::{PeerConfig, SpeakerConfig};
-use crate::policy::{Filter, Operation};
+use crate::config::SpeakerConfig;
+use crate::policy::{Operation, Refusal};
 use crate::rib::{Interner, Path, Rib, Route};
 use crate::types::Prefix;
 use crate::wire::{PathAttributes, Reach, Update};
 
-/// What the import of a peer's routes depends on, gathered once for many routes.
-pub(super) struct Import<'a> {
-    config: &'a SpeakerConfig,
-    peer: &'a PeerConfig,
-    internal: bool,
-    local: std::net::IpAddr,
-    /// The last route decided on with the operations that applied, and what became of it: neighbours are mostly alike.
-    last: Option<(Arc<Route>, *const [Operation], Arc<Route>)>,
+/// The import of a peer's routes, with what was found out about the last attribute set: neighbours are mostly alike.
+struct Import<'a> {
+    policy: ImportPolicy<'a>,
+    checked: Option<(Arc<Route>, Result<(), Refusal>)>,
+    /// The last operations applied to the route last checked, and what became of it.
+    made: Option<(*const [Operation], Arc<Route>)>,
 }
 
 impl<'a> Import<'a> {
-    pub(super) fn new(config: &'a SpeakerConfig, peer: &'a Peer) -> Option<Self> {
-        let local = peer.session.as_ref()?.local;
+    fn new(config: &'a SpeakerConfig, peer: &'a Peer) -> Option<Self> {
         Some(Self {
-            config,
-            peer: &peer.config,
-            internal: peer.internal,
-            local,
-            last: None,
+            policy: ImportPolicy::new(config, peer)?,
+            checked: None,
+            made: None,
         })
     }
 
-    /// Whether nothing made of these attributes may be used: loops (RFC 4271 section 9.1.2, RFC 4456 section 8) and next hops
-    /// that cannot be (section 6.3).
-    fn is_unusable(&self, route: &Route) -> bool {
-        let attributes = &route.attributes;
-        attributes.as_path.contains(self.config.asn)
-            || attributes.originator_id == Some(self.config.router_id)
-            || attributes.cluster_list.contains(&self.config.router_id)
-            || route
-                .next_hop
-                .is_none_or(|next_hop| !next_hop.is_unicast() || next_hop.address() == self.local)
-    }
-
-    /// The filter in force; `None` stands for RFC 8212's default.
-    fn filter(&self) -> Option<Option<&'a Filter>> {
-        match &self.peer.import {
-            Some(filter) => Some(Some(filter)),
-            None if self.internal || !self.config.require_policy => Some(None),
-            None => None,
+    fn check(&mut self, received: &Arc<Route>) -> Result<(), Refusal> {
+        if let Some((route, result)) = &self.checked
+            && Arc::ptr_eq(route, received)
+        {
+            return *result;
         }
+        let result = self.policy.check(received);
+        self.checked = Some((Arc::clone(received), result));
+        self.made = None;
+        result
     }
 
-    /// What becomes of a route as received; `None` if it is refused.
-    pub(super) fn decide(
+    /// What becomes of a route as received.
+    fn decide(
         &mut self,
         interner: &mut Interner,
         prefix: &Prefix,
         received: &Arc<Route>,
-    ) -> Option<Arc<Route>> {
-        if !prefix.is_unicast() {
-            return None;
-        }
-        let operations: &[Operation] = match self.filter()? {
-            Some(filter) => filter.decide(prefix)?,
-            None => &[],
-        };
-        if let Some((route, same_operations, effective)) = &self.last
-            && Arc::ptr_eq(route, received)
-            && std::ptr::eq(*same_operations, operations)
+    ) -> Result<Arc<Route>, Refusal> {
+        self.check(received)?;
+        let operations = self.policy.filter(prefix, received)?;
+        if let Some((same, effective)) = &self.made
+            && std::ptr::eq(*same, operations)
         {
-            return Some(Arc::clone(effective));
+            return Ok(Arc::clone(effective));
         }
-        if self.is_unusable(received) {
-            return None;
-        }
-        // LOCAL_PREF is ours to give to what comes from another AS (RFC 4271 section 5.1.5).
-        let foreign_pref = !self.internal && received.attributes.local_pref.is_some();
-        let effective = if operations.is_empty() && !foreign_pref {
-            Arc::clone(received)
-        } else {
-            let mut route = Route::clone(received);
-            if foreign_pref {
-                route.attributes.local_pref = None;
-            }
-            apply(operations, &mut route.attributes);
-            interner.intern(route)
+        let effective = match self.policy.transform(operations, received) {
+            Some(route) => interner.intern(route),
+            None => Arc::clone(received),
         };
-        self.last = Some((Arc::clone(received), operations, Arc::clone(&effective)));
-        Some(effective)
-    }
-}
-
-/// Applies a filter's operations.
-pub(super) fn apply(operations: &[Operation], attributes: &mut PathAttributes) {
-    for operation in operations {
-        match operation {
-            Operation::SetLocalPref(value) => attributes.local_pref = Some(*value),
-            Operation::SetMed(value) => attributes.med = Some(*value),
-            Operation::AddCommunity(community) => {
-                if !attributes.communities.contains(community) {
-                    attributes.communities.push(*community);
-                }
-            }
-            Operation::AddLargeCommunity(community) => {
-                if !attributes.large_communities.contains(community) {
-                    attributes.large_communities.push(*community);
-                }
-            }
-        }
+        self.made = Some((operations, Arc::clone(&effective)));
+        Ok(effective)
     }
 }
 

@@ -5,6 +5,7 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `attributes` | what becomes of a route on its way in and out |
 //! | `peer` | one peer: its state machine, its connections, its session |
 //! | `configure` | from the configuration in force to the one desired |
 //! | `receive` | octets to messages to events |
@@ -14,6 +15,7 @@
 //! | `subscribe` | routes for whoever installs them |
 //! | `summary` | what people are shown |
 
+mod attributes;
 mod configure;
 mod export;
 mod import;

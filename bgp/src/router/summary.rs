@@ -80,6 +80,7 @@ impl Router {
             best: path.is_best(),
             multipath: path.is_multipath(),
             accepted: path.is_accepted(),
+            refused: path.refusal(),
             as_path: attributes.as_path.to_string(),
             local_pref: local_pref(path),
             med: attributes.med,

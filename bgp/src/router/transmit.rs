@@ -102,8 +102,8 @@ fn sort(
     session: &Session,
     taken: &[DestinationId],
 ) -> Batch {
-    let is_internal = |source| rib.is_internal(source);
-    let mut export = Export::new(config, peer, session, id.source(), &is_internal);
+    let neighbor = |source| rib.neighbor(source);
+    let mut export = Export::new(config, peer, session, id.source(), &neighbor);
     let mut batch = Batch::default();
     let mut group_of = HashMap::new();
     for id in taken {

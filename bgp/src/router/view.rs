@@ -6,6 +6,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::fsm::State;
+use crate::policy::Refusal;
 use crate::types::{Asn, Family, Prefix, RouterId};
 
 /// The best paths of one prefix after a change.
@@ -136,6 +137,9 @@ pub struct RibEntry {
     pub multipath: bool,
     /// False: kept, but refused by the import policy or a loop check, and so without effect.
     pub accepted: bool,
+    /// If not accepted, why: `as loop`, `filter` and so on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<Refusal>,
     /// The AS path as text.
     pub as_path: String,
     /// LOCAL_PREF used in the comparison.

@@ -59,7 +59,11 @@ fn decide(candidates: &[Candidate]) -> (Option<usize>, Vec<usize>) {
                 attributes,
             });
             let effective = candidate.accepted.then(|| Arc::clone(&route));
-            Path::new(source(index), route, effective)
+            Path::new(
+                source(index),
+                route,
+                effective.ok_or(crate::policy::Refusal::Filter),
+            )
         })
         .collect();
     let neighbor = |source: Source| {

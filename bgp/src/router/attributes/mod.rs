@@ -1,0 +1,43 @@
+//! What happens to a route on its way in and out: pure functions of what a session is and what a route says.
+//!
+//! [`ImportPolicy`] makes of a route as received the route that takes part in the decision process, [`ExportKey`] makes of
+//! the best route what a peer is given; or each says why not. Nothing here walks a table, caches, or knows a connection:
+//! that is for the callers, who also know how many routes have the same attributes. Every step says what it depends on:
+//!
+//! | step | depends on |
+//! |---|---|
+//! | `check`, `may_pass` | the attribute set and where it came from |
+//! | `filter` | the same, and the prefix |
+//! | `transform`, `make` | the attribute set, where it came from, the operations, for `make` the family |
+
+mod export;
+mod import;
+mod operations;
+
+use crate::rib::{Neighbor, Source};
+
+pub(super) use export::ExportKey;
+pub(super) use import::ImportPolicy;
+
+/// Where a path came from, as far as policy is concerned. Part of every cache key: it is all of a source that an outcome
+/// depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Provenance {
+    /// This speaker's own route.
+    Local,
+    /// An external peer gave it.
+    External,
+    /// An internal peer gave it.
+    Internal,
+}
+
+impl Provenance {
+    /// Where the paths of a source come from; `neighbor` is what the RIB knows of it.
+    pub(super) fn of(source: Source, neighbor: Option<Neighbor>) -> Self {
+        match neighbor {
+            _ if source.is_local() => Self::Local,
+            Some(Neighbor { internal: true, .. }) => Self::Internal,
+            _ => Self::External,
+        }
+    }
+}
