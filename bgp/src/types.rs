@@ -6,6 +6,7 @@
 //! `wire`'s business.
 
 mod community;
+mod extended_community;
 mod family;
 mod prefix;
 
@@ -15,7 +16,10 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-pub use community::{Community, ExtendedCommunity, LargeCommunity, ParseCommunityError};
+pub use community::{Community, LargeCommunity, ParseCommunityError};
+pub use extended_community::{
+    ExtendedAdministrator, ExtendedCommunity, ExtendedKind, ExtendedParts,
+};
 pub use family::{Family, FamilySet, UnknownFamily};
 pub use prefix::{ParsePrefixError, Prefix, PrefixLengthError};
 

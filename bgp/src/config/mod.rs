@@ -5,6 +5,8 @@
 //! `speaker::daemon` for the file format of the stand-alone daemon); [`SpeakerConfig::validate`] only refuses what the
 //! protocol cannot express.
 
+mod policy;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -12,7 +14,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::policy::Filter;
-use crate::types::{Asn, Community, Family, LargeCommunity, Prefix, RouterId};
+use crate::types::{Asn, Community, ExtendedCommunity, Family, LargeCommunity, Prefix, RouterId};
+
+pub use policy::{Aggregate, LocalAs, PeerPolicy, RemovePrivateAs};
 
 /// The port BGP listens on (RFC 4271 section 2).
 pub const BGP_PORT: u16 = 179;
@@ -40,6 +44,13 @@ pub struct SpeakerConfig {
     pub graceful_restart: Option<GracefulRestart>,
     /// RFC 8212: an eBGP peer without a filter gives nothing and is given nothing. `false` switches that default off.
     pub require_policy: bool,
+    /// The cluster this speaker reflects routes for (RFC 4456); `None`: the router id. Never touches a session.
+    pub cluster_id: Option<RouterId>,
+    /// The routes this speaker originates as long as it has more specific ones. Never touches a session.
+    pub aggregates: BTreeMap<Prefix, Aggregate>,
+    /// Networks that neighbors share with each other and with this speaker: an external peer in one of them is given next
+    /// hops in it unchanged (RFC 4271 section 5.1.3, third party next hops). Empty: external peers are given this speaker.
+    pub shared_segments: BTreeSet<Prefix>,
 }
 
 impl SpeakerConfig {
@@ -55,7 +66,16 @@ impl SpeakerConfig {
             next_hop: NextHops::default(),
             graceful_restart: None,
             require_policy: true,
+            cluster_id: None,
+            aggregates: BTreeMap::new(),
+            shared_segments: BTreeSet::new(),
         }
+    }
+
+    /// The cluster this speaker reflects routes for (RFC 4456).
+    #[must_use]
+    pub fn cluster_id(&self) -> RouterId {
+        self.cluster_id.unwrap_or(self.router_id)
     }
 
     /// Refuses a value the protocol has no way to express.
@@ -69,9 +89,15 @@ impl SpeakerConfig {
         if self.asn == Asn::ZERO || self.asn == Asn::TRANS {
             return Err(ConfigError::Asn { asn: self.asn });
         }
-        self.peers
-            .iter()
-            .try_for_each(|(address, peer)| peer.validate(*address))
+        let mut aggregates = self.aggregates.keys();
+        if let Some(prefix) = aggregates.find(|prefix| self.announcements.contains_key(prefix)) {
+            return Err(ConfigError::AnnouncedAggregate { prefix: *prefix });
+        }
+        self.peers.iter().try_for_each(|(address, peer)| {
+            let internal = peer.asn == self.asn;
+            peer.validate(*address)?;
+            peer.policy.validate(*address, internal, self.asn)
+        })
     }
 }
 
@@ -141,6 +167,8 @@ pub struct PeerConfig {
     pub export: Option<Filter>,
     /// Which next hop routes to the peer carry.
     pub next_hop: NextHopMode,
+    /// What else happens to routes from and to the peer.
+    pub policy: PeerPolicy,
 }
 
 impl PeerConfig {
@@ -162,6 +190,7 @@ impl PeerConfig {
             import: None,
             export: None,
             next_hop: NextHopMode::Auto,
+            policy: PeerPolicy::default(),
         }
     }
 
@@ -215,9 +244,10 @@ impl PeerConfig {
             export: None,
             next_hop: NextHopMode::Auto,
             connect_retry_time: DEFAULT_CONNECT_RETRY,
+            policy: PeerPolicy::default(),
             ..peer.clone()
         };
-        session(self) == session(new)
+        session(self) == session(new) && self.policy.keeps_session(&new.policy)
     }
 }
 
@@ -246,6 +276,8 @@ pub struct Announcement {
     pub communities: BTreeSet<Community>,
     /// Large communities (RFC 8092).
     pub large_communities: BTreeSet<LargeCommunity>,
+    /// Extended communities (RFC 4360).
+    pub extended_communities: BTreeSet<ExtendedCommunity>,
 }
 
 /// Why a configuration cannot be used.
@@ -308,6 +340,32 @@ pub enum ConfigError {
     LocalAddress {
         /// The peer's address.
         peer: IpAddr,
+    },
+    /// Something that only the other kind of session has.
+    #[error("neighbor {peer}: {field}: only an {needs} neighbor can have it")]
+    WrongKind {
+        /// The peer's address.
+        peer: IpAddr,
+        /// The field.
+        field: &'static str,
+        /// `internal` or `external`.
+        needs: &'static str,
+    },
+    /// An AS to present that is none, or no other one.
+    #[error(
+        "neighbor {peer}: localAs: {asn} is reserved or this speaker's own AS; use the other AS that the neighbor expects"
+    )]
+    LocalAs {
+        /// The peer's address.
+        peer: IpAddr,
+        /// The number refused.
+        asn: Asn,
+    },
+    /// One prefix announced for two reasons.
+    #[error("aggregates: {prefix} is under announce as well; keep one of the two")]
+    AnnouncedAggregate {
+        /// The prefix.
+        prefix: Prefix,
     },
     /// A packet with TTL 0 never leaves.
     #[error("neighbor {peer}: ttl: must be 1 to 255")]

@@ -1,9 +1,13 @@
 //! The filter itself: rules, first match, operations.
 
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
-use super::PrefixMatch;
-use crate::types::{Community, LargeCommunity, Prefix};
+use super::index::Index;
+use super::{Conditions, Operation, PrefixMatch, Subject};
+use crate::types::Prefix;
 
 /// What a filter says about a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -15,12 +19,28 @@ pub enum Verdict {
 }
 
 /// An ordered list of rules; the first that matches decides.
+///
+/// Cheap to clone, to compare with its clones, and to hash: peers with the same filter share it. It is compiled when it is
+/// made, and then never changes.
+///
+/// Deciding is in two steps, because routes come with few different attribute sets and many prefixes: [`Filter::prepare`]
+/// works out which rules the attributes meet, [`Filter::decide`] which of those is first for a prefix.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(from = "Content", into = "Content")]
+pub struct Filter(Arc<Compiled>);
+
+struct Compiled {
+    content: Content,
+    index: Index,
+    hash: u64,
+    /// No rule asks for more than the prefix.
+    prefix_only: bool,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Filter {
-    /// The rules, in the order in which they are tried.
-    pub rules: Vec<Rule>,
-    /// What happens to a route that no rule matches.
-    pub otherwise: Verdict,
+struct Content {
+    rules: Vec<Rule>,
+    otherwise: Verdict,
 }
 
 /// One rule: all its conditions must hold.
@@ -29,6 +49,9 @@ pub struct Rule {
     /// The route must match one of these; empty: any route.
     #[serde(default)]
     pub prefixes: Vec<PrefixMatch>,
+    /// What else must hold.
+    #[serde(default)]
+    pub conditions: Conditions,
     /// What the rule decides.
     pub verdict: Verdict,
     /// Changes made to an accepted route, in order.
@@ -36,117 +59,193 @@ pub struct Rule {
     pub operations: Vec<Operation>,
 }
 
-/// A change to the attributes of an accepted route.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Operation {
-    /// Set LOCAL_PREF. Has no effect on routes given to an eBGP peer, which carry none.
-    SetLocalPref(u32),
-    /// Set MULTI_EXIT_DISC.
-    SetMed(u32),
-    /// Add a community (RFC 1997).
-    AddCommunity(Community),
-    /// Add a large community (RFC 8092).
-    AddLargeCommunity(LargeCommunity),
+impl Rule {
+    /// Decides about every route, and changes nothing.
+    #[must_use]
+    pub fn new(verdict: Verdict) -> Self {
+        Self {
+            prefixes: Vec::new(),
+            conditions: Conditions::default(),
+            verdict,
+            operations: Vec::new(),
+        }
+    }
+
+    /// Whether the rule is about `prefix`, as far as that goes.
+    pub(super) fn covers(&self, prefix: &Prefix) -> bool {
+        self.prefixes.is_empty() || self.prefixes.iter().any(|m| m.matches(prefix))
+    }
+
+    fn outcome(&self) -> Option<&[Operation]> {
+        (self.verdict == Verdict::Accept).then_some(&self.operations)
+    }
+}
+
+/// What a filter has to say about the attributes of a route, whatever its prefix.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    /// One bit for each rule whose conditions hold; `None`: all of them.
+    rules: Option<Vec<u64>>,
+    /// What comes of it if that is the same for every prefix: a rule, or none.
+    fixed: Option<Option<usize>>,
+}
+
+impl Prepared {
+    fn holds(&self, rule: usize) -> bool {
+        self.rules.as_ref().is_none_or(|bits| {
+            let word = bits.get(rule / 64).copied().unwrap_or(0);
+            word >> (rule % 64) & 1 != 0
+        })
+    }
 }
 
 impl Filter {
+    /// A filter of these rules, and `otherwise` for a route that no rule matches.
+    #[must_use]
+    pub fn new(rules: Vec<Rule>, otherwise: Verdict) -> Self {
+        Content { rules, otherwise }.into()
+    }
+
     /// Lets everything pass unchanged.
     #[must_use]
     pub fn accept_all() -> Self {
-        Self {
-            rules: Vec::new(),
-            otherwise: Verdict::Accept,
-        }
+        Self::new(Vec::new(), Verdict::Accept)
     }
 
     /// Lets nothing pass.
     #[must_use]
     pub fn reject_all() -> Self {
-        Self {
-            rules: Vec::new(),
-            otherwise: Verdict::Reject,
-        }
+        Self::new(Vec::new(), Verdict::Reject)
     }
 
     /// Lets exactly the routes pass that match one of `prefixes`.
     #[must_use]
     pub fn accept_only(prefixes: Vec<PrefixMatch>) -> Self {
-        let accept = Rule {
-            prefixes,
-            verdict: Verdict::Accept,
-            operations: Vec::new(),
-        };
         // A rule without prefixes would match everything; a list of nothing means nothing.
-        let rules = if accept.prefixes.is_empty() {
-            Vec::new()
-        } else {
-            vec![accept]
+        if prefixes.is_empty() {
+            return Self::reject_all();
+        }
+        let rule = Rule {
+            prefixes,
+            ..Rule::new(Verdict::Accept)
         };
-        Self {
-            rules,
-            otherwise: Verdict::Reject,
+        Self::new(vec![rule], Verdict::Reject)
+    }
+
+    /// The rules, in the order in which they are tried.
+    #[must_use]
+    pub fn rules(&self) -> &[Rule] {
+        &self.0.content.rules
+    }
+
+    /// What happens to a route that no rule matches.
+    #[must_use]
+    pub fn otherwise(&self) -> Verdict {
+        self.0.content.otherwise
+    }
+
+    /// Works out which rules the attributes of a route meet. Costs nothing for a filter that asks for prefixes only.
+    #[must_use]
+    pub fn prepare(&self, subject: &Subject<'_>) -> Prepared {
+        let rules = self.rules();
+        if self.0.prefix_only {
+            let fixed = match rules.first() {
+                None => Some(None),
+                Some(rule) => rule.prefixes.is_empty().then_some(Some(0)),
+            };
+            return Prepared { rules: None, fixed };
+        }
+        let mut bits = vec![0_u64; rules.len().div_ceil(64)];
+        let mut fixed = Some(None);
+        for (number, rule) in rules.iter().enumerate() {
+            if !rule.conditions.hold(subject) {
+                continue;
+            }
+            if let Some(word) = bits.get_mut(number / 64) {
+                *word |= 1 << (number % 64);
+            }
+            if rule.prefixes.is_empty() {
+                // Whatever comes behind it is never reached.
+                fixed = fixed.map(|_| Some(number));
+                break;
+            }
+            fixed = None;
+        }
+        Prepared {
+            rules: Some(bits),
+            fixed,
         }
     }
 
-    /// Decides about `prefix`: `None` if the route is rejected, otherwise the operations to apply.
+    /// Decides about a route: `None` if it is rejected, otherwise the operations to apply. `prepared` is what
+    /// [`Filter::prepare`] of this filter said about the route's attributes.
+    ///
+    /// The slice returned for a rule is always the same one, so that its address and the attributes tell the result.
     #[must_use]
-    pub fn decide(&self, prefix: &Prefix) -> Option<&[Operation]> {
-        match self.rules.iter().find(|rule| rule.matches(prefix)) {
-            Some(Rule {
-                verdict: Verdict::Accept,
-                operations,
-                ..
-            }) => Some(operations),
-            Some(_) => None,
-            None => (self.otherwise == Verdict::Accept).then_some(&[]),
+    pub fn decide(&self, prepared: &Prepared, prefix: &Prefix) -> Option<&[Operation]> {
+        let rules = self.rules();
+        let rule = prepared.fixed.unwrap_or_else(|| {
+            self.0
+                .index
+                .first(rules, prefix, |rule| prepared.holds(rule))
+        });
+        match rule.and_then(|rule| rules.get(rule)) {
+            Some(rule) => rule.outcome(),
+            None => (self.otherwise() == Verdict::Accept).then_some(&[]),
         }
+    }
+
+    /// Both steps at once, for a single route.
+    #[must_use]
+    pub fn decide_once(&self, subject: &Subject<'_>, prefix: &Prefix) -> Option<&[Operation]> {
+        self.decide(&self.prepare(subject), prefix)
     }
 }
 
-impl Rule {
-    fn matches(&self, prefix: &Prefix) -> bool {
-        self.prefixes.is_empty() || self.prefixes.iter().any(|m| m.matches(prefix))
+impl From<Content> for Filter {
+    fn from(content: Content) -> Self {
+        // The same for equal contents, which is all that is asked of it.
+        let mut hasher = std::collections::hash_map::DefaultHasher::new();
+        content.hash(&mut hasher);
+        Self(Arc::new(Compiled {
+            index: Index::new(&content.rules),
+            hash: hasher.finish(),
+            prefix_only: content.rules.iter().all(|rule| rule.conditions.is_empty()),
+            content,
+        }))
+    }
+}
+
+impl From<Filter> for Content {
+    fn from(filter: Filter) -> Self {
+        filter.0.content.clone()
+    }
+}
+
+impl PartialEq for Filter {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+            || (self.0.hash == other.0.hash && self.0.content == other.0.content)
+    }
+}
+
+impl Eq for Filter {}
+
+impl Hash for Filter {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash.hash(state);
+    }
+}
+
+impl std::fmt::Debug for Filter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Content { rules, otherwise } = &self.0.content;
+        f.debug_struct("Filter")
+            .field("rules", rules)
+            .field("otherwise", otherwise)
+            .finish()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::policy::PrefixMatch;
-
-    #[test]
-    fn the_first_match_decides() {
-        let pods = PrefixMatch::within("10.0.0.0/8".parse().unwrap());
-        let block = PrefixMatch::within("10.1.0.0/16".parse().unwrap());
-        let reject = Rule {
-            prefixes: vec![block],
-            verdict: Verdict::Reject,
-            operations: vec![],
-        };
-        let operations = vec![Operation::SetLocalPref(200)];
-        let accept = Rule {
-            prefixes: vec![pods],
-            verdict: Verdict::Accept,
-            operations: operations.clone(),
-        };
-        let filter = Filter {
-            rules: vec![reject, accept],
-            otherwise: Verdict::Accept,
-        };
-        assert_eq!(filter.decide(&"10.1.2.0/24".parse().unwrap()), None);
-        assert_eq!(
-            filter.decide(&"10.2.0.0/24".parse().unwrap()),
-            Some(&operations[..])
-        );
-        assert_eq!(
-            filter.decide(&"192.0.2.0/24".parse().unwrap()),
-            Some(&[][..])
-        );
-    }
-
-    #[test]
-    fn accept_only_nothing_accepts_nothing() {
-        let filter = Filter::accept_only(Vec::new());
-        assert_eq!(filter.decide(&"10.1.2.0/24".parse().unwrap()), None);
-    }
-}
+mod tests;

@@ -14,6 +14,12 @@ pub enum Refusal {
     NoFilter,
     /// Our AS is in the AS_PATH more often than allowed (RFC 4271 section 9.1.2).
     AsLoop,
+    /// The AS_PATH has an AS_SET (RFC 9774).
+    AsSet,
+    /// From another AS, and with an empty AS_PATH (RFC 4271 section 6.3).
+    EmptyPath,
+    /// The AS_PATH does not begin with the AS of the peer (RFC 4271 section 6.3).
+    FirstAs,
     /// The ORIGINATOR_ID is ours: the route left from here (RFC 4456 section 8).
     OriginatorLoop,
     /// Our cluster has reflected the route before (RFC 4456 section 8).
@@ -34,14 +40,19 @@ pub enum Refusal {
     NoNextHop,
     /// The next hop is the peer itself (RFC 4271 section 5.1.3).
     NextHopPeer,
+    /// An aggregate stands for it (summaryOnly).
+    Summarized,
 }
 
 impl Refusal {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 17] = [
         Self::Filter,
         Self::NoFilter,
         Self::AsLoop,
+        Self::AsSet,
+        Self::EmptyPath,
+        Self::FirstAs,
         Self::OriginatorLoop,
         Self::ClusterLoop,
         Self::NextHopInvalid,
@@ -52,6 +63,7 @@ impl Refusal {
         Self::Community,
         Self::NoNextHop,
         Self::NextHopPeer,
+        Self::Summarized,
     ];
 
     /// In words, for people.
@@ -61,6 +73,9 @@ impl Refusal {
             Self::Filter => "filter",
             Self::NoFilter => "no filter (RFC 8212)",
             Self::AsLoop => "as loop",
+            Self::AsSet => "AS_SET in the path (RFC 9774)",
+            Self::EmptyPath => "empty AS path",
+            Self::FirstAs => "first AS is not the peer's",
             Self::OriginatorLoop => "originator loop",
             Self::ClusterLoop => "cluster loop",
             Self::NextHopInvalid => "invalid next hop",
@@ -71,6 +86,7 @@ impl Refusal {
             Self::Community => "well-known community",
             Self::NoNextHop => "no next hop of our own in this family",
             Self::NextHopPeer => "next hop is the peer",
+            Self::Summarized => "part of a summary-only aggregate",
         }
     }
 }

@@ -22,6 +22,8 @@ pub struct Neighbor {
     pub router_id: RouterId,
     /// The peer is in our AS.
     pub internal: bool,
+    /// The peer is a client of ours, to reflect routes for (RFC 4456).
+    pub client: bool,
 }
 
 /// Marks the best path and those equal to it down to and including the cost of reaching the next hop.

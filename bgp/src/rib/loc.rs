@@ -80,18 +80,11 @@ impl Rib {
         self.sources.get(&source).map(|(neighbor, _)| *neighbor)
     }
 
-    /// Whether the best path of a destination came from an internal peer.
+    /// The peer that gave the best path of a destination, if a peer did.
     #[must_use]
-    pub fn is_best_internal(&self, id: DestinationId) -> bool {
-        let best = self.table.get(id).and_then(Destination::best);
-        best.is_some_and(|path| self.is_internal(path.source))
-    }
-
-    /// Whether a source is an internal peer.
-    #[must_use]
-    pub fn is_internal(&self, source: Source) -> bool {
-        self.neighbor(source)
-            .is_some_and(|neighbor| neighbor.internal)
+    pub fn best_neighbor(&self, id: DestinationId) -> Option<Neighbor> {
+        let best = self.table.get(id).and_then(Destination::best)?;
+        self.neighbor(best.source)
     }
 
     /// How many routes a source has in the table.

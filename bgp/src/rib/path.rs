@@ -28,6 +28,8 @@ pub struct Route {
     pub next_hop: Option<NextHop>,
     /// Everything else.
     pub attributes: PathAttributes,
+    /// The metric in the kernel's table, if an import filter set one. Never sent to a peer.
+    pub metric: Option<u32>,
 }
 
 /// One path to a prefix: 24 octets, whatever its attributes.
@@ -245,6 +247,7 @@ mod tests {
         Route {
             next_hop: None,
             attributes,
+            metric: None,
         }
     }
 

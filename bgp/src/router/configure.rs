@@ -4,13 +4,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::attributes::{ExportKey, ImportPolicy};
 use super::peer::Peer;
 use super::view::MessageCounts;
 use super::{PeerId, Router};
 use crate::config::{Announcement, ConfigError, PeerConfig, SpeakerConfig};
 use crate::fsm::{Event, PeerFsm, Settings};
 use crate::jitter::Jitter;
-use crate::rib::{Path, Route, Source};
+use crate::rib::{Neighbor, Path, Route, Source};
 use crate::types::FamilySet;
 use crate::wire::{Cease, NextHop, Notification, PathAttributes};
 
@@ -94,11 +95,14 @@ impl Router {
         new_identity: bool,
     ) {
         let settings = settings(&self.config, &config);
-        let new_next_hops = old.next_hop != self.config.next_hop;
-        let new_default = old.require_policy != self.config.require_policy;
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
+        let key = |config: &SpeakerConfig, peer: &Peer| {
+            let session = peer.session.as_ref();
+            session.map(|session| ExportKey::new(config, peer, session))
+        };
+        let export_before = key(old, peer);
         let before = std::mem::replace(&mut peer.config, config.clone());
         peer.internal = settings.is_internal();
         if new_identity || !before.keeps_session(&config) {
@@ -117,16 +121,31 @@ impl Router {
             }
             return;
         }
-        let external = !peer.internal;
         peer.fsm.set_settings(settings);
-        if before.import != config.import || (new_default && external && config.import.is_none()) {
+        let new_export = key(&self.config, peer) != export_before;
+        if ImportPolicy::differ(peer.internal, (old, &before), (&self.config, &config)) {
             self.import_again(id);
         }
-        let new_export = before.export != config.export
-            || before.next_hop != config.next_hop
-            || new_next_hops
-            || (new_default && external && config.export.is_none());
         if new_export {
+            self.feed_again(id, FamilySet::ALL);
+        }
+        if before.policy.route_reflector_client != config.policy.route_reflector_client {
+            self.change_client(id);
+        }
+    }
+
+    /// A peer has become a client, or is none any more: its routes concern other internal peers than before.
+    fn change_client(&mut self, id: PeerId) {
+        let client = |peer: &Peer| peer.config.policy.route_reflector_client;
+        let source = id.source();
+        if let Some(neighbor) = self.rib.neighbor(source)
+            && let Some(client) = self.peers.get(&id).map(client)
+        {
+            self.rib.add_source(source, Neighbor { client, ..neighbor });
+        }
+        let internal = self.peers.iter().filter(|(_, peer)| peer.internal);
+        let internal: Vec<_> = internal.map(|(id, _)| *id).collect();
+        for id in internal {
             self.feed_again(id, FamilySet::ALL);
         }
     }
@@ -174,8 +193,10 @@ fn originate(announcement: &Announcement) -> Route {
             med: announcement.med,
             communities: announcement.communities.iter().copied().collect(),
             large_communities: announcement.large_communities.iter().copied().collect(),
+            extended_communities: announcement.extended_communities.iter().copied().collect(),
             ..PathAttributes::default()
         },
+        metric: None,
     }
 }
 

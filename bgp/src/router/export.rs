@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::attributes::{ExportKey, Provenance};
+use super::attributes::{ExportKey, Passed, Provenance};
 use super::peer::{Peer, Session};
 use crate::config::SpeakerConfig;
 use crate::policy::{Operation, Refusal};
@@ -21,6 +21,8 @@ pub(super) struct Export<'a> {
     source: Source,
     address: IpAddr,
     neighbor: &'a dyn Fn(Source) -> Option<Neighbor>,
+    /// Attribute sets already looked at.
+    passed: HashMap<(*const Route, Provenance), Result<Passed, Refusal>>,
     /// Attribute sets already made for this peer: same input, same operations, same output.
     made: HashMap<Recipe, Result<Arc<Route>, Refusal>>,
 }
@@ -38,6 +40,7 @@ impl<'a> Export<'a> {
             source,
             address: peer.address,
             neighbor,
+            passed: HashMap::new(),
             made: HashMap::new(),
         }
     }
@@ -51,8 +54,14 @@ impl<'a> Export<'a> {
         }
         let from = Provenance::of(path.source, (self.neighbor)(path.source));
         let route = &path.effective;
-        self.key.may_pass(from, route).ok()?;
-        let operations = self.key.filter(&destination.prefix, from, route).ok()?;
+        let passed = self
+            .passed
+            .entry((Arc::as_ptr(route), from))
+            .or_insert_with(|| self.key.may_pass(from, route));
+        let operations = self
+            .key
+            .filter(passed.as_ref().ok()?, &destination.prefix)
+            .ok()?;
         let recipe = (
             Arc::as_ptr(route),
             from,

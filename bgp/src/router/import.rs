@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::attributes::ImportPolicy;
+use super::attributes::{Admitted, ImportPolicy};
 use super::peer::Peer;
 use super::{PeerId, Router};
 use crate::config::SpeakerConfig;
@@ -14,7 +14,7 @@ use crate::wire::{PathAttributes, Reach, Update};
 /// The import of a peer's routes, with what was found out about the last attribute set: neighbours are mostly alike.
 struct Import<'a> {
     policy: ImportPolicy<'a>,
-    checked: Option<(Arc<Route>, Result<(), Refusal>)>,
+    checked: Option<(Arc<Route>, Result<Admitted, Refusal>)>,
     /// The last operations applied to the route last checked, and what became of it.
     made: Option<(*const [Operation], Arc<Route>)>,
 }
@@ -28,16 +28,12 @@ impl<'a> Import<'a> {
         })
     }
 
-    fn check(&mut self, received: &Arc<Route>) -> Result<(), Refusal> {
-        if let Some((route, result)) = &self.checked
-            && Arc::ptr_eq(route, received)
-        {
-            return *result;
+    fn check(&mut self, received: &Arc<Route>) {
+        let known = |(route, _): &(Arc<Route>, _)| Arc::ptr_eq(route, received);
+        if !self.checked.as_ref().is_some_and(known) {
+            self.checked = Some((Arc::clone(received), self.policy.check(received)));
+            self.made = None;
         }
-        let result = self.policy.check(received);
-        self.checked = Some((Arc::clone(received), result));
-        self.made = None;
-        result
     }
 
     /// What becomes of a route as received.
@@ -47,8 +43,12 @@ impl<'a> Import<'a> {
         prefix: &Prefix,
         received: &Arc<Route>,
     ) -> Result<Arc<Route>, Refusal> {
-        self.check(received)?;
-        let operations = self.policy.filter(prefix, received)?;
+        self.check(received);
+        let operations = match &self.checked {
+            Some((_, Ok(admitted))) => self.policy.filter(admitted, prefix)?,
+            Some((_, Err(refusal))) => return Err(*refusal),
+            None => &[],
+        };
         if let Some((same, effective)) = &self.made
             && std::ptr::eq(*same, operations)
         {
@@ -119,6 +119,7 @@ fn announce(
         let route = Route {
             next_hop: Some(*next_hop),
             attributes: attributes.clone(),
+            metric: None,
         };
         let received = rib.intern(route);
         for nlri in nlri {

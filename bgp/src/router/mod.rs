@@ -39,9 +39,10 @@ use bytes::Bytes;
 use crate::config::{ConfigError, SpeakerConfig};
 use crate::fsm::{ConnectionEvent, Event, Serial};
 use crate::jitter::Jitter;
-use crate::rib::{DestinationId, Rib};
+use crate::rib::{self, DestinationId, Rib};
 use crate::wire::Notification;
 
+use attributes::ExportKey;
 use peer::Peer;
 use subscribe::Subscriber;
 pub use subscribe::SubscriberId;
@@ -260,8 +261,12 @@ impl Router {
             let mut news = false;
             for destination in changed {
                 // In a full mesh this keeps the routes of internal peers out of every internal peer's queue.
-                let concerns = session.view.knows(*destination)
-                    || !(peer.internal && self.rib.is_best_internal(*destination));
+                let client = peer.config.policy.route_reflector_client;
+                let passes = |from: rib::Neighbor| {
+                    !from.internal || ExportKey::reflects(peer.internal, client, from.client)
+                };
+                let best = self.rib.best_neighbor(*destination);
+                let concerns = session.view.knows(*destination) || best.is_none_or(passes);
                 if concerns {
                     session.view.mark(self.rib.table_mut(), *destination);
                     news = true;

@@ -257,6 +257,7 @@ impl Router {
             address: peer.address,
             router_id: negotiated.peer_id,
             internal: peer.internal,
+            client: peer.config.policy.route_reflector_client,
         };
         let restart = negotiated.graceful_restart;
         self.rib.add_source(id.source(), neighbor);

@@ -116,6 +116,7 @@ fn describe(
             local: path.source.is_local(),
             local_pref: local_pref(path),
             med: attributes.med,
+            metric: path.effective.metric,
             as_path_length: u32::try_from(attributes.as_path.length()).unwrap_or(u32::MAX),
         };
         // Two peers with the same next hop are one way for packets.

@@ -94,6 +94,12 @@ impl Router {
                 .iter()
                 .map(ToString::to_string)
                 .collect(),
+            extended_communities: attributes
+                .extended_communities
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+            metric: path.effective.metric,
         }
     }
 }

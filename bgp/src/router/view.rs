@@ -35,6 +35,9 @@ pub struct BestPath {
     pub local_pref: u32,
     /// MULTI_EXIT_DISC, if there was one.
     pub med: Option<u32>,
+    /// The metric the import policy gave it for the kernel's table; `None`: it has no opinion.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metric: Option<u32>,
     /// Number of ASes in the path as the decision process counts them (RFC 4271 section 9.1.2.2 a).
     pub as_path_length: u32,
 }
@@ -150,4 +153,9 @@ pub struct RibEntry {
     pub communities: Vec<String>,
     /// Large communities as text, `asn:value:value`.
     pub large_communities: Vec<String>,
+    /// Extended communities as text: `rt:asn:value` and so on, or 16 hexadecimal digits.
+    pub extended_communities: Vec<String>,
+    /// The metric the import policy gave it for the kernel's table.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metric: Option<u32>,
 }

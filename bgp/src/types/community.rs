@@ -1,9 +1,11 @@
-//! The three kinds of BGP communities (RFC 1997, RFC 4360, RFC 8092) and their text forms.
+//! Standard and large communities (RFC 1997, RFC 8092) and their text forms.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+use super::ExtendedCommunity;
 
 /// A text that is not a community.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -11,6 +13,15 @@ use serde::{Deserialize, Serialize};
 pub struct ParseCommunityError {
     text: String,
     form: &'static str,
+}
+
+impl ParseCommunityError {
+    pub(super) fn new(text: &str, form: &'static str) -> Self {
+        Self {
+            text: text.to_owned(),
+            form,
+        }
+    }
 }
 
 /// A standard community: a two-octet AS number and a two-octet value (RFC 1997).
@@ -125,44 +136,6 @@ impl FromStr for LargeCommunity {
     }
 }
 
-/// An extended community: eight octets whose first says what they mean (RFC 4360).
-///
-/// Written as `0x` and 16 hexadecimal digits: most kinds are other families' business and are only
-/// carried through.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
-pub struct ExtendedCommunity(pub u64);
-
-impl ExtendedCommunity {
-    /// Whether the community may cross an AS border (RFC 4360 §2: the T bit is clear).
-    #[must_use]
-    pub const fn is_transitive(self) -> bool {
-        self.0 >> 62 & 1 == 0
-    }
-}
-
-impl fmt::Display for ExtendedCommunity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#018x}", self.0)
-    }
-}
-
-impl FromStr for ExtendedCommunity {
-    type Err = ParseCommunityError;
-
-    /// Reads `0x` and exactly 16 hexadecimal digits.
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.strip_prefix("0x")
-            .filter(|digits| digits.len() == 16 && digits.bytes().all(|b| b.is_ascii_hexdigit()))
-            .and_then(|digits| u64::from_str_radix(digits, 16).ok())
-            .map(Self)
-            .ok_or_else(|| ParseCommunityError {
-                text: text.to_owned(),
-                form: "0x and 16 hexadecimal digits",
-            })
-    }
-}
-
 macro_rules! string_conversions {
     ($($type:ty),*) => {$(
         impl TryFrom<String> for $type {
@@ -207,9 +180,6 @@ mod tests {
         };
         assert_eq!(large.to_string(), "4294967295:0:7");
         assert_eq!(large.to_string().parse(), Ok(large));
-        let extended = ExtendedCommunity(0x0002_fc00_0000_0064);
-        assert_eq!(extended.to_string(), "0x0002fc0000000064");
-        assert_eq!(extended.to_string().parse(), Ok(extended));
         assert_eq!(
             serde_json::to_string(&Community::new(1, 2)).unwrap(),
             "\"1:2\""
@@ -233,14 +203,5 @@ mod tests {
         for text in ["1:2", "1:2:3:4", "4294967296:0:0"] {
             assert!(text.parse::<LargeCommunity>().is_err(), "{text:?}");
         }
-        for text in ["0x12", "0x+002fc0000000064", "0002fc0000000064"] {
-            assert!(text.parse::<ExtendedCommunity>().is_err(), "{text:?}");
-        }
-    }
-
-    #[test]
-    fn transitivity_is_the_second_bit() {
-        assert!(ExtendedCommunity(0x0002_0000_0000_0000).is_transitive());
-        assert!(!ExtendedCommunity(0x4004_0000_0000_0000).is_transitive());
     }
 }

@@ -27,18 +27,17 @@ impl NextHop {
         }
     }
 
-    /// Whether the address can be one router's: not unspecified, loopback, multicast or reserved
-    /// (RFC 4271 §6.3 "semantically incorrect").
+    /// Whether the address can be one router's: not unspecified, multicast or reserved (RFC 4271
+    /// §6.3 "semantically incorrect"). A loopback address can, for routers on one host; that is for
+    /// whoever knows where the session runs.
     #[must_use]
     pub fn is_unicast(&self) -> bool {
         match self {
             Self::V4(address) => {
                 let [first, ..] = address.octets();
-                first != 0 && first != 127 && first < 224
+                first != 0 && first < 224
             }
-            Self::V6 { global, .. } => {
-                !(global.is_unspecified() || global.is_loopback() || global.is_multicast())
-            }
+            Self::V6 { global, .. } => !(global.is_unspecified() || global.is_multicast()),
         }
     }
 }

@@ -57,6 +57,7 @@ fn decide(candidates: &[Candidate]) -> (Option<usize>, Vec<usize>) {
             let route = Arc::new(Route {
                 next_hop: Some(next_hop),
                 attributes,
+                metric: None,
             });
             let effective = candidate.accepted.then(|| Arc::clone(&route));
             Path::new(
@@ -71,6 +72,7 @@ fn decide(candidates: &[Candidate]) -> (Option<usize>, Vec<usize>) {
             address: IpAddr::from([10, 0, 0, c.address]),
             router_id: RouterId(c.router_id),
             internal: c.internal,
+            client: false,
         })
     };
     let cost = |path: &Path| candidate(path.source).map_or(Some(0), |c| c.cost);

@@ -1,14 +1,17 @@
 //! From the best route to what a peer is given.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use super::Provenance;
-use super::operations::apply;
-use crate::config::{NextHopMode, SpeakerConfig};
-use crate::policy::{Filter, Operation, Refusal};
+use super::next_hop::{Ends, NextHopPolicy};
+use super::operations::{add, apply};
+use super::path::PathPolicy;
+use super::{Provenance, peer_type};
+use crate::config::SpeakerConfig;
+use crate::policy::{Filter, Operation, Prepared, Refusal, Subject};
 use crate::rib::{DEFAULT_LOCAL_PREF, Route};
 use crate::router::peer::{Peer, Session};
-use crate::types::{Asn, Community, Family, FamilySet, Prefix};
+use crate::types::{Community, Family, FamilySet, Prefix, RouterId};
 use crate::wire::NextHop;
 
 /// Everything of a peer that decides what it is given: peers with equal keys are given the same, but for two things that
@@ -19,34 +22,58 @@ pub(in crate::router) struct ExportKey {
     /// Families the session carries.
     families: FamilySet,
     internal: bool,
-    asn: Asn,
-    next_hop_mode: NextHopMode,
-    /// Our own address for each family, as these peers can reach it.
-    own_ipv4: Option<IpAddr>,
-    own_ipv6: Option<IpAddr>,
+    /// The peers are clients of ours (RFC 4456).
+    client: bool,
+    cluster_id: RouterId,
+    path: PathPolicy,
+    next_hop: NextHopPolicy,
     filter: Option<Filter>,
-    require_policy: bool,
+    /// RFC 8212: there should be a filter, and is none.
+    filter_missing: bool,
+    graceful_shutdown: bool,
+    /// The aggregates whose more specific routes nobody is given.
+    summaries: Arc<[Prefix]>,
 }
+
+/// An attribute set that passed [`ExportKey::may_pass`], with what the filter has to say about it whatever the prefix.
+#[derive(Debug, Clone)]
+pub(in crate::router) struct Passed(Option<Prepared>);
 
 impl ExportKey {
     /// The key of an established session.
     pub(in crate::router) fn new(config: &SpeakerConfig, peer: &Peer, session: &Session) -> Self {
-        let own = |family, other| {
-            if Family::of(&session.local) == family {
-                Some(session.local)
-            } else {
-                other
-            }
+        let internal = peer.internal;
+        let policy = &peer.config.policy;
+        let ends = Ends {
+            local: session.local,
+            remote: peer.address,
         };
+        let peer_asn = policy.as_override || policy.remove_private_as.is_some();
+        let summaries = config.aggregates.iter();
+        let summaries = summaries.filter(|(_, aggregate)| aggregate.summary_only);
         Self {
             families: session.negotiated.families,
-            internal: peer.internal,
-            asn: config.asn,
-            next_hop_mode: peer.config.next_hop,
-            own_ipv4: own(Family::Ipv4Unicast, config.next_hop.ipv4.map(IpAddr::V4)),
-            own_ipv6: own(Family::Ipv6Unicast, config.next_hop.ipv6.map(IpAddr::V6)),
+            internal,
+            client: policy.route_reflector_client,
+            cluster_id: config.cluster_id(),
+            path: PathPolicy {
+                asn: config.asn,
+                peer_asn: peer_asn.then_some(session.negotiated.peer_asn),
+                local_as: policy.local_as,
+                as_override: policy.as_override,
+                remove_private: policy.remove_private_as,
+            },
+            next_hop: NextHopPolicy::new(
+                config,
+                peer.config.next_hop,
+                internal,
+                session.context.extended_next_hop,
+                ends,
+            ),
             filter: peer.config.export.clone(),
-            require_policy: config.require_policy,
+            filter_missing: !internal && config.require_policy && peer.config.export.is_none(),
+            graceful_shutdown: policy.graceful_shutdown,
+            summaries: summaries.map(|(prefix, _)| *prefix).collect(),
         }
     }
 
@@ -55,37 +82,59 @@ impl ExportKey {
         self.families.contains(family)
     }
 
-    /// Whether something made of these attributes may be given: RFC 4271 section 9.2 and the well-known communities.
+    /// Whether routes of internal peers may concern these peers (RFC 4456 section 6); `client`: such a peer is a client of
+    /// ours.
+    pub(in crate::router) fn reflects(internal: bool, to_client: bool, from_client: bool) -> bool {
+        !internal || to_client || from_client
+    }
+
+    /// Whether something made of these attributes may be given: RFC 4271 section 9.2, RFC 4456 section 6, RFC 8212, and the
+    /// well-known communities.
     pub(in crate::router) fn may_pass(
         &self,
         from: Provenance,
         route: &Route,
-    ) -> Result<(), Refusal> {
-        // Route reflection (RFC 4456) would make its exception here.
-        if self.internal && from == Provenance::Internal {
+    ) -> Result<Passed, Refusal> {
+        if self.filter_missing {
+            return Err(Refusal::NoFilter);
+        }
+        if let Provenance::Internal { client, .. } = from
+            && !Self::reflects(self.internal, self.client, client)
+        {
             return Err(Refusal::NotReflected);
         }
         let communities = &route.attributes.communities;
         let says = |community| communities.contains(&community);
-        let kept_in = says(Community::NO_EXPORT) || says(Community::NO_EXPORT_SUBCONFED);
-        if says(Community::NO_ADVERTISE) || (!self.internal && kept_in) {
+        let kept_in = || says(Community::NO_EXPORT) || says(Community::NO_EXPORT_SUBCONFED);
+        if says(Community::NO_ADVERTISE) || (!self.internal && kept_in()) {
             return Err(Refusal::Community);
         }
-        Ok(())
+        let subject = Subject {
+            attributes: &route.attributes,
+            next_hop: route.next_hop.as_ref().map(NextHop::address),
+            metric: route.metric,
+            peer_type: peer_type(self.internal),
+            source: from.route_source(),
+        };
+        Ok(Passed(self.filter.as_ref().map(|f| f.prepare(&subject))))
     }
 
-    /// What the filter says: the operations for a route that passes. The slice is the same one for the same decision.
+    /// What the filter says about a prefix with attributes that may pass: the operations for a route that does. The slice is
+    /// the same one for the same decision.
     pub(in crate::router) fn filter(
         &self,
+        passed: &Passed,
         prefix: &Prefix,
-        _from: Provenance,
-        _route: &Route,
     ) -> Result<&[Operation], Refusal> {
-        match &self.filter {
-            Some(filter) => filter.decide(prefix).ok_or(Refusal::Filter),
-            // RFC 8212: to another AS only what somebody decided to give.
-            None if !self.internal && self.require_policy => Err(Refusal::NoFilter),
-            None => Ok(&[]),
+        let within = |summary: &Prefix| summary != prefix && summary.contains(prefix);
+        if self.summaries.iter().any(within) {
+            return Err(Refusal::Summarized);
+        }
+        match (&self.filter, &passed.0) {
+            (Some(filter), Some(prepared)) => {
+                filter.decide(prepared, prefix).ok_or(Refusal::Filter)
+            }
+            _ => Ok(&[]),
         }
     }
 
@@ -97,27 +146,56 @@ impl ExportKey {
         operations: &[Operation],
         family: Family,
     ) -> Result<Route, Refusal> {
-        let next_hop = self.next_hop(from, route, family)?;
-        let mut attributes = route.attributes.clone();
+        let next_hop = self.next_hop.choose(from, route, family)?;
+        let mut route = route.clone();
         if self.internal {
-            attributes.local_pref.get_or_insert(DEFAULT_LOCAL_PREF);
+            self.stay(from, &mut route);
         } else {
-            // Section 5.1.4: a MED from one neighbouring AS is not for another.
-            if from != Provenance::Local {
-                attributes.med = None;
-            }
-            attributes.as_path = attributes.as_path.prepended(self.asn, 1);
-            attributes.originator_id = None;
-            attributes.cluster_list.clear();
+            Self::shed(from, &mut route);
         }
-        apply(operations, &mut attributes);
+        apply(operations, self.path.asn, &mut route);
+        if self.graceful_shutdown {
+            add(
+                &mut route.attributes.communities,
+                Community::GRACEFUL_SHUTDOWN,
+            );
+        }
         if !self.internal {
-            attributes.local_pref = None;
+            route.attributes.local_pref = None;
+            route.attributes.as_path = self.path.leaving(&route.attributes.as_path);
+        } else if self.graceful_shutdown {
+            // RFC 8326 section 4.
+            route.attributes.local_pref = Some(0);
         }
-        Ok(Route {
-            next_hop: Some(next_hop),
-            attributes,
-        })
+        route.next_hop = Some(next_hop);
+        // Not for peers, and so nothing to tell routes apart by.
+        route.metric = None;
+        Ok(route)
+    }
+
+    /// For a peer in the AS: what internal routes carry, and what reflection adds (RFC 4456 section 8).
+    fn stay(&self, from: Provenance, route: &mut Route) {
+        let attributes = &mut route.attributes;
+        attributes.local_pref.get_or_insert(DEFAULT_LOCAL_PREF);
+        if let Provenance::Internal { router_id, .. } = from {
+            attributes.originator_id.get_or_insert(router_id);
+            attributes.cluster_list.insert(0, self.cluster_id);
+        }
+    }
+
+    /// For a peer in another AS: without what has no meaning there.
+    fn shed(from: Provenance, route: &mut Route) {
+        let attributes = &mut route.attributes;
+        if from != Provenance::Local {
+            // RFC 4271 section 5.1.4: a MED from one neighbouring AS is not for another.
+            attributes.med = None;
+            // RFC 4360 section 6. What we say ourselves, here or in the filter, is ours to send.
+            attributes
+                .extended_communities
+                .retain(|community| community.is_transitive());
+        }
+        attributes.originator_id = None;
+        attributes.cluster_list.clear();
     }
 
     /// Whether a route made may go to the peer at `address`: a peer is never told to send packets to itself (RFC 4271
@@ -125,26 +203,5 @@ impl ExportKey {
     pub(in crate::router) fn is_for(address: IpAddr, made: &Route) -> bool {
         made.next_hop
             .is_none_or(|next_hop| next_hop.address() != address)
-    }
-
-    fn next_hop(
-        &self,
-        from: Provenance,
-        route: &Route,
-        family: Family,
-    ) -> Result<NextHop, Refusal> {
-        let keep = match self.next_hop_mode {
-            NextHopMode::SelfAddress => false,
-            NextHopMode::Keep => true,
-            NextHopMode::Auto => self.internal || from == Provenance::Local,
-        };
-        let own = match family {
-            Family::Ipv4Unicast => self.own_ipv4,
-            Family::Ipv6Unicast => self.own_ipv6,
-        };
-        let kept = route.next_hop.filter(|_| keep);
-        kept.or(own.map(NextHop::from))
-            .filter(|next_hop| Family::of(&next_hop.address()) == family)
-            .ok_or(Refusal::NoNextHop)
     }
 }

@@ -3,66 +3,159 @@
 use std::net::IpAddr;
 
 use super::operations::apply;
+use super::peer_type;
 use crate::config::{PeerConfig, SpeakerConfig};
-use crate::policy::{Operation, Refusal};
+use crate::policy::{Operation, Prepared, Refusal, RouteSource, Subject};
 use crate::rib::Route;
 use crate::router::peer::Peer;
-use crate::types::Prefix;
+use crate::types::{Asn, Community, Prefix};
+use crate::wire::NextHop;
 
 /// What becomes of the routes of one session. Borrowed from the configuration: made for an UPDATE, at no cost.
 #[derive(Clone, Copy)]
 pub(in crate::router) struct ImportPolicy<'a> {
-    speaker: &'a SpeakerConfig,
-    peer: &'a PeerConfig,
-    internal: bool,
+    pub(super) speaker: &'a SpeakerConfig,
+    pub(super) peer: &'a PeerConfig,
+    pub(super) internal: bool,
     /// Our address on the session.
-    local: IpAddr,
+    pub(super) local: IpAddr,
+    /// The AS the peer has presented.
+    pub(super) peer_asn: Asn,
 }
+
+/// An attribute set that passed [`ImportPolicy::check`], with what the filter has to say about it whatever the prefix.
+#[derive(Debug, Clone)]
+pub(in crate::router) struct Admitted(Option<Prepared>);
 
 impl<'a> ImportPolicy<'a> {
     /// The policy for an established session; `None` if there is none.
     pub(in crate::router) fn new(speaker: &'a SpeakerConfig, peer: &'a Peer) -> Option<Self> {
+        let session = peer.session.as_ref()?;
         Some(Self {
             speaker,
             peer: &peer.config,
             internal: peer.internal,
-            local: peer.session.as_ref()?.local,
+            local: session.local,
+            peer_asn: session.negotiated.peer_asn,
         })
     }
 
-    /// Whether something made of these attributes may be used at all: loops (RFC 4271 section 9.1.2, RFC 4456 section 8) and
-    /// next hops that cannot be (section 6.3).
-    pub(in crate::router) fn check(&self, route: &Route) -> Result<(), Refusal> {
-        let attributes = &route.attributes;
-        if attributes.as_path.contains(self.speaker.asn) {
+    /// Whether two configurations of a session decide differently about some route.
+    pub(in crate::router) fn differ(
+        internal: bool,
+        old: (&SpeakerConfig, &PeerConfig),
+        new: (&SpeakerConfig, &PeerConfig),
+    ) -> bool {
+        let required = |(speaker, peer): (&SpeakerConfig, &PeerConfig)| {
+            speaker.require_policy && !internal && peer.import.is_none()
+        };
+        required(old) != required(new)
+            || old.1.import != new.1.import
+            || old.1.policy != new.1.policy
+            || old.0.cluster_id() != new.0.cluster_id()
+            || old.0.next_hop != new.0.next_hop
+    }
+
+    /// Whether something made of these attributes may be used at all.
+    pub(in crate::router) fn check(&self, route: &Route) -> Result<Admitted, Refusal> {
+        // RFC 8212 comes first: where nothing is taken, nothing is wrong with any route in particular.
+        if self.peer.import.is_none() && !self.internal && self.speaker.require_policy {
+            return Err(Refusal::NoFilter);
+        }
+        self.check_path(route)?;
+        self.check_reflection(route)?;
+        self.check_next_hop(route)?;
+        let prepare = |filter: &crate::policy::Filter| filter.prepare(&self.subject(route));
+        Ok(Admitted(self.peer.import.as_ref().map(prepare)))
+    }
+
+    /// RFC 4271 sections 6.3 and 9.1.2, RFC 9774. AS 0 (RFC 7607) and confederation segments (RFC 5065) do not get as far as
+    /// here: to the decoder they are malformed.
+    fn check_path(&self, route: &Route) -> Result<(), Refusal> {
+        let path = &route.attributes.as_path;
+        let policy = &self.peer.policy;
+        if path.has_set() && !policy.accept_as_sets {
+            return Err(Refusal::AsSet);
+        }
+        if !self.internal && path.is_empty() {
+            return Err(Refusal::EmptyPath);
+        }
+        if !self.internal && policy.enforce_first_as && path.neighbor() != Some(self.peer_asn) {
+            return Err(Refusal::FirstAs);
+        }
+        let allowed = usize::from(policy.allow_own_as);
+        let presented = policy.local_as.map(|local| local.asn);
+        let mut own = [Some(self.speaker.asn), presented].into_iter().flatten();
+        if own.any(|asn| path.count(asn) > allowed) {
             return Err(Refusal::AsLoop);
         }
+        Ok(())
+    }
+
+    /// RFC 4456 section 8.
+    fn check_reflection(&self, route: &Route) -> Result<(), Refusal> {
+        let attributes = &route.attributes;
         if attributes.originator_id == Some(self.speaker.router_id) {
             return Err(Refusal::OriginatorLoop);
         }
-        if attributes.cluster_list.contains(&self.speaker.router_id) {
+        if attributes.cluster_list.contains(&self.speaker.cluster_id()) {
             return Err(Refusal::ClusterLoop);
         }
-        match route.next_hop {
-            Some(next_hop) if next_hop.address() == self.local => Err(Refusal::NextHopOwn),
-            Some(next_hop) if next_hop.is_unicast() => Ok(()),
-            _ => Err(Refusal::NextHopInvalid),
+        Ok(())
+    }
+
+    /// RFC 4271 section 6.3: an address of a router, and not ours.
+    fn check_next_hop(&self, route: &Route) -> Result<(), Refusal> {
+        let Some(next_hop) = route.next_hop else {
+            return Err(Refusal::NextHopInvalid);
+        };
+        let address = next_hop.address();
+        let configured = self.speaker.next_hop;
+        let own = [
+            Some(self.local),
+            configured.ipv4.map(IpAddr::V4),
+            configured.ipv6.map(IpAddr::V6),
+        ];
+        if own.contains(&Some(address)) {
+            return Err(Refusal::NextHopOwn);
+        }
+        // Routers on one host may well talk over its loopback interface, and reach each other there.
+        let loopback = address.is_loopback() && !self.local.is_loopback();
+        if !next_hop.is_unicast() || loopback {
+            return Err(Refusal::NextHopInvalid);
+        }
+        Ok(())
+    }
+
+    fn subject<'b>(&self, route: &'b Route) -> Subject<'b> {
+        Subject {
+            attributes: &route.attributes,
+            next_hop: route.next_hop.as_ref().map(NextHop::address),
+            metric: route.metric,
+            peer_type: peer_type(self.internal),
+            source: if self.internal {
+                RouteSource::Internal
+            } else {
+                RouteSource::External
+            },
         }
     }
 
-    /// What the filter says: the operations for a route that passes. The slice is the same one for the same decision.
+    /// What the filter says about a prefix with attributes that were admitted: the operations for a route that passes. The
+    /// slice is the same one for the same decision.
     pub(in crate::router) fn filter(
         &self,
+        admitted: &Admitted,
         prefix: &Prefix,
-        _route: &Route,
     ) -> Result<&'a [Operation], Refusal> {
         if !prefix.is_unicast() {
             return Err(Refusal::PrefixInvalid);
         }
-        match &self.peer.import {
-            Some(filter) => filter.decide(prefix).ok_or(Refusal::Filter),
-            None if self.internal || !self.speaker.require_policy => Ok(&[]),
-            None => Err(Refusal::NoFilter),
+        match (&self.peer.import, &admitted.0) {
+            (Some(filter), Some(prepared)) => {
+                filter.decide(prepared, prefix).ok_or(Refusal::Filter)
+            }
+            _ => Ok(&[]),
         }
     }
 
@@ -72,16 +165,35 @@ impl<'a> ImportPolicy<'a> {
         operations: &[Operation],
         route: &Route,
     ) -> Option<Route> {
+        let policy = &self.peer.policy;
+        let attributes = &route.attributes;
         // LOCAL_PREF is ours to give to what comes from another AS (RFC 4271 section 5.1.5).
-        let foreign_pref = !self.internal && route.attributes.local_pref.is_some();
-        if operations.is_empty() && !foreign_pref {
+        let foreign_pref = !self.internal && attributes.local_pref.is_some();
+        let presented = policy.local_as.filter(|local| !local.no_prepend);
+        let leaves = |communities: &[Community]| {
+            policy.graceful_shutdown
+                || (!self.internal && communities.contains(&Community::GRACEFUL_SHUTDOWN))
+        };
+        if operations.is_empty()
+            && !foreign_pref
+            && presented.is_none()
+            && !leaves(&attributes.communities)
+        {
             return None;
         }
         let mut route = route.clone();
         if foreign_pref {
             route.attributes.local_pref = None;
         }
-        apply(operations, &mut route.attributes);
+        if let Some(local) = presented {
+            route.attributes.as_path = route.attributes.as_path.prepended(local.asn, 1);
+        }
+        apply(operations, self.speaker.asn, &mut route);
+        // RFC 8326: whatever the filter prefers, this path is about to go. A filter that takes the community out does not
+        // want to hear of it.
+        if leaves(&route.attributes.communities) {
+            route.attributes.local_pref = Some(0);
+        }
         Some(route)
     }
 }

@@ -12,12 +12,18 @@
 
 mod export;
 mod import;
+mod next_hop;
 mod operations;
+mod path;
+#[cfg(test)]
+mod tests;
 
+use crate::policy::{PeerType, RouteSource};
 use crate::rib::{Neighbor, Source};
+use crate::types::RouterId;
 
-pub(super) use export::ExportKey;
-pub(super) use import::ImportPolicy;
+pub(super) use export::{ExportKey, Passed};
+pub(super) use import::{Admitted, ImportPolicy};
 
 /// Where a path came from, as far as policy is concerned. Part of every cache key: it is all of a source that an outcome
 /// depends on.
@@ -28,7 +34,12 @@ pub(super) enum Provenance {
     /// An external peer gave it.
     External,
     /// An internal peer gave it.
-    Internal,
+    Internal {
+        /// The peer is a client of ours (RFC 4456).
+        client: bool,
+        /// Its identifier: the originator of a route that names none.
+        router_id: RouterId,
+    },
 }
 
 impl Provenance {
@@ -36,8 +47,30 @@ impl Provenance {
     pub(super) fn of(source: Source, neighbor: Option<Neighbor>) -> Self {
         match neighbor {
             _ if source.is_local() => Self::Local,
-            Some(Neighbor { internal: true, .. }) => Self::Internal,
+            Some(Neighbor {
+                internal: true,
+                client,
+                router_id,
+                ..
+            }) => Self::Internal { client, router_id },
             _ => Self::External,
         }
+    }
+
+    /// As filters see it.
+    fn route_source(self) -> RouteSource {
+        match self {
+            Self::Local => RouteSource::Local,
+            Self::External => RouteSource::External,
+            Self::Internal { .. } => RouteSource::Internal,
+        }
+    }
+}
+
+fn peer_type(internal: bool) -> PeerType {
+    if internal {
+        PeerType::Internal
+    } else {
+        PeerType::External
     }
 }

@@ -220,14 +220,10 @@ fn filter_operations_change_what_is_taken() {
         Operation::AddCommunity(Community::new(64513, 1)),
     ];
     let rule = Rule {
-        prefixes: Vec::new(),
-        verdict: Verdict::Accept,
         operations,
+        ..Rule::new(Verdict::Accept)
     };
-    let import = Filter {
-        rules: vec![rule],
-        otherwise: Verdict::Reject,
-    };
+    let import = Filter::new(vec![rule], Verdict::Reject);
     lab.reconfigure(1, |c| {
         c.peers.get_mut(&address(0)).unwrap().import = Some(import)
     });

@@ -1,6 +1,6 @@
 //! From the file to the speaker's configuration, with errors that name the field.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::{
     Action, AnnounceEntry, File, FilterEntry, LengthRange, NeighborEntry, NextHopEntry, RuleEntry,
 };
 use crate::config::{Announcement, ConfigError, NextHopMode, PeerConfig, SpeakerConfig};
-use crate::policy::{Filter, Operation, PrefixMatch, Rule, Verdict};
+use crate::policy::{Conditions, Filter, Operation, PrefixMatch, Rule, Verdict};
 use crate::types::{Family, Prefix};
 
 /// Filter names that need no definition: everything, nothing.
@@ -115,15 +115,7 @@ impl File {
     }
 
     fn compile_filters(&self) -> Result<BTreeMap<&str, Filter>, FileError> {
-        let built_in = |(name, otherwise)| {
-            (
-                name,
-                Filter {
-                    rules: Vec::new(),
-                    otherwise,
-                },
-            )
-        };
+        let built_in = |(name, otherwise)| (name, Filter::new(Vec::new(), otherwise));
         let mut filters: BTreeMap<&str, Filter> = BUILT_IN.into_iter().map(built_in).collect();
         for (name, entry) in &self.filters {
             let filter = entry.filter(name)?;
@@ -178,6 +170,7 @@ impl NeighborEntry {
                 NextHopEntry::SelfAddress => NextHopMode::SelfAddress,
                 NextHopEntry::Keep => NextHopMode::Keep,
             },
+            policy: defaults.policy,
             asn: self.asn,
         })
     }
@@ -200,6 +193,7 @@ impl AnnounceEntry {
             med: self.med,
             communities: self.communities.clone(),
             large_communities: self.large_communities.clone(),
+            extended_communities: BTreeSet::new(),
         })
     }
 }
@@ -216,10 +210,8 @@ impl FilterEntry {
             }
             Ok(rule.rule())
         });
-        Ok(Filter {
-            rules: rules.collect::<Result<_, _>>()?,
-            otherwise: self.default.verdict(),
-        })
+        let rules = rules.collect::<Result<_, _>>()?;
+        Ok(Filter::new(rules, self.default.verdict()))
     }
 }
 
@@ -250,6 +242,7 @@ impl RuleEntry {
         let operations = self.set_local_pref.map(Operation::SetLocalPref).into_iter();
         Rule {
             prefixes,
+            conditions: Conditions::default(),
             verdict: self.action.verdict(),
             operations: operations
                 .chain(self.set_med.map(Operation::SetMed))
