@@ -191,6 +191,7 @@ mod tests {
                 internal: true,
                 local: false,
                 local_pref: 100,
+                metric: None,
                 med: None,
                 as_path_length: 0,
             }],

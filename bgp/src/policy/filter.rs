@@ -6,8 +6,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::index::Index;
-use super::{Conditions, Operation, PrefixMatch, Subject};
+use super::{Conditions, Operation, PeerType, PrefixMatch, RouteSource, Subject};
 use crate::types::Prefix;
+use crate::wire::PathAttributes;
 
 /// What a filter says about a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -199,6 +200,19 @@ impl Filter {
     #[must_use]
     pub fn decide_once(&self, subject: &Subject<'_>, prefix: &Prefix) -> Option<&[Operation]> {
         self.decide(&self.prepare(subject), prefix)
+    }
+
+    /// Decides about a route from an external peer that has nothing but its prefix.
+    #[must_use]
+    pub fn decide_plain(&self, prefix: &Prefix) -> Option<&[Operation]> {
+        let subject = Subject {
+            attributes: &PathAttributes::default(),
+            next_hop: None,
+            metric: None,
+            peer_type: PeerType::External,
+            source: RouteSource::External,
+        };
+        self.decide_once(&subject, prefix)
     }
 }
 

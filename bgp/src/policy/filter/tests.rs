@@ -1,6 +1,5 @@
 use super::*;
-use crate::policy::{MatchOperator, PeerType, RouteSource};
-use crate::wire::PathAttributes;
+use crate::policy::MatchOperator;
 
 fn prefix(text: &str) -> Prefix {
     text.parse().unwrap()
@@ -17,7 +16,7 @@ fn subject(attributes: &PathAttributes) -> Subject<'_> {
 }
 
 fn decide<'a>(filter: &'a Filter, text: &str) -> Option<&'a [Operation]> {
-    filter.decide_once(&subject(&PathAttributes::default()), &prefix(text))
+    filter.decide_plain(&prefix(text))
 }
 
 #[test]

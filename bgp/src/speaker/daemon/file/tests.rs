@@ -6,8 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::config::NextHopMode;
-use crate::policy::{Filter, Operation, PeerType, RouteSource, Subject};
-use crate::wire::PathAttributes;
+use crate::policy::{Filter, Operation};
 
 /// A good file with one change.
 fn file(change: impl FnOnce(&mut Value)) -> File {
@@ -40,15 +39,7 @@ fn a_file_becomes_a_configuration() {
     assert_eq!(external.families.len(), 2);
     assert_eq!(external.next_hop, NextHopMode::SelfAddress);
     let import = external.import.as_ref().unwrap();
-    let attributes = PathAttributes::default();
-    let subject = Subject {
-        attributes: &attributes,
-        next_hop: None,
-        metric: None,
-        peer_type: PeerType::External,
-        source: RouteSource::External,
-    };
-    let decide = |text: &str| import.decide_once(&subject, &text.parse().unwrap());
+    let decide = |text: &str| import.decide_plain(&text.parse().unwrap());
     assert_eq!(
         decide("10.9.0.0/26"),
         Some(&[Operation::SetLocalPref(200)][..])
