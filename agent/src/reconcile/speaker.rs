@@ -298,8 +298,16 @@ mod tests {
         );
         assert!(filter.decide_plain(&"0.0.0.0/0".parse().unwrap()).is_none());
         let export = n1.config.peers[&tor].export.as_ref().unwrap();
-        assert!(export.decide(&"10.244.1.0/26".parse().unwrap()).is_some());
-        assert!(export.decide(&"10.244.2.0/26".parse().unwrap()).is_none());
+        assert!(
+            export
+                .decide_plain(&"10.244.1.0/26".parse().unwrap())
+                .is_some()
+        );
+        assert!(
+            export
+                .decide_plain(&"10.244.2.0/26".parse().unwrap())
+                .is_none()
+        );
 
         let n2 = of(&view(), "n2", &blocks(&["10.244.2.0/26"])).unwrap();
         assert_eq!(n2.origins.values().collect::<Vec<_>>(), ["Mesh"]);
