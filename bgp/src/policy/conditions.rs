@@ -15,10 +15,10 @@ use crate::wire::{AsSegment, PathAttributes};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum PeerType {
     /// The peer is in our AS.
-    #[serde(alias = "iBGP")]
+    #[serde(alias = "iBGP", alias = "internal")]
     Internal,
     /// The peer is in another AS.
-    #[serde(alias = "eBGP")]
+    #[serde(alias = "eBGP", alias = "external")]
     External,
 }
 

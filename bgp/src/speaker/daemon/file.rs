@@ -1,6 +1,8 @@
 //! The configuration file's content. What it means for the speaker is in `convert`.
 
 mod convert;
+mod filters;
+mod routing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -8,11 +10,15 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{BGP_PORT, GracefulRestart, NextHops};
-use crate::policy::MatchOperator;
-use crate::types::{Asn, Community, Family, LargeCommunity, Prefix, RouterId};
+use crate::config::{BGP_PORT, GracefulRestart, LocalAs, NextHops, RemovePrivateAs};
+use crate::types::{Asn, Community, ExtendedCommunity, Family, LargeCommunity, Prefix, RouterId};
 
 pub use convert::FileError;
+pub use filters::{
+    Action, FilterEntry, HostOrNetwork, LengthRange, MatchEntry, PathLengthRange, PrefixEntry,
+    PrefixLists, PrependEntry, RuleEntry,
+};
+pub use routing::AggregateEntry;
 
 /// The whole file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +43,18 @@ pub struct File {
     /// Filters by name. `accept` and `reject` are there already.
     #[serde(default)]
     pub filters: BTreeMap<String, FilterEntry>,
+    /// Lists of prefixes for the rules of filters, by name.
+    #[serde(default)]
+    pub prefix_lists: PrefixLists,
+    /// Routes to originate as long as there are more specific ones.
+    #[serde(default)]
+    pub aggregates: Vec<AggregateEntry>,
+    /// The cluster to reflect routes for (RFC 4456); left out: the router id.
+    #[serde(default)]
+    pub cluster_id: Option<RouterId>,
+    /// Networks whose external neighbors are given next hops in them unchanged (RFC 4271 section 5.1.3).
+    #[serde(default)]
+    pub shared_segments: BTreeSet<Prefix>,
     /// Path of the unix socket that answers questions; left out: none.
     #[serde(default)]
     pub socket: Option<PathBuf>,
@@ -109,6 +127,30 @@ pub struct NeighborEntry {
     /// Next hop of what is given.
     #[serde(default)]
     pub next_hop: NextHopEntry,
+    /// Reflect routes to and from this internal neighbor (RFC 4456).
+    #[serde(default)]
+    pub route_reflector_client: bool,
+    /// Another AS to present to this external neighbor.
+    #[serde(default)]
+    pub local_as: Option<LocalAs>,
+    /// How often our AS may be in the AS path of what is taken.
+    #[serde(default)]
+    pub allow_own_as: u8,
+    /// Put our AS in the place of the neighbor's in the AS path of what is given.
+    #[serde(default)]
+    pub as_override: bool,
+    /// Private ASes to take out of the AS path of what is given: `all`, `leading`, or `replace`.
+    #[serde(default)]
+    pub remove_private_as: Option<RemovePrivateAs>,
+    /// The AS path of what is taken begins with the neighbor's AS.
+    #[serde(default = "yes")]
+    pub enforce_first_as: bool,
+    /// Take routes with an AS_SET, which RFC 9774 forbids.
+    #[serde(default)]
+    pub accept_as_sets: bool,
+    /// The session is about to go down for maintenance (RFC 8326).
+    #[serde(default)]
+    pub graceful_shutdown: bool,
 }
 
 /// Next hop of routes to a peer.
@@ -146,70 +188,9 @@ pub struct AnnounceEntry {
     /// Large communities.
     #[serde(default)]
     pub large_communities: BTreeSet<LargeCommunity>,
-}
-
-/// One filter.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct FilterEntry {
-    /// The rules; the first that matches decides.
+    /// Extended communities.
     #[serde(default)]
-    pub rules: Vec<RuleEntry>,
-    /// What happens to routes no rule matches; left out: they are rejected.
-    #[serde(default = "reject")]
-    pub default: Action,
-}
-
-/// One rule of a filter, with the field names of Calico's BGPFilter.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct RuleEntry {
-    /// The network routes are compared with; left out: the rule matches every route.
-    #[serde(default)]
-    pub cidr: Option<Prefix>,
-    /// How: `In` (the default), `Equal`, `NotIn`, `NotEqual`.
-    #[serde(default)]
-    pub match_operator: MatchOperator,
-    /// The prefix lengths that match; left out: all.
-    #[serde(default)]
-    pub prefix_length: LengthRange,
-    /// What happens to routes that match.
-    pub action: Action,
-    /// LOCAL_PREF to give them.
-    #[serde(default)]
-    pub set_local_pref: Option<u32>,
-    /// MULTI_EXIT_DISC to give them.
-    #[serde(default)]
-    pub set_med: Option<u32>,
-    /// Communities to add to them.
-    #[serde(default)]
-    pub add_communities: Vec<Community>,
-    /// Large communities to add to them.
-    #[serde(default)]
-    pub add_large_communities: Vec<LargeCommunity>,
-}
-
-/// A range of prefix lengths, in bits.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct LengthRange {
-    /// The shortest.
-    #[serde(default)]
-    pub min: Option<u8>,
-    /// The longest.
-    #[serde(default)]
-    pub max: Option<u8>,
-}
-
-/// Accept or reject.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Action {
-    /// Lets the route pass.
-    #[serde(alias = "accept")]
-    Accept,
-    /// Stops it.
-    #[serde(alias = "reject")]
-    Reject,
+    pub extended_communities: BTreeSet<ExtendedCommunity>,
 }
 
 fn listen_everywhere() -> Vec<ListenEntry> {
@@ -230,10 +211,6 @@ const fn yes() -> bool {
 
 const fn bgp_port() -> u16 {
     BGP_PORT
-}
-
-const fn reject() -> Action {
-    Action::Reject
 }
 
 #[cfg(test)]

@@ -15,8 +15,9 @@ use tokio::task::JoinHandle;
 use super::{Shutdown, Speaker, SpeakerError};
 pub use control::Query;
 pub use file::{
-    Action, AnnounceEntry, File, FileError, FilterEntry, LengthRange, ListenEntry, NeighborEntry,
-    NextHopEntry, RuleEntry,
+    Action, AggregateEntry, AnnounceEntry, File, FileError, FilterEntry, HostOrNetwork,
+    LengthRange, ListenEntry, MatchEntry, NeighborEntry, NextHopEntry, PathLengthRange,
+    PrefixEntry, PrefixLists, PrependEntry, RuleEntry,
 };
 
 /// Why the daemon could not start or go on.

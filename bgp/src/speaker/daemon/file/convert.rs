@@ -1,14 +1,14 @@
 //! From the file to the speaker's configuration, with errors that name the field.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::{
-    Action, AnnounceEntry, File, FilterEntry, LengthRange, NeighborEntry, NextHopEntry, RuleEntry,
+use super::{AnnounceEntry, File, NeighborEntry, NextHopEntry};
+use crate::config::{
+    Announcement, ConfigError, NextHopMode, PeerConfig, PeerPolicy, SpeakerConfig,
 };
-use crate::config::{Announcement, ConfigError, NextHopMode, PeerConfig, SpeakerConfig};
-use crate::policy::{Conditions, Filter, Operation, PrefixMatch, Rule, Verdict};
+use crate::policy::{Filter, Verdict};
 use crate::types::{Family, Prefix};
 
 /// Filter names that need no definition: everything, nothing.
@@ -62,15 +62,35 @@ pub enum FileError {
         /// The name.
         name: String,
     },
-    /// Shortest above longest.
-    #[error(
-        "filters.{name}.rules[{index}].prefixLength: min is above max, so that nothing matches"
-    )]
-    EmptyRange {
+    /// A rule that cannot be.
+    #[error("filters.{name}.rules[{index}].{field}: {problem}")]
+    Rule {
         /// The filter.
         name: String,
         /// Position of the rule, from 0.
         index: usize,
+        /// The field.
+        field: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A prefix in a list that matches nothing.
+    #[error("prefixLists.{name}[{index}]: {problem}")]
+    PrefixList {
+        /// The list.
+        name: String,
+        /// Position of the prefix, from 0.
+        index: usize,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Two entries for one prefix.
+    #[error("aggregates[{index}].prefix: {prefix} is there already; one entry for each prefix")]
+    DuplicateAggregate {
+        /// Position of the second entry, from 0.
+        index: usize,
+        /// The prefix.
+        prefix: Prefix,
     },
     /// What the speaker itself has to say.
     #[error(transparent)]
@@ -110,15 +130,50 @@ impl File {
                 return Err(FileError::DuplicateAnnouncement { index, prefix });
             }
         }
+        config.cluster_id = self.cluster_id;
+        config.shared_segments.clone_from(&self.shared_segments);
+        for (index, entry) in self.aggregates.iter().enumerate() {
+            let prefix = entry.prefix;
+            if config
+                .aggregates
+                .insert(prefix, entry.aggregate())
+                .is_some()
+            {
+                return Err(FileError::DuplicateAggregate { index, prefix });
+            }
+        }
         config.validate()?;
         Ok(config)
     }
 
+    fn check_prefix_lists(&self) -> Result<(), FileError> {
+        for (name, list) in &self.prefix_lists {
+            for (index, entry) in list.iter().enumerate() {
+                if let Err((_, problem)) = entry.prefix_match("prefixLists") {
+                    let name = name.clone();
+                    return Err(FileError::PrefixList {
+                        name,
+                        index,
+                        problem,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn compile_filters(&self) -> Result<BTreeMap<&str, Filter>, FileError> {
+        self.check_prefix_lists()?;
         let built_in = |(name, otherwise)| (name, Filter::new(Vec::new(), otherwise));
         let mut filters: BTreeMap<&str, Filter> = BUILT_IN.into_iter().map(built_in).collect();
         for (name, entry) in &self.filters {
-            let filter = entry.filter(name)?;
+            let filter = entry.filter(&self.prefix_lists);
+            let filter = filter.map_err(|(index, (field, problem))| FileError::Rule {
+                name: name.clone(),
+                index,
+                field,
+                problem,
+            })?;
             if filters.insert(name, filter).is_some() {
                 return Err(FileError::ReservedFilter { name: name.clone() });
             }
@@ -170,7 +225,16 @@ impl NeighborEntry {
                 NextHopEntry::SelfAddress => NextHopMode::SelfAddress,
                 NextHopEntry::Keep => NextHopMode::Keep,
             },
-            policy: defaults.policy,
+            policy: PeerPolicy {
+                route_reflector_client: self.route_reflector_client,
+                local_as: self.local_as,
+                allow_own_as: self.allow_own_as,
+                as_override: self.as_override,
+                remove_private_as: self.remove_private_as,
+                enforce_first_as: self.enforce_first_as,
+                accept_as_sets: self.accept_as_sets,
+                graceful_shutdown: self.graceful_shutdown,
+            },
             asn: self.asn,
         })
     }
@@ -193,71 +257,7 @@ impl AnnounceEntry {
             med: self.med,
             communities: self.communities.clone(),
             large_communities: self.large_communities.clone(),
-            extended_communities: BTreeSet::new(),
+            extended_communities: self.extended_communities.clone(),
         })
-    }
-}
-
-impl FilterEntry {
-    fn filter(&self, name: &str) -> Result<Filter, FileError> {
-        let rules = self.rules.iter().enumerate().map(|(index, rule)| {
-            let LengthRange { min, max } = rule.prefix_length;
-            if min.zip(max).is_some_and(|(min, max)| min > max) {
-                return Err(FileError::EmptyRange {
-                    name: name.to_owned(),
-                    index,
-                });
-            }
-            Ok(rule.rule())
-        });
-        let rules = rules.collect::<Result<_, _>>()?;
-        Ok(Filter::new(rules, self.default.verdict()))
-    }
-}
-
-impl RuleEntry {
-    fn rule(&self) -> Rule {
-        let lengths = self.prefix_length;
-        let matching = |prefix| PrefixMatch {
-            prefix,
-            operator: self.match_operator,
-            min_length: lengths.min,
-            max_length: lengths.max,
-        };
-        let prefixes = match self.cidr {
-            Some(prefix) => vec![matching(prefix)],
-            None if lengths == LengthRange::default() => Vec::new(),
-            None => vec![matching(Prefix::DEFAULT_V4), matching(Prefix::DEFAULT_V6)],
-        };
-        let communities = self
-            .add_communities
-            .iter()
-            .copied()
-            .map(Operation::AddCommunity);
-        let large = self
-            .add_large_communities
-            .iter()
-            .copied()
-            .map(Operation::AddLargeCommunity);
-        let operations = self.set_local_pref.map(Operation::SetLocalPref).into_iter();
-        Rule {
-            prefixes,
-            conditions: Conditions::default(),
-            verdict: self.action.verdict(),
-            operations: operations
-                .chain(self.set_med.map(Operation::SetMed))
-                .chain(communities)
-                .chain(large)
-                .collect(),
-        }
-    }
-}
-
-impl Action {
-    fn verdict(self) -> Verdict {
-        match self {
-            Action::Accept => Verdict::Accept,
-            Action::Reject => Verdict::Reject,
-        }
     }
 }

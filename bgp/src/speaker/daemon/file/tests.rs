@@ -88,7 +88,7 @@ fn errors_name_the_field() {
         (|v| v["filters"]["accept"] = json!({}), "filters.accept: "),
         (
             |v| v["filters"]["pods"]["rules"][0]["prefixLength"]["min"] = json!(27),
-            "filters.pods.rules[0].prefixLength: ",
+            "filters.pods.rules[0].prefixLength: min is above max",
         ),
     ];
     for (change, expected) in table {
