@@ -12,6 +12,7 @@
 pub mod config;
 pub mod fsm;
 pub mod jitter;
+pub mod observe;
 pub mod policy;
 pub mod rib;
 pub mod router;
