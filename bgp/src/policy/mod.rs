@@ -13,6 +13,7 @@ mod index;
 mod operation;
 mod prefix;
 mod refusal;
+mod refusal_counts;
 
 pub use as_path::{AsPathPattern, ParseAsPathError};
 pub use asn_range::{AsnRange, ParseAsnRangeError};
@@ -25,3 +26,4 @@ pub use filter::{Filter, Prepared, Rule, Verdict};
 pub use operation::{MAX_PREPEND, Operation};
 pub use prefix::{MatchOperator, PrefixMatch};
 pub use refusal::Refusal;
+pub use refusal_counts::RefusalCounts;

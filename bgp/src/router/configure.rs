@@ -11,6 +11,7 @@ use super::{PeerId, Router};
 use crate::config::{Announcement, ConfigError, PeerConfig, SpeakerConfig};
 use crate::fsm::{Event, PeerFsm, Settings};
 use crate::jitter::Jitter;
+use crate::policy::RefusalCounts;
 use crate::rib::{Neighbor, Path, Route, Source};
 use crate::types::FamilySet;
 use crate::wire::{Cease, NextHop, Notification, PathAttributes};
@@ -78,6 +79,7 @@ impl Router {
             flaps: 0,
             received: MessageCounts::default(),
             sent: MessageCounts::default(),
+            refused: RefusalCounts::default(),
         };
         self.addresses.insert(address, id);
         self.peers.insert(id, peer);

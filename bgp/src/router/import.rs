@@ -6,7 +6,7 @@ use super::attributes::{Admitted, ImportPolicy};
 use super::peer::Peer;
 use super::{PeerId, Router};
 use crate::config::SpeakerConfig;
-use crate::policy::{Operation, Refusal};
+use crate::policy::{Operation, Refusal, RefusalCounts};
 use crate::rib::{Interner, Path, Rib, Route};
 use crate::types::Prefix;
 use crate::wire::{PathAttributes, Reach, Update};
@@ -17,6 +17,7 @@ struct Import<'a> {
     checked: Option<(Arc<Route>, Result<Admitted, Refusal>)>,
     /// The last operations applied to the route last checked, and what became of it.
     made: Option<(*const [Operation], Arc<Route>)>,
+    refused: RefusalCounts,
 }
 
 impl<'a> Import<'a> {
@@ -25,6 +26,7 @@ impl<'a> Import<'a> {
             policy: ImportPolicy::new(config, peer)?,
             checked: None,
             made: None,
+            refused: RefusalCounts::default(),
         })
     }
 
@@ -38,6 +40,19 @@ impl<'a> Import<'a> {
 
     /// What becomes of a route as received.
     fn decide(
+        &mut self,
+        interner: &mut Interner,
+        prefix: &Prefix,
+        received: &Arc<Route>,
+    ) -> Result<Arc<Route>, Refusal> {
+        let decision = self.look(interner, prefix, received);
+        if let Err(refusal) = &decision {
+            self.refused.add(*refusal);
+        }
+        decision
+    }
+
+    fn look(
         &mut self,
         interner: &mut Interner,
         prefix: &Prefix,
@@ -78,7 +93,7 @@ impl Router {
         else {
             return;
         };
-        announce(
+        let refused = announce(
             &mut self.rib,
             import,
             id,
@@ -86,6 +101,7 @@ impl Router {
             &update.reach,
             &mut changed,
         );
+        self.count_refused(id, &refused);
         self.spread(&changed);
     }
 
@@ -103,7 +119,15 @@ impl Router {
             .reconsider(id.source(), |interner, prefix, received| {
                 import.decide(interner, prefix, received)
             });
+        let refused = import.refused;
+        self.count_refused(id, &refused);
         self.spread(&changed);
+    }
+
+    fn count_refused(&mut self, id: PeerId, refused: &RefusalCounts) {
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.refused.merge(refused);
+        }
     }
 }
 
@@ -114,7 +138,7 @@ fn announce(
     attributes: PathAttributes,
     reach: &[Reach],
     changed: &mut Vec<crate::rib::DestinationId>,
-) {
+) -> RefusalCounts {
     for Reach { next_hop, nlri, .. } in reach {
         let route = Route {
             next_hop: Some(*next_hop),
@@ -128,4 +152,5 @@ fn announce(
             changed.extend(rib.announce(nlri.prefix, path));
         }
     }
+    import.refused
 }

@@ -9,6 +9,7 @@ use super::view::MessageCounts;
 use super::{ConnectionId, Output, PeerId, Router};
 use crate::config::PeerConfig;
 use crate::fsm::{Action, Down, Negotiated, Outgoing, PeerFsm, PeerRestart, Serial};
+use crate::policy::RefusalCounts;
 use crate::rib::{Neighbor, Source, View};
 use crate::types::{Family, FamilySet};
 use crate::wire::{self, Context, Message, MessageType, SessionKind};
@@ -38,6 +39,8 @@ pub(super) struct Peer {
     pub(super) flaps: u64,
     pub(super) received: MessageCounts,
     pub(super) sent: MessageCounts,
+    /// Routes of the peer that were refused, each time they were decided on.
+    pub(super) refused: RefusalCounts,
 }
 
 /// One TCP connection of a peer.

@@ -46,7 +46,32 @@ impl Router {
             messages_received: peer.received,
             messages_sent: peer.sent,
             flaps: peer.flaps,
+            refused: peer.refused.clone(),
+            notes: self.notes(peer),
         }
+    }
+
+    fn notes(&self, peer: &Peer) -> Vec<String> {
+        let mut notes = Vec::new();
+        if !peer.internal && self.config.require_policy {
+            if peer.config.import.is_none() {
+                notes.push(
+                    "no import filter: nothing is taken (RFC 8212); set import, or requirePolicy: false".to_owned(),
+                );
+            }
+            if peer.config.export.is_none() {
+                notes.push(
+                    "no export filter: nothing is given (RFC 8212); set export, or requirePolicy: false".to_owned(),
+                );
+            }
+        }
+        if peer.config.policy.graceful_shutdown {
+            notes.push(
+                "graceful shutdown (RFC 8326): routes from and to the neighbor are the last choice"
+                    .to_owned(),
+            );
+        }
+        notes
     }
 
     /// How many peers have an established session.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::fsm::State;
-use crate::policy::Refusal;
+use crate::policy::{Refusal, RefusalCounts};
 use crate::types::{Asn, Family, Prefix, RouterId};
 
 /// The best paths of one prefix after a change.
@@ -86,6 +86,11 @@ pub struct PeerSummary {
     pub messages_sent: MessageCounts,
     /// How many times the session went from Established to something else.
     pub flaps: u64,
+    /// How often routes of the peer were refused since it was configured, by reason. A route is decided on when it arrives and
+    /// when the policy changes.
+    pub refused: RefusalCounts,
+    /// What the policy keeps from happening on this session as a whole, and the way out, for people.
+    pub notes: Vec<String>,
 }
 
 /// One address family on an established session.

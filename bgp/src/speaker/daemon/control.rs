@@ -137,6 +137,7 @@ fn neighbor(line: &PeerSummary, query: Query, (now, wall): (Instant, SystemTime)
         "messagesReceived": line.messages_received.total(),
         "messagesSent": line.messages_sent.total(),
         "flaps": line.flaps,
+        "notes": line.notes,
     });
     if query == Query::Neighbors
         && let Value::Object(fields) = &mut value
@@ -149,6 +150,7 @@ fn neighbor(line: &PeerSummary, query: Query, (now, wall): (Instant, SystemTime)
             "messagesReceivedByType".to_owned(),
             json!(line.messages_received),
         );
+        fields.insert("refused".to_owned(), json!(line.refused));
         fields.insert("messagesSentByType".to_owned(), json!(line.messages_sent));
     }
     value
