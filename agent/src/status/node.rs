@@ -196,7 +196,7 @@ fn bgp(report: &SpeakerReport, clock: &WallClock) -> BgpStatus {
 fn peer_status(report: &SpeakerReport, peer: &PeerSummary, clock: &WallClock) -> PeerStatus {
     PeerStatus {
         address: peer.address.to_string(),
-        as_number: peer.asn.0,
+        as_number: peer.asn.map_or(0, |asn| asn.0),
         origin: report
             .origins
             .get(&peer.address)

@@ -5,6 +5,8 @@
 //! `speaker::daemon` for the file format of the stand-alone daemon); [`SpeakerConfig::validate`] only refuses what the
 //! protocol cannot express.
 
+mod capabilities;
+mod peer_asn;
 mod policy;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +19,9 @@ use crate::policy::Filter;
 use crate::types::{Asn, Community, ExtendedCommunity, Family, LargeCommunity, Prefix, RouterId};
 
 pub use policy::{Aggregate, LocalAs, PeerPolicy, RemovePrivateAs};
+
+pub use capabilities::{AddPath, PeerRole};
+pub use peer_asn::{AsnRange, PeerAsn};
 
 /// The port BGP listens on (RFC 4271 section 2).
 pub const BGP_PORT: u16 = 179;
@@ -94,7 +99,7 @@ impl SpeakerConfig {
             return Err(ConfigError::AnnouncedAggregate { prefix: *prefix });
         }
         self.peers.iter().try_for_each(|(address, peer)| {
-            let internal = peer.asn == self.asn;
+            let internal = peer.asn.is_internal(self.asn);
             peer.validate(*address)?;
             peer.policy.validate(*address, internal, self.asn)
         })
@@ -144,7 +149,7 @@ pub struct PeerConfig {
     /// The peer's TCP port for outgoing connections.
     pub port: u16,
     /// The AS the peer must present; equal to ours makes the session internal (iBGP).
-    pub asn: Asn,
+    pub asn: PeerAsn,
     /// Source address of outgoing connections, and the only local address accepted for incoming ones.
     pub local_address: Option<IpAddr>,
     /// Never connect, only accept.
@@ -169,16 +174,24 @@ pub struct PeerConfig {
     pub next_hop: NextHopMode,
     /// What else happens to routes from and to the peer.
     pub policy: PeerPolicy,
+    /// Several paths for one prefix (RFC 7911).
+    pub add_path: AddPath,
+    /// Offer IPv6 next hops for IPv4 routes (RFC 8950).
+    pub extended_next_hop: bool,
+    /// Our part in the relation with the peer (RFC 9234); `None` says nothing about it.
+    pub role: Option<PeerRole>,
+    /// Insist on the peer saying its part too.
+    pub role_strict: bool,
 }
 
 impl PeerConfig {
     /// A peer with default timers, offering the address family it is reached over.
     #[must_use]
-    pub fn new(address: IpAddr, asn: Asn) -> Self {
+    pub fn new(address: IpAddr, asn: impl Into<PeerAsn>) -> Self {
         Self {
             name: address.to_string(),
             port: BGP_PORT,
-            asn,
+            asn: asn.into(),
             local_address: None,
             passive: false,
             disabled: false,
@@ -191,6 +204,10 @@ impl PeerConfig {
             export: None,
             next_hop: NextHopMode::Auto,
             policy: PeerPolicy::default(),
+            add_path: AddPath::default(),
+            extended_next_hop: address.is_ipv6(),
+            role: None,
+            role_strict: false,
         }
     }
 
@@ -211,11 +228,8 @@ impl PeerConfig {
         if self.connect_retry_time < Duration::from_millis(100) {
             return Err(ConfigError::ConnectRetry { peer: address });
         }
-        if self.asn == Asn::ZERO || self.asn == Asn::TRANS {
-            return Err(ConfigError::PeerAsn {
-                peer: address,
-                asn: self.asn,
-            });
+        if let Some(asn) = self.asn.reserved() {
+            return Err(ConfigError::PeerAsn { peer: address, asn });
         }
         if self.families.is_empty() {
             return Err(ConfigError::Families { peer: address });

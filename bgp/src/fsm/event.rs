@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::types::{Asn, FamilySet, RouterId};
-use crate::wire::{Notification, Open};
+use crate::wire::{Notification, Open, Role};
 
 /// Names one TCP connection of one peer; never used again for another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -91,6 +91,8 @@ pub struct Negotiated {
     pub peer_id: RouterId,
     /// The peer's AS.
     pub peer_asn: Asn,
+    /// The peer is in our AS.
+    pub internal: bool,
     /// Hold time in seconds; 0: no hold timer and no KEEPALIVEs.
     pub hold_time: u16,
     /// Time between KEEPALIVEs before jitter.
@@ -103,6 +105,18 @@ pub struct Negotiated {
     pub route_refresh: bool,
     /// What the peer announced about graceful restart, if both sides announced it.
     pub graceful_restart: Option<PeerRestart>,
+    /// The peer marks begin and end of a refresh and understands the marks (RFC 7313).
+    pub enhanced_refresh: bool,
+    /// Messages may have 65,535 octets (RFC 8654).
+    pub extended_messages: bool,
+    /// IPv4 routes may have an IPv6 next hop (RFC 8950).
+    pub extended_next_hop: bool,
+    /// The families whose routes come with path identifiers (RFC 7911).
+    pub add_path_receive: FamilySet,
+    /// The families whose routes are to be sent with path identifiers.
+    pub add_path_send: FamilySet,
+    /// The peer's part in the relation, if it said so (RFC 9234).
+    pub peer_role: Option<Role>,
 }
 
 /// A peer's graceful restart capability (RFC 4724 section 3).

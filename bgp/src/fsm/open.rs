@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use crate::config::GracefulRestart;
+use crate::config::{AddPath, GracefulRestart, PeerAsn, PeerRole};
 use crate::types::{Asn, Family, FamilySet, RouterId};
-use crate::wire::{self, Capability, Notification, Open};
+use crate::wire::{self, AddPathMode, Capability, Notification, Open};
 
 use super::event::{Negotiated, PeerRestart};
 
@@ -16,7 +16,7 @@ pub struct Settings {
     /// Our BGP Identifier.
     pub router_id: RouterId,
     /// The AS the peer must present.
-    pub peer_asn: Asn,
+    pub peer_asn: PeerAsn,
     /// Never connect, only accept.
     pub passive: bool,
     /// Hold time to propose, in seconds: 0 or at least 3.
@@ -29,13 +29,21 @@ pub struct Settings {
     pub families: FamilySet,
     /// What to say about graceful restart, if anything.
     pub graceful_restart: Option<GracefulRestart>,
+    /// Several paths for one prefix (RFC 7911).
+    pub add_path: AddPath,
+    /// Offer IPv6 next hops for IPv4 routes (RFC 8950).
+    pub extended_next_hop: bool,
+    /// Our part in the relation with the peer (RFC 9234).
+    pub role: Option<PeerRole>,
+    /// The peer must say its part.
+    pub role_strict: bool,
 }
 
 impl Settings {
     /// Whether the peer is in our AS.
     #[must_use]
     pub fn is_internal(&self) -> bool {
-        self.local_asn == self.peer_asn
+        self.peer_asn.is_internal(self.local_asn)
     }
 }
 
@@ -47,7 +55,10 @@ pub(super) fn build(settings: &Settings) -> Open {
         .map(Capability::Multiprotocol)
         .collect();
     capabilities.push(Capability::RouteRefresh);
+    capabilities.push(Capability::EnhancedRouteRefresh);
+    capabilities.push(Capability::ExtendedMessage);
     capabilities.push(Capability::FourOctetAsn(settings.local_asn));
+    capabilities.extend(offers(settings));
     if let Some(restart) = settings.graceful_restart {
         let family = |family: Family| wire::GracefulRestartFamily {
             family,
@@ -68,26 +79,73 @@ pub(super) fn build(settings: &Settings) -> Open {
     }
 }
 
+/// The capabilities that depend on the configuration of the peer.
+fn offers(settings: &Settings) -> impl Iterator<Item = Capability> {
+    let next_hop = (settings.extended_next_hop && settings.families.contains(Family::Ipv4Unicast))
+        .then(|| {
+            Capability::ExtendedNextHop(vec![wire::ExtendedNextHop {
+                family: Family::Ipv4Unicast,
+                next_hop_afi: Family::Ipv6Unicast.afi(),
+            }])
+        });
+    let mode = match (settings.add_path.receive, settings.add_path.sends()) {
+        (true, true) => Some(AddPathMode::Both),
+        (true, false) => Some(AddPathMode::Receive),
+        (false, true) => Some(AddPathMode::Send),
+        (false, false) => None,
+    };
+    let families = settings.families;
+    let add_path = mode
+        .map(|mode| Capability::AddPath(families.iter().map(|family| (family, mode)).collect()));
+    let role = settings
+        .role
+        .map(|role| Capability::Role(role.capability()));
+    [next_hop, add_path, role].into_iter().flatten()
+}
+
 /// Checks the peer's OPEN (RFC 4271 section 6.2) and works out what holds for the session.
-pub(super) fn negotiate(settings: &Settings, peer: &Open) -> Result<Negotiated, Notification> {
+pub(super) fn negotiate(settings: &Settings, peer: &Open) -> Result<Negotiated, Refused> {
     // AS_TRANS stands for an AS that the capability would have named (RFC 6793 section 4.2.3); without it nobody is named.
-    if peer.asn != settings.peer_asn || peer.asn == Asn::TRANS || peer.asn == Asn::ZERO {
-        return Err(Notification::bad_peer_as());
+    if !settings.peer_asn.admits(settings.local_asn, peer.asn) {
+        return Err(Refused::new(
+            Notification::bad_peer_as(),
+            format!(
+                "peer announced AS {}, {} is configured",
+                peer.asn, settings.peer_asn
+            ),
+        ));
     }
+    let internal = peer.asn == settings.local_asn;
     // Equal identifiers are allowed between ASes (RFC 6286 section 2.1).
-    let same = peer.router_id == settings.router_id && settings.is_internal();
+    let same = peer.router_id == settings.router_id && internal;
     if peer.router_id == RouterId(0) || same {
-        return Err(Notification::bad_router_id());
+        let why = if same {
+            "which is ours"
+        } else {
+            "which nobody may have"
+        };
+        return Err(Refused::new(
+            Notification::bad_router_id(),
+            format!("peer announced router id {}, {why}", peer.router_id),
+        ));
     }
     if matches!(peer.hold_time, 1 | 2) {
-        return Err(Notification::unacceptable_hold_time());
+        return Err(Refused::new(
+            Notification::unacceptable_hold_time(),
+            format!(
+                "peer announced hold time {} s, 3 s is the least",
+                peer.hold_time
+            ),
+        ));
     }
+    check_role(settings, peer, internal)?;
     let families = common_families(settings, peer)?;
     let hold_time = peer.hold_time.min(settings.hold_time);
     let third = Duration::from_secs(hold_time.into()) / 3;
     Ok(Negotiated {
         peer_id: peer.router_id,
         peer_asn: peer.asn,
+        internal,
         hold_time,
         keepalive: settings
             .keepalive
@@ -98,7 +156,108 @@ pub(super) fn negotiate(settings: &Settings, peer: &Open) -> Result<Negotiated, 
         families,
         route_refresh: peer.has(&Capability::RouteRefresh),
         graceful_restart: common_restart(settings, peer),
+        enhanced_refresh: peer.has(&Capability::EnhancedRouteRefresh),
+        extended_messages: peer.has(&Capability::ExtendedMessage),
+        extended_next_hop: settings.extended_next_hop && takes_ipv6_next_hops(peer),
+        add_path_receive: add_path(
+            peer,
+            families,
+            settings.add_path.receive,
+            AddPathMode::sends,
+        ),
+        add_path_send: add_path(
+            peer,
+            families,
+            settings.add_path.sends(),
+            AddPathMode::receives,
+        ),
+        peer_role: role_of(peer),
     })
+}
+
+/// Why a peer's OPEN ends the session: what the peer is told, and what people are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refused {
+    pub(super) notification: Notification,
+    pub(super) reason: String,
+}
+
+impl Refused {
+    fn new(notification: Notification, reason: String) -> Self {
+        Self {
+            notification,
+            reason,
+        }
+    }
+}
+
+/// The families whose routes one side sends with path identifiers and the other takes.
+fn add_path(
+    peer: &Open,
+    families: FamilySet,
+    ours: bool,
+    theirs: fn(AddPathMode) -> bool,
+) -> FamilySet {
+    if !ours {
+        return FamilySet::EMPTY;
+    }
+    let named = peer.find(|capability| match capability {
+        Capability::AddPath(list) => Some(
+            list.iter()
+                .filter(|(_, mode)| theirs(*mode))
+                .map(|(family, _)| *family)
+                .collect::<FamilySet>(),
+        ),
+        _ => None,
+    });
+    named.map_or(FamilySet::EMPTY, |named| named.intersection(families))
+}
+
+fn takes_ipv6_next_hops(peer: &Open) -> bool {
+    peer.find(|capability| match capability {
+        Capability::ExtendedNextHop(list) => list
+            .iter()
+            .any(|e| e.family == Family::Ipv4Unicast && e.next_hop_afi == Family::Ipv6Unicast.afi())
+            .then_some(()),
+        _ => None,
+    })
+    .is_some()
+}
+
+fn role_of(peer: &Open) -> Option<wire::Role> {
+    peer.find(|capability| match capability {
+        Capability::Role(role) => Some(*role),
+        _ => None,
+    })
+}
+
+/// RFC 9234 section 4.2. Roles are for sessions between ASes.
+fn check_role(settings: &Settings, peer: &Open, internal: bool) -> Result<(), Refused> {
+    let Some(ours) = settings.role.filter(|_| !internal) else {
+        return Ok(());
+    };
+    let refused = |reason| Err(Refused::new(Notification::role_mismatch(), reason));
+    let several = peer
+        .capabilities
+        .iter()
+        .filter_map(|capability| match capability {
+            Capability::Role(role) => Some(*role),
+            _ => None,
+        });
+    let said: Vec<_> = several.collect();
+    match said.as_slice() {
+        [] if settings.role_strict => refused(format!(
+            "peer announced no role, and role {ours:?} is strict"
+        )),
+        [] => Ok(()),
+        [theirs, rest @ ..] if rest.iter().any(|other| other != theirs) => {
+            refused("peer announced several roles".to_owned())
+        }
+        [theirs, ..] if !ours.fits(*theirs) => refused(format!(
+            "peer announced role {theirs:?}, which does not fit our role {ours:?}"
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Graceful restart is for both to announce: a peer that was not told of it does not expect its routes to be kept.
@@ -118,7 +277,7 @@ fn common_restart(settings: &Settings, peer: &Open) -> Option<PeerRestart> {
 }
 
 /// The families both sides offer. A peer that offers none by capability speaks IPv4 unicast (RFC 4760 section 8).
-fn common_families(settings: &Settings, peer: &Open) -> Result<FamilySet, Notification> {
+fn common_families(settings: &Settings, peer: &Open) -> Result<FamilySet, Refused> {
     let offered = |capability: &Capability| match capability {
         Capability::Multiprotocol(family) => Some(*family),
         _ => None,
@@ -147,7 +306,18 @@ fn common_families(settings: &Settings, peer: &Open) -> Result<FamilySet, Notifi
             [1, 4, high, low, 0, family.safi()]
         })
         .collect();
-    Err(Notification::unsupported_capability(&wanted))
+    let names = |set: FamilySet| {
+        let names: Vec<_> = set.iter().map(|family| family.to_string()).collect();
+        names.join(", ")
+    };
+    Err(Refused::new(
+        Notification::unsupported_capability(&wanted),
+        format!(
+            "no address family in common: peer announced [{}], [{}] is configured",
+            names(theirs),
+            names(settings.families)
+        ),
+    ))
 }
 
 #[cfg(test)]
@@ -158,13 +328,17 @@ mod tests {
         Settings {
             local_asn: Asn(64512),
             router_id: RouterId(0x0a00_0001),
-            peer_asn: Asn(64513),
+            peer_asn: Asn(64513).into(),
             passive: false,
             hold_time: 90,
             keepalive: None,
             connect_retry: Duration::from_secs(5),
             families: FamilySet::ALL,
             graceful_restart: None,
+            add_path: AddPath::default(),
+            extended_next_hop: false,
+            role: None,
+            role_strict: false,
         }
     }
 
@@ -182,17 +356,21 @@ mod tests {
         type Change = fn(&mut Settings, &mut Open);
         let table: [(&str, Change, u8); 8] = [
             ("another AS", |_, o| o.asn = Asn(64999), 2),
-            ("AS 0", |s, o| (s.peer_asn, o.asn) = (Asn(0), Asn(0)), 2),
+            (
+                "AS 0",
+                |s, o| (s.peer_asn, o.asn) = (Asn(0).into(), Asn(0)),
+                2,
+            ),
             (
                 "AS_TRANS",
-                |s, o| (s.peer_asn, o.asn) = (Asn::TRANS, Asn::TRANS),
+                |s, o| (s.peer_asn, o.asn) = (Asn::TRANS.into(), Asn::TRANS),
                 2,
             ),
             ("identifier 0", |_, o| o.router_id = RouterId(0), 3),
             (
                 "our identifier in our AS",
                 |s, o| {
-                    (s.peer_asn, o.asn) = (s.local_asn, s.local_asn);
+                    (s.peer_asn, o.asn) = (s.local_asn.into(), s.local_asn);
                     o.router_id = s.router_id;
                 },
                 3,
@@ -211,7 +389,7 @@ mod tests {
         for (what, change, subcode) in table {
             let (mut settings, mut open) = (settings(), open());
             change(&mut settings, &mut open);
-            let error = negotiate(&settings, &open).unwrap_err();
+            let error = negotiate(&settings, &open).unwrap_err().notification;
             assert_eq!((error.code, error.subcode), (2, subcode), "{what}");
         }
     }
@@ -251,6 +429,76 @@ mod tests {
         assert_eq!(negotiated.families, FamilySet::only(Family::Ipv4Unicast));
         assert!(!negotiated.four_octet_asn && !negotiated.route_refresh);
         assert_eq!(negotiated.graceful_restart, None);
+    }
+
+    #[test]
+    fn add_path_needs_a_sender_and_a_receiver() {
+        let wants = |receive, send| Settings {
+            add_path: AddPath { receive, send },
+            ..settings()
+        };
+        for (ours, theirs, receive, send) in [
+            (wants(true, 4), wants(true, 4), true, true),
+            (wants(true, 0), wants(false, 4), true, false),
+            (wants(false, 4), wants(true, 0), false, true),
+            (wants(true, 0), wants(true, 0), false, false),
+            (wants(false, 0), wants(true, 4), false, false),
+            (wants(false, 1), wants(true, 1), false, false),
+        ] {
+            let open = Open {
+                asn: Asn(64513),
+                router_id: RouterId(2),
+                ..build(&theirs)
+            };
+            let negotiated = negotiate(&ours, &open).unwrap();
+            let all = |yes| {
+                if yes {
+                    FamilySet::ALL
+                } else {
+                    FamilySet::EMPTY
+                }
+            };
+            assert_eq!(negotiated.add_path_receive, all(receive), "{ours:?}");
+            assert_eq!(negotiated.add_path_send, all(send), "{ours:?}");
+        }
+    }
+
+    #[test]
+    fn roles_must_fit() {
+        use PeerRole::{Customer, Peer, Provider, RouteServer, RouteServerClient};
+        for (ours, theirs, strict, fits) in [
+            (Some(Provider), Some(Customer), false, true),
+            (Some(RouteServer), Some(RouteServerClient), true, true),
+            (Some(Peer), Some(Peer), true, true),
+            (Some(Peer), Some(Customer), false, false),
+            (Some(Provider), Some(Provider), false, false),
+            (Some(Provider), None, false, true),
+            (Some(Provider), None, true, false),
+            (None, Some(Provider), false, true),
+        ] {
+            let ours = Settings {
+                role: ours,
+                role_strict: strict,
+                ..settings()
+            };
+            let theirs = Settings {
+                role: theirs,
+                ..settings()
+            };
+            let open = Open {
+                asn: Asn(64513),
+                router_id: RouterId(2),
+                ..build(&theirs)
+            };
+            match negotiate(&ours, &open) {
+                Ok(_) => assert!(fits, "{:?} {:?}", ours.role, theirs.role),
+                Err(refused) => {
+                    assert!(!fits, "{refused:?}");
+                    let notification = refused.notification;
+                    assert_eq!((notification.code, notification.subcode), (2, 11));
+                }
+            }
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::event::{Action, ConnectionEvent, Down, Event, Negotiated, Outgoing, Serial};
-use super::open::{self, Settings};
+use super::open::{self, Refused, Settings};
 use super::{Role, State, Timer, TimerTable};
 use crate::jitter::Jitter;
 use crate::wire::{Cease, MessageType, Notification};
@@ -177,7 +177,10 @@ impl PeerFsm {
             (ConnectionEvent::BgpOpen(open), State::OpenSent) => {
                 match open::negotiate(&self.settings, &open) {
                     Ok(negotiated) => self.opened(now, role, negotiated),
-                    Err(notification) => self.fail(now, role, notification),
+                    Err(Refused {
+                        notification,
+                        reason,
+                    }) => self.fail_because(now, role, notification, &reason),
                 }
             }
             (ConnectionEvent::KeepAliveMsg, State::OpenConfirm) => {

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::open::build;
 use super::*;
+use crate::config::AddPath;
 use crate::jitter::Jitter;
 use crate::types::{Asn, FamilySet, RouterId};
 use crate::wire::{Cease, Notification, Open};
@@ -14,13 +15,17 @@ fn settings(id: u32, asn: u32, peer: u32) -> Settings {
     Settings {
         local_asn: Asn(asn),
         router_id: RouterId(id),
-        peer_asn: Asn(peer),
+        peer_asn: Asn(peer).into(),
         passive: false,
         hold_time: 90,
         keepalive: None,
         connect_retry: 5 * SECOND,
         families: FamilySet::ALL,
         graceful_restart: None,
+        add_path: AddPath::default(),
+        extended_next_hop: false,
+        role: None,
+        role_strict: false,
     }
 }
 

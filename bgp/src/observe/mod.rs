@@ -133,11 +133,13 @@ impl From<std::time::Duration> for Timestamp {
 }
 
 /// The UPDATE messages among `messages`, each with its header. Stops at the first thing that is not a message.
+#[cfg(test)]
 pub(crate) fn updates(messages: &[u8]) -> impl Iterator<Item = &[u8]> {
     split(messages).filter(|message| message.get(18) == Some(&2))
 }
 
 /// Cuts whole messages apart by their length fields.
+#[cfg(test)]
 pub(crate) fn split(mut messages: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let length = messages.get(16..18)?;

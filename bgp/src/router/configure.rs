@@ -206,7 +206,7 @@ fn settings(speaker: &SpeakerConfig, peer: &PeerConfig) -> Settings {
     Settings {
         local_asn: speaker.asn,
         router_id: speaker.router_id,
-        peer_asn: peer.asn,
+        peer_asn: peer.asn.clone(),
         passive: peer.passive,
         // Checked to fit when the configuration was taken.
         hold_time: u16::try_from(peer.hold_time.as_secs()).unwrap_or(u16::MAX),
@@ -214,5 +214,9 @@ fn settings(speaker: &SpeakerConfig, peer: &PeerConfig) -> Settings {
         connect_retry: peer.connect_retry_time,
         families: peer.families.iter().copied().collect(),
         graceful_restart: speaker.graceful_restart,
+        add_path: peer.add_path,
+        extended_next_hop: peer.extended_next_hop,
+        role: peer.role,
+        role_strict: peer.role_strict,
     }
 }

@@ -47,7 +47,7 @@ use peer::Peer;
 use subscribe::Subscriber;
 pub use subscribe::SubscriberId;
 pub use view::{
-    BestPath, FamilySummary, MessageCounts, PeerSummary, RibEntry, RouteBatch, RouteChange,
+    Agreed, BestPath, FamilySummary, MessageCounts, PeerSummary, RibEntry, RouteBatch, RouteChange,
 };
 
 /// Names a configured peer; a peer that is removed and comes back gets a new one.

@@ -167,6 +167,10 @@ impl Peer {
         Context {
             four_octet_asn: negotiated.four_octet_asn,
             families: negotiated.families,
+            extended_messages: negotiated.extended_messages,
+            extended_next_hop: negotiated.extended_next_hop,
+            add_path_receive: negotiated.add_path_receive,
+            add_path_send: negotiated.add_path_send,
             session: self.kind(),
             ..Context::default()
         }
@@ -261,6 +265,12 @@ impl Router {
             router_id: negotiated.peer_id,
             internal: peer.internal,
             client: peer.config.policy.route_reflector_client,
+        };
+        // Only the OPEN tells for a peer whose AS was not named.
+        peer.internal = negotiated.internal;
+        let neighbor = Neighbor {
+            internal: negotiated.internal,
+            ..neighbor
         };
         let restart = negotiated.graceful_restart;
         self.rib.add_source(id.source(), neighbor);

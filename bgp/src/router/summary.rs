@@ -1,9 +1,9 @@
 //! What people are shown.
 
 use super::peer::Peer;
-use super::view::{FamilySummary, PeerSummary, RibEntry};
+use super::view::{Agreed, FamilySummary, PeerSummary, RibEntry};
 use super::{PeerId, Router};
-use crate::fsm::State;
+use crate::fsm::{Negotiated, State};
 use crate::rib::{Destination, Path, local_pref};
 
 impl Router {
@@ -32,7 +32,11 @@ impl Router {
         PeerSummary {
             name: peer.config.name.clone(),
             address: peer.address,
-            asn: peer.config.asn,
+            asn: peer
+                .config
+                .asn
+                .number()
+                .or(session.map(|session| session.negotiated.peer_asn)),
             state: peer.fsm.state(),
             since: peer.since,
             last_error: peer.last_error(),
@@ -40,6 +44,7 @@ impl Router {
             router_id: session.map(|session| session.negotiated.peer_id),
             hold_time: session.map(|session| session.negotiated.hold_time),
             families,
+            agreed: session.map_or_else(Agreed::default, |session| agreed(&session.negotiated)),
             prefixes_received: counts.received,
             prefixes_accepted: counts.accepted,
             prefixes_sent: session.map_or(0, |session| session.view.known_count()),
@@ -126,5 +131,21 @@ impl Router {
                 .collect(),
             metric: path.effective.metric,
         }
+    }
+}
+
+fn agreed(negotiated: &Negotiated) -> Agreed {
+    Agreed {
+        four_octet_asn: negotiated.four_octet_asn,
+        route_refresh: negotiated.route_refresh,
+        enhanced_refresh: negotiated.enhanced_refresh,
+        extended_messages: negotiated.extended_messages,
+        extended_next_hop: negotiated.extended_next_hop,
+        add_path_receive: negotiated.add_path_receive.iter().collect(),
+        add_path_send: negotiated.add_path_send.iter().collect(),
+        peer_role: negotiated.peer_role.map(|role| format!("{role:?}")),
+        restart_time: negotiated
+            .graceful_restart
+            .map(|restart| restart.time.as_secs()),
     }
 }

@@ -58,8 +58,8 @@ pub struct PeerSummary {
     pub name: String,
     /// The peer's address.
     pub address: IpAddr,
-    /// The AS configured for the peer.
-    pub asn: Asn,
+    /// The peer's AS: as configured, or as announced on the session where any of several is allowed.
+    pub asn: Option<Asn>,
     /// The state of the session, the further of its two connections.
     pub state: State,
     /// When the session last became established or stopped being it; at first, when the peer was configured.
@@ -74,6 +74,8 @@ pub struct PeerSummary {
     pub hold_time: Option<u16>,
     /// The families both sides offer, while the session is established.
     pub families: Vec<FamilySummary>,
+    /// What both sides agreed on beyond plain routes, while the session is established.
+    pub agreed: Agreed,
     /// Routes held from the peer, including those the import policy refused.
     pub prefixes_received: u64,
     /// Of those, the routes that take part in the decision process.
@@ -91,6 +93,30 @@ pub struct PeerSummary {
     pub refused: RefusalCounts,
     /// What the policy keeps from happening on this session as a whole, and the way out, for people.
     pub notes: Vec<String>,
+}
+
+/// What both sides agreed on beyond plain routes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Agreed {
+    /// AS numbers of four octets (RFC 6793).
+    pub four_octet_asn: bool,
+    /// ROUTE-REFRESH (RFC 2918).
+    pub route_refresh: bool,
+    /// Marked refreshes (RFC 7313).
+    pub enhanced_refresh: bool,
+    /// Messages of 65,535 octets (RFC 8654).
+    pub extended_messages: bool,
+    /// IPv6 next hops for IPv4 routes (RFC 8950).
+    pub extended_next_hop: bool,
+    /// The families of which several paths come (RFC 7911).
+    pub add_path_receive: Vec<Family>,
+    /// The families of which several paths are sent.
+    pub add_path_send: Vec<Family>,
+    /// The peer's role (RFC 9234).
+    pub peer_role: Option<String>,
+    /// How long the peer may be away for a restart, in seconds (RFC 4724).
+    pub restart_time: Option<u64>,
 }
 
 /// One address family on an established session.

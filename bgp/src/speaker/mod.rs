@@ -20,5 +20,5 @@ pub use crate::config::{
     Announcement, ConfigError, GracefulRestart, NextHopMode, NextHops, PeerConfig, SpeakerConfig,
 };
 pub use crate::router::{
-    BestPath, FamilySummary, MessageCounts, PeerSummary, RibEntry, RouteBatch, RouteChange,
+    Agreed, BestPath, FamilySummary, MessageCounts, PeerSummary, RibEntry, RouteBatch, RouteChange,
 };

@@ -30,6 +30,22 @@ impl PeerFsm {
     /// An error of the peer's: tell it, close, and wait.
     pub(super) fn fail(&mut self, now: Instant, role: Role, notification: Notification) {
         let reason = format!("sent {notification}");
+        self.fail_with(now, role, notification, reason);
+    }
+
+    /// An error of the peer's that people are told more about than the peer is.
+    pub(super) fn fail_because(
+        &mut self,
+        now: Instant,
+        role: Role,
+        notification: Notification,
+        why: &str,
+    ) {
+        let reason = format!("{why}; sent {notification}");
+        self.fail_with(now, role, notification, reason);
+    }
+
+    fn fail_with(&mut self, now: Instant, role: Role, notification: Notification, reason: String) {
         if self.is_open(role) {
             self.send(role, Outgoing::Notification(notification));
         }

@@ -120,7 +120,7 @@ fn a_lost_connection_comes_back_within_two_seconds() {
 fn a_wrong_as_backs_off_and_comes_up_once_corrected() {
     let mut lab = Lab::mesh(&[64512, 64513]);
     lab.reconfigure(0, |c| {
-        c.peers.get_mut(&address(1)).unwrap().asn = Asn(64999)
+        c.peers.get_mut(&address(1)).unwrap().asn = Asn(64999).into()
     });
     lab.run(600 * SECOND);
     let line = lab.summary(0, 1);
@@ -128,7 +128,7 @@ fn a_wrong_as_backs_off_and_comes_up_once_corrected() {
     // 1, 2, 4, 8, 16 and then every 30 seconds, at three quarters of that at the least; two connections at a time.
     assert!(line.messages_sent.open < 80, "{}", line.messages_sent.open);
     lab.reconfigure(0, |c| {
-        c.peers.get_mut(&address(1)).unwrap().asn = Asn(64513)
+        c.peers.get_mut(&address(1)).unwrap().asn = Asn(64513).into()
     });
     let took = lab.establish();
     assert!(took <= 40 * SECOND, "{took:?}");

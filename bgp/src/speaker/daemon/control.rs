@@ -146,6 +146,7 @@ fn neighbor(line: &PeerSummary, query: Query, (now, wall): (Instant, SystemTime)
         fields.insert("routerId".to_owned(), json!(line.router_id));
         fields.insert("holdTime".to_owned(), json!(line.hold_time));
         fields.insert("families".to_owned(), json!(line.families));
+        fields.insert("agreed".to_owned(), json!(line.agreed));
         fields.insert(
             "messagesReceivedByType".to_owned(),
             json!(line.messages_received),

@@ -10,7 +10,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{BGP_PORT, GracefulRestart, LocalAs, NextHops, RemovePrivateAs};
+use crate::config::{
+    AddPath, BGP_PORT, GracefulRestart, LocalAs, NextHops, PeerAsn, PeerRole, RemovePrivateAs,
+};
 use crate::types::{Asn, Community, ExtendedCommunity, Family, LargeCommunity, Prefix, RouterId};
 
 pub use convert::FileError;
@@ -86,8 +88,8 @@ pub struct ListenEntry {
 pub struct NeighborEntry {
     /// The address the peer is reached at.
     pub address: IpAddr,
-    /// The AS it must present.
-    pub asn: Asn,
+    /// The AS it must present: a number, `internal`, `external`, or ranges such as `65100-65199`.
+    pub asn: PeerAsn,
     /// What to call it; left out: its address.
     #[serde(default)]
     pub name: Option<String>,
@@ -151,6 +153,18 @@ pub struct NeighborEntry {
     /// The session is about to go down for maintenance (RFC 8326).
     #[serde(default)]
     pub graceful_shutdown: bool,
+    /// Several paths for one prefix (RFC 7911).
+    #[serde(default)]
+    pub add_path: AddPath,
+    /// IPv6 next hops for IPv4 routes (RFC 8950); left out: offered on sessions over IPv6.
+    #[serde(default)]
+    pub extended_next_hop: Option<bool>,
+    /// Our part in the relation with the peer (RFC 9234); left out: nothing is said about it.
+    #[serde(default)]
+    pub role: Option<PeerRole>,
+    /// The peer must say its part too.
+    #[serde(default)]
+    pub role_strict: bool,
 }
 
 /// Next hop of routes to a peer.

@@ -200,7 +200,7 @@ impl NeighborEntry {
             },
         };
         let seconds = |value: u16| Duration::from_secs(value.into());
-        let defaults = PeerConfig::new(self.address, self.asn);
+        let defaults = PeerConfig::new(self.address, self.asn.clone());
         Ok(PeerConfig {
             name: self.name.clone().unwrap_or(defaults.name),
             port: self.port,
@@ -235,7 +235,11 @@ impl NeighborEntry {
                 accept_as_sets: self.accept_as_sets,
                 graceful_shutdown: self.graceful_shutdown,
             },
-            asn: self.asn,
+            asn: self.asn.clone(),
+            add_path: self.add_path,
+            extended_next_hop: self.extended_next_hop.unwrap_or(defaults.extended_next_hop),
+            role: self.role,
+            role_strict: self.role_strict,
         })
     }
 }
