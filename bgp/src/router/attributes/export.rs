@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::next_hop::{Ends, NextHopPolicy};
+use super::next_hop::NextHopPolicy;
 use super::operations::{add, apply};
 use super::path::PathPolicy;
-use super::{Provenance, peer_type};
-use crate::config::SpeakerConfig;
+use super::{Facts, Provenance, peer_type};
+use crate::config::{PeerConfig, SpeakerConfig};
 use crate::policy::{Filter, Operation, Prepared, Refusal, Subject};
 use crate::rib::{DEFAULT_LOCAL_PREF, Route};
 use crate::router::peer::{Peer, Session};
@@ -42,36 +42,38 @@ pub(in crate::router) struct Passed(Option<Prepared>);
 impl ExportKey {
     /// The key of an established session.
     pub(in crate::router) fn new(config: &SpeakerConfig, peer: &Peer, session: &Session) -> Self {
-        let internal = peer.internal;
-        let policy = &peer.config.policy;
-        let ends = Ends {
+        let facts = Facts {
+            internal: peer.internal,
+            peer_asn: session.negotiated.peer_asn,
+            families: session.negotiated.families,
+            extended_next_hop: session.context.extended_next_hop,
             local: session.local,
             remote: peer.address,
         };
-        let peer_asn = policy.as_override || policy.remove_private_as.is_some();
+        Self::of(config, &peer.config, &facts)
+    }
+
+    /// The key of a session of which these are the facts.
+    pub(super) fn of(config: &SpeakerConfig, peer: &PeerConfig, facts: &Facts) -> Self {
+        let policy = &peer.policy;
+        let names_peer = policy.as_override || policy.remove_private_as.is_some();
         let summaries = config.aggregates.iter();
         let summaries = summaries.filter(|(_, aggregate)| aggregate.summary_only);
         Self {
-            families: session.negotiated.families,
-            internal,
+            families: facts.families,
+            internal: facts.internal,
             client: policy.route_reflector_client,
             cluster_id: config.cluster_id(),
             path: PathPolicy {
                 asn: config.asn,
-                peer_asn: peer_asn.then_some(session.negotiated.peer_asn),
+                peer_asn: names_peer.then_some(facts.peer_asn),
                 local_as: policy.local_as,
                 as_override: policy.as_override,
                 remove_private: policy.remove_private_as,
             },
-            next_hop: NextHopPolicy::new(
-                config,
-                peer.config.next_hop,
-                internal,
-                session.context.extended_next_hop,
-                ends,
-            ),
-            filter: peer.config.export.clone(),
-            filter_missing: !internal && config.require_policy && peer.config.export.is_none(),
+            next_hop: NextHopPolicy::new(config, peer.next_hop, facts),
+            filter: peer.export.clone(),
+            filter_missing: !facts.internal && config.require_policy && peer.export.is_none(),
             graceful_shutdown: policy.graceful_shutdown,
             summaries: summaries.map(|(prefix, _)| *prefix).collect(),
         }

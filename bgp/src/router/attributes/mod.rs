@@ -18,9 +18,11 @@ mod path;
 #[cfg(test)]
 mod tests;
 
+use std::net::IpAddr;
+
 use crate::policy::{PeerType, RouteSource};
 use crate::rib::{Neighbor, Source};
-use crate::types::RouterId;
+use crate::types::{Asn, FamilySet, RouterId};
 
 pub(super) use export::{ExportKey, Passed};
 pub(super) use import::{Admitted, ImportPolicy};
@@ -65,6 +67,20 @@ impl Provenance {
             Self::Internal { .. } => RouteSource::Internal,
         }
     }
+}
+
+/// What is known of an established session besides the configuration.
+struct Facts {
+    internal: bool,
+    /// The AS the peer has presented.
+    peer_asn: Asn,
+    families: FamilySet,
+    /// IPv4 routes may have IPv6 next hops (RFC 8950).
+    extended_next_hop: bool,
+    /// Our address.
+    local: IpAddr,
+    /// The peer's.
+    remote: IpAddr,
 }
 
 fn peer_type(internal: bool) -> PeerType {

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::Provenance;
+use super::{Facts, Provenance};
 use crate::config::{NextHopMode, SpeakerConfig};
 use crate::policy::Refusal;
 use crate::rib::Route;
@@ -23,21 +23,15 @@ pub(super) struct NextHopPolicy {
     segment: Option<Prefix>,
 }
 
-/// The two ends of a session.
-#[derive(Clone, Copy)]
-pub(super) struct Ends {
-    pub(super) local: IpAddr,
-    pub(super) remote: IpAddr,
-}
-
 impl NextHopPolicy {
-    pub(super) fn new(
-        config: &SpeakerConfig,
-        mode: NextHopMode,
-        internal: bool,
-        extended: bool,
-        Ends { local, remote }: Ends,
-    ) -> Self {
+    pub(super) fn new(config: &SpeakerConfig, mode: NextHopMode, facts: &Facts) -> Self {
+        let &Facts {
+            internal,
+            extended_next_hop: extended,
+            local,
+            remote,
+            ..
+        } = facts;
         let shared = |segment: &&Prefix| {
             !internal && segment.contains_address(&local) && segment.contains_address(&remote)
         };
