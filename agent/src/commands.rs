@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
-use margay_bgp::speaker::daemon::DaemonError;
+use margay_bgp::speaker::daemon::{Daemon, DaemonError, InstallTable};
+
+use crate::dataplane::KernelError;
+use crate::install::{self, Installer};
 
 /// A mistake in a flag or a file: exit code 2, where everything else is 1.
 #[derive(Debug, thiserror::Error)]
@@ -28,12 +31,43 @@ pub async fn bgp(options: BgpOptions) -> anyhow::Result<()> {
         .map_err(|error| UsageError(format!("--config {file}: {error}")))?;
     let config = serde_saphyr::from_str(&text)
         .map_err(|error| UsageError(format!("--config {file}: {error}")))?;
-    match margay_bgp::speaker::daemon::run(config, shutdown_signal()).await {
+    let daemon = match Daemon::start(&config).await {
         Err(DaemonError::File(error)) => {
-            Err(UsageError(format!("--config {file}: {error}")).into())
+            return Err(UsageError(format!("--config {file}: {error}")).into());
         }
-        other => other.with_context(|| format!("the speaker of {file} failed")),
+        other => other.with_context(|| format!("the speaker of {file} failed"))?,
+    };
+    let installer = match config.install.target().ok().flatten() {
+        None => None,
+        Some(target) => Some(
+            install(&daemon, target, config.graceful_restart.is_some())
+                .await
+                .with_context(|| {
+                    format!("--config {file}: install: cannot put routes into the kernel")
+                })?,
+        ),
+    };
+    shutdown_signal().await;
+    daemon.shutdown().await;
+    if let Some(installer) = installer {
+        installer.stop().await;
     }
+    Ok(())
+}
+
+/// Peers that were told of graceful restart go on sending to us while we are away, so the routes
+/// stay; otherwise they end with the sessions.
+async fn install(
+    daemon: &Daemon,
+    target: InstallTable,
+    keep: bool,
+) -> Result<Installer, KernelError> {
+    let options = install::Options {
+        table: target.table,
+        metric: target.metric,
+        keep,
+    };
+    Installer::start(daemon.speaker().clone(), options).await
 }
 
 /// Runs the embedded store until it is told to end.

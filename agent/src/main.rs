@@ -34,12 +34,7 @@ enum Command {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     init_logs(arguments.log_json);
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        // A node's daemon shares the machine with the pods it serves.
-        .worker_threads(2)
-        .enable_all()
-        .build()
-    {
+    let runtime = match runtime(&arguments.command) {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("margay: cannot start: {error}");
@@ -61,6 +56,20 @@ fn main() -> ExitCode {
             eprintln!("margay: {error:#}");
             ExitCode::from(margay_agent::commands::exit_code(&error))
         }
+    }
+}
+
+/// A node's daemon shares the machine with the pods it serves; the speaker alone has no work for
+/// a second worker.
+fn runtime(command: &Command) -> std::io::Result<tokio::runtime::Runtime> {
+    match command {
+        Command::Bgp(_) => tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build(),
+        Command::Agent(_) | Command::Apiserver(_) => tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build(),
     }
 }
 

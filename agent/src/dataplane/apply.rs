@@ -325,6 +325,7 @@ impl<K: Kernel> Dataplane<K> {
                         gateway,
                         interface,
                         onlink: false,
+                        extra_weight: 0,
                     });
                 }
                 Ok(reach) => reasons.push(not_on_link(gateway, &reach)),

@@ -32,7 +32,7 @@ pub use self::link::{
     InterfaceAddress, InvalidMac, IpipAttributes, Link, LinkKind, MAX_INTERFACE_NAME, Mac,
     VxlanAttributes,
 };
-pub use self::monitor::{Changes, Monitor};
+pub use self::monitor::{Changes, KernelEvents, Monitor};
 pub use self::neighbours::{
     MacCollision, Neighbour, NeighbourChange, NeighbourKey, VxlanPeer, vtep_mac,
 };

@@ -4,23 +4,53 @@
 //! [`Monitor::changed`] hands them out, several events at a time. What changed exactly is not
 //! told: the answer to any event is to compare again. Periodic comparing is the caller's.
 
+use std::future::poll_fn;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use futures::StreamExt;
-use rtnetlink::MulticastGroup;
-use rtnetlink::packet_core::NetlinkPayload;
-use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::packet_route::route::{RouteMessage, RouteProtocol};
+use rtnetlink::sys::protocols::NETLINK_ROUTE;
+use rtnetlink::sys::{AsyncSocket, TokioSocket};
+use socket2::{SockFilter, SockRef};
 use tokio::sync::Notify;
 
 use super::error::KernelError;
 use super::onlink::Invalidator;
 use super::routes::ROUTE_PROTOCOL;
 
+/// The groups listened to (linux/rtnetlink.h): links, IPv4 addresses and routes, IPv6 ones.
+const GROUPS: [u32; 5] = [1, 5, 7, 9, 11];
+/// Larger than any datagram of events.
+const BUFFER: usize = 32 * 1024;
+/// The receive buffer was full, and events are lost.
+const ENOBUFS: i32 = 105;
+/// The length of a message's header.
+const HEADER: usize = 16;
+/// Where the protocol number is in a route message, behind the header.
+const RTM_PROTOCOL: usize = 5;
+const NLMSG_OVERRUN: u16 = 4;
+const RTM_NEWLINK: u16 = 16;
+const RTM_DELLINK: u16 = 17;
+const RTM_NEWADDR: u16 = 20;
+const RTM_DELADDR: u16 = 21;
+const RTM_NEWROUTE: u16 = 24;
+const RTM_DELROUTE: u16 = 25;
+
 /// How long further events are waited for after the first: one `ip link` command causes several.
 const GATHER: Duration = Duration::from_millis(20);
+
+/// Tells when somebody else changed links, addresses or routes.
+pub trait KernelEvents: Send + 'static {
+    /// Waits for a change; none when there will be no more events. Cancelling loses nothing.
+    fn changed(&mut self) -> impl Future<Output = Option<Changes>> + Send;
+}
+
+impl KernelEvents for Monitor {
+    async fn changed(&mut self) -> Option<Changes> {
+        Monitor::changed(self).await
+    }
+}
 
 const LINKS: u8 = 1;
 const ADDRESSES: u8 = 2;
@@ -66,51 +96,25 @@ struct Shared {
 #[derive(Debug)]
 pub struct Monitor {
     shared: Arc<Shared>,
-    tasks: [tokio::task::JoinHandle<()>; 2],
+    task: tokio::task::JoinHandle<()>,
 }
 
 impl Monitor {
-    /// Listens in the namespace of the calling thread, within a tokio runtime. Events caused by
-    /// the socket with port number `own_port` ([`super::NetlinkKernel::port`]) are not ours to
-    /// repair and are passed over where the kernel says who caused them (routes).
-    /// `invalidator` is called for each event that may change how next hops are reached.
+    /// Listens in the namespace of the calling thread, within a tokio runtime. Route changes
+    /// made through the socket with port number `own_port` ([`super::NetlinkKernel::port`]) are
+    /// not ours to repair: the kernel leaves them out. `invalidator` is called for each event that
+    /// may change how next hops are reached.
     ///
     /// # Errors
     /// No netlink socket can be had.
     pub fn open(own_port: u32, invalidator: Invalidator) -> Result<Self, KernelError> {
-        let groups = [
-            MulticastGroup::Link,
-            MulticastGroup::Ipv4Ifaddr,
-            MulticastGroup::Ipv6Ifaddr,
-            MulticastGroup::Ipv4Route,
-            MulticastGroup::Ipv6Route,
-        ];
-        let (connection, _, mut messages) =
-            rtnetlink::new_multicast_connection(&groups).map_err(|source| KernelError::Io {
-                what: "cannot listen to the kernel's events".to_owned(),
-                source,
-            })?;
+        let socket = listen(own_port).map_err(|source| KernelError::Io {
+            what: "cannot listen to the kernel's events".to_owned(),
+            source,
+        })?;
         let shared = Arc::new(Shared::default());
-        let sink = Arc::clone(&shared);
-        let connection = tokio::spawn(connection);
-        let drain = tokio::spawn(async move {
-            while let Some((message, _)) = messages.next().await {
-                let bits = classify(&message.payload, message.header.port_number == own_port);
-                if bits & !OUR_ROUTES != 0 {
-                    invalidator.invalidate();
-                }
-                if bits != 0 {
-                    sink.bits.fetch_or(bits, Ordering::AcqRel);
-                    sink.wake.notify_one();
-                }
-            }
-            sink.closed.store(true, Ordering::Release);
-            sink.wake.notify_one();
-        });
-        Ok(Self {
-            shared,
-            tasks: [connection, drain],
-        })
+        let task = tokio::spawn(drain(socket, Arc::clone(&shared), invalidator));
+        Ok(Self { shared, task })
     }
 
     /// Waits until something changed; none when the events have ended, and then the kernel can
@@ -132,33 +136,113 @@ impl Monitor {
 
 impl Drop for Monitor {
     fn drop(&mut self) {
-        for task in &self.tasks {
-            task.abort();
+        self.task.abort();
+    }
+}
+
+/// A socket that hears of links, addresses and routes, but not of what `own_port` does.
+fn listen(own_port: u32) -> io::Result<TokioSocket> {
+    let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
+    socket.socket_mut().bind_auto()?;
+    let inner = socket.socket_ref();
+    // Before the first group, so that nothing slips through unfiltered.
+    SockRef::from(inner).attach_filter(&all_but(own_port))?;
+    for group in GROUPS {
+        inner.add_membership(group)?;
+    }
+    Ok(socket)
+}
+
+/// The program that passes over messages caused by a port: ten thousand routes of ours are not
+/// worth ten thousand wakes. A datagram of events begins with a message header whose last word
+/// is the port.
+fn all_but(port: u32) -> [SockFilter; 4] {
+    /// Load a word at a fixed place (linux/filter.h: BPF_LD | BPF_W | BPF_ABS).
+    const LOAD: u16 = 0x20;
+    /// Jump if equal (BPF_JMP | BPF_JEQ | BPF_K).
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    /// Return a constant, the number of bytes to keep (BPF_RET | BPF_K).
+    const RETURN: u16 = 0x06;
+    // The program loads words as network byte order, the header has them as the host's.
+    let port = u32::from_be_bytes(port.to_ne_bytes());
+    [
+        SockFilter::new(LOAD, 0, 0, 12),
+        SockFilter::new(JUMP_IF_EQUAL, 0, 1, port),
+        SockFilter::new(RETURN, 0, 0, 0),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+    ]
+}
+
+/// Turns events into flags for as long as the socket lasts.
+async fn drain(socket: TokioSocket, shared: Arc<Shared>, invalidator: Invalidator) {
+    let mut buffer = Vec::new();
+    loop {
+        buffer.clear();
+        buffer.reserve(BUFFER);
+        let bits = match poll_fn(|context| socket.poll_recv(context, &mut buffer)).await {
+            Ok(()) => classify(&buffer),
+            Err(error) if error.raw_os_error() == Some(ENOBUFS) => LOST,
+            Err(error) => {
+                tracing::warn!("the kernel's events: {error}");
+                break;
+            }
+        };
+        if bits & !OUR_ROUTES != 0 {
+            invalidator.invalidate();
+        }
+        if bits != 0 {
+            shared.bits.fetch_or(bits, Ordering::AcqRel);
+            shared.wake.notify_one();
         }
     }
+    shared.closed.store(true, Ordering::Release);
+    shared.wake.notify_one();
 }
 
-fn classify(payload: &NetlinkPayload<RouteNetlinkMessage>, own: bool) -> u8 {
-    match payload {
-        NetlinkPayload::InnerMessage(message) => match message {
-            RouteNetlinkMessage::NewLink(_) | RouteNetlinkMessage::DelLink(_) => LINKS,
-            RouteNetlinkMessage::NewAddress(_) | RouteNetlinkMessage::DelAddress(_) => ADDRESSES,
-            RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route) => {
-                classify_route(route, own)
-            }
+/// What the messages of a datagram are about. Only headers are looked at.
+fn classify(mut datagram: &[u8]) -> u8 {
+    let mut bits = 0;
+    while let Some(header) = datagram.get(..HEADER) {
+        let length = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;
+        bits |= match u16::from_ne_bytes([header[4], header[5]]) {
+            RTM_NEWLINK | RTM_DELLINK => LINKS,
+            RTM_NEWADDR | RTM_DELADDR => ADDRESSES,
+            RTM_NEWROUTE | RTM_DELROUTE => match datagram.get(HEADER + RTM_PROTOCOL) {
+                Some(&ROUTE_PROTOCOL) => OUR_ROUTES,
+                _ => OTHER_ROUTES,
+            },
+            NLMSG_OVERRUN => LOST,
             _ => 0,
-        },
-        NetlinkPayload::Overrun(_) => LOST,
-        _ => 0,
+        };
+        let next = length.max(HEADER).next_multiple_of(4);
+        datagram = datagram.get(next..).unwrap_or_default();
     }
+    bits
 }
 
-fn classify_route(route: &RouteMessage, own: bool) -> u8 {
-    if route.header.protocol != RouteProtocol::Other(ROUTE_PROTOCOL) {
-        OTHER_ROUTES
-    } else if own {
-        0
-    } else {
-        OUR_ROUTES
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(kind: u16, protocol: u8) -> Vec<u8> {
+        let mut bytes = 28_u32.to_ne_bytes().to_vec();
+        bytes.extend(kind.to_ne_bytes());
+        bytes.resize(28, 0);
+        bytes[HEADER + RTM_PROTOCOL] = protocol;
+        bytes
+    }
+
+    #[test]
+    fn events_are_told_by_their_headers() {
+        let mut two = message(RTM_NEWLINK, 0);
+        two.extend(message(RTM_DELROUTE, ROUTE_PROTOCOL));
+        assert_eq!(classify(&two), LINKS | OUR_ROUTES);
+        assert_eq!(classify(&message(RTM_NEWROUTE, 2)), OTHER_ROUTES);
+        assert_eq!(classify(&message(RTM_NEWADDR, 0)), ADDRESSES);
+        assert_eq!(classify(&message(28, 0)), 0, "a neighbour");
+        for length in 0..two.len() {
+            classify(&two[..length]);
+        }
+        classify(&[0; 64]);
     }
 }

@@ -81,6 +81,7 @@ pub(super) fn tunnelled(
         gateway: *gateway,
         interface: device.to_owned(),
         onlink: true,
+        extra_weight: 0,
     });
     Ok(RouteTarget::NextHops(hops.collect()))
 }
@@ -99,6 +100,7 @@ pub(super) fn unnumbered(
                     gateway: *gateway,
                     interface: interface.clone(),
                     onlink: false,
+                    extra_weight: 0,
                 });
             }
             Err(reason) => reasons.push(reason),

@@ -123,10 +123,13 @@ pub struct NextHop {
     pub interface: String,
     /// Whether the kernel is told to take the next hop as on-link without asking its table.
     pub onlink: bool,
+    /// Its share of the load beside the route's other next hops, less one: 0 to 255 for weights
+    /// of 1 to 256. Without other next hops the kernel keeps none, and it must be 0.
+    pub extra_weight: u8,
 }
 
 /// Where packets of a route in the kernel go.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RouteTarget {
     /// Nowhere.
     Blackhole,
@@ -146,7 +149,7 @@ pub enum RouteTarget {
 pub struct Route {
     /// The destination, without host bits.
     pub destination: IpNetwork,
-    /// The metric; Margay installs only 0 for IPv4 and 1024 for IPv6.
+    /// The metric; unless asked for another, 0 for IPv4 and 1024 for IPv6.
     pub metric: u32,
     /// The type of service; Margay installs only 0.
     pub tos: u8,
@@ -225,6 +228,9 @@ impl fmt::Display for Route {
                     write!(f, "{separator} via {} dev {}", hop.gateway, hop.interface)?;
                     if hop.onlink {
                         f.write_str(" onlink")?;
+                    }
+                    if hop.extra_weight != 0 {
+                        write!(f, " weight {}", u16::from(hop.extra_weight) + 1)?;
                     }
                 }
             }

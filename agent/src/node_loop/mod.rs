@@ -5,7 +5,6 @@
 //! and what they are handed is a value that replaces the last one. The speaker answers at once
 //! whatever its peers do. What the loop decides is in [`crate::reconcile`].
 
-mod restart;
 mod speaking;
 
 use std::sync::Arc;
@@ -16,7 +15,6 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use self::restart::Restart;
 use self::speaking::{Ended, Speaking};
 use crate::addresses::Addresses;
 use crate::admin::{Query, Question};
@@ -25,6 +23,7 @@ use crate::enforcement::Enforcement;
 use crate::health::Pulse;
 use crate::pods::PodStore;
 use crate::reconcile::{routes, speaker};
+use crate::restart::Restart;
 use crate::routing::Routing;
 use crate::status::node::{self, Reports, WallClock};
 use crate::status::wish::{self, Wish};

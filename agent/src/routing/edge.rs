@@ -1,7 +1,6 @@
 //! The task of the routing edge.
 
 use std::collections::BTreeSet;
-use std::future::Future;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use tokio::time::Instant;
 use super::RoutingReport;
 use super::wanted::wanted;
 use crate::dataplane::{
-    ApplyError, ApplyReport, Changes, Dataplane, DesiredRoutes, Kernel, Monitor, Step, pod_link,
+    ApplyError, ApplyReport, Dataplane, DesiredRoutes, Kernel, KernelEvents, Step, pod_link,
 };
 use crate::pods::PodRoutes;
 use crate::reconcile::routes::RouteIntent;
@@ -25,18 +24,6 @@ const RESYNC: Duration = Duration::from_secs(60);
 const GAP: Duration = Duration::from_millis(200);
 /// The most changes or problems that are logged one by one.
 const MAX_LINES: usize = 20;
-
-/// Tells when somebody else changed links, addresses or routes.
-pub trait KernelEvents: Send + 'static {
-    /// Waits for a change; none when there will be no more events. Cancelling loses nothing.
-    fn changed(&mut self) -> impl Future<Output = Option<Changes>> + Send;
-}
-
-impl KernelEvents for Monitor {
-    async fn changed(&mut self) -> Option<Changes> {
-        Monitor::changed(self).await
-    }
-}
 
 /// A request that cannot wait for the next comparison.
 #[derive(Debug)]

@@ -16,8 +16,8 @@ use std::net::IpAddr;
 use margay_crds::node_status::RouteCounts;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use self::edge::{Edge, EnsurePod, KernelEvents};
-use crate::dataplane::{Dataplane, Kernel, TunnelMode};
+use self::edge::{Edge, EnsurePod};
+use crate::dataplane::{Dataplane, Kernel, KernelEvents, TunnelMode};
 use crate::pods::PodRoutes;
 use crate::reconcile::routes::RouteIntent;
 

@@ -6,11 +6,10 @@ use std::time::Duration;
 use ipnetwork::IpNetwork;
 use tokio::sync::{mpsc, watch};
 
-use super::edge::KernelEvents;
 use super::{Routing, RoutingReport};
 use crate::dataplane::{
-    Changes, Dataplane, Encapsulation, Errno, FakeKernel, Route, RouteTarget, SysctlTree,
-    TunnelMode,
+    Changes, Dataplane, Encapsulation, Errno, FakeKernel, KernelEvents, Route, RouteTarget,
+    SysctlTree, TunnelMode,
 };
 use crate::pods::PodRoutes;
 use crate::reconcile::routes::{RemoteRoute, RouteIntent};

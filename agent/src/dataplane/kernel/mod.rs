@@ -4,6 +4,7 @@
 //! that opened it; [`FakeKernel`] is a complete one in memory that refuses what the real one
 //! refuses and prints itself as text. No decision is taken on this side of the traits.
 
+mod batch;
 mod fake;
 mod message;
 mod netlink;
@@ -98,7 +99,7 @@ pub trait Kernel: Send + Sync {
     /// Removes a link; its peer, routes and neighbours go with it.
     fn delete_link(&self, name: &str) -> impl Future<Output = Result<(), KernelError>> + Send;
 
-    /// Our routes (protocol 90) of table main, both families.
+    /// Our routes (protocol 90) of the table under management, both families.
     fn routes(&self) -> impl Future<Output = Result<Vec<Route>, KernelError>> + Send;
 
     /// Applies the changes in order without waiting for each; one result a change.

@@ -18,10 +18,12 @@ use super::route_message::{self, Indices, Names};
 use super::socket::Socket;
 use super::{Kernel, LinkChange, Lookup};
 
-/// The network namespace of the thread that opened it. Clones share one socket.
+/// The network namespace of the thread that opened it, with the routes of one table. Clones share
+/// one socket.
 #[derive(Debug, Clone)]
 pub struct NetlinkKernel {
     pub(super) socket: Socket,
+    table: u32,
 }
 
 impl NetlinkKernel {
@@ -30,7 +32,15 @@ impl NetlinkKernel {
     /// # Errors
     /// No netlink socket can be had.
     pub fn open() -> Result<Self, KernelError> {
-        Socket::open().map(|socket| Self { socket })
+        Self::open_table(route_message::MAIN_TABLE)
+    }
+
+    /// As [`Self::open`], with the routes of `table` instead of table main.
+    ///
+    /// # Errors
+    /// No netlink socket can be had.
+    pub fn open_table(table: u32) -> Result<Self, KernelError> {
+        Socket::open().map(|socket| Self { socket, table })
     }
 
     /// The socket's port number, by which [`super::super::Monitor`] knows our own changes.
@@ -94,7 +104,7 @@ impl NetlinkKernel {
             results[position] = match &changes[position] {
                 RouteChange::Add(route) if ours.contains(&route.key()) => {
                     let replace = RouteChange::Replace(route.clone());
-                    match encode(&replace, indices) {
+                    match encode(&replace, indices, self.table) {
                         Ok((message, flags)) => self.socket.send_one(message, flags).await,
                         Err(error) => Err(error),
                     }
@@ -108,18 +118,19 @@ impl NetlinkKernel {
 fn encode(
     change: &RouteChange,
     indices: &Indices,
+    table: u32,
 ) -> Result<(RouteNetlinkMessage, u16), KernelError> {
     Ok(match change {
         RouteChange::Add(route) => (
-            RouteNetlinkMessage::NewRoute(route_message::route_message(route, indices)?),
+            RouteNetlinkMessage::NewRoute(route_message::route_message(route, indices, table)?),
             NLM_F_CREATE | NLM_F_EXCL,
         ),
         RouteChange::Replace(route) => (
-            RouteNetlinkMessage::NewRoute(route_message::route_message(route, indices)?),
+            RouteNetlinkMessage::NewRoute(route_message::route_message(route, indices, table)?),
             NLM_F_CREATE | NLM_F_REPLACE,
         ),
         RouteChange::Delete(key) => (
-            RouteNetlinkMessage::DelRoute(route_message::delete_message(key)),
+            RouteNetlinkMessage::DelRoute(route_message::delete_message(key, table)),
             0,
         ),
     })
@@ -241,14 +252,17 @@ impl Kernel for NetlinkKernel {
         let names = self.names().await?;
         let mut routes = Vec::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            let request = RouteNetlinkMessage::GetRoute(route_message::routes_request(family));
+            let request =
+                RouteNetlinkMessage::GetRoute(route_message::routes_request(family, self.table));
             let items = match self.socket.dump(request).await {
                 // A kernel without IPv6, or a table that was never made.
                 Err(error) if error.is_unsupported() || error.is_absent() => continue,
                 other => other?,
             };
             routes.extend(items.iter().filter_map(|item| match item {
-                RouteNetlinkMessage::NewRoute(route) => route_message::parse_route(route, &names),
+                RouteNetlinkMessage::NewRoute(route) => {
+                    route_message::parse_route(route, &names, self.table)
+                }
                 _ => None,
             }));
         }
@@ -260,7 +274,10 @@ impl Kernel for NetlinkKernel {
             Ok(indices) => indices,
             Err(error) => return fail_all(changes.len(), &error),
         };
-        let encoded = changes.iter().map(|c| encode(c, &indices)).collect();
+        let encoded = changes
+            .iter()
+            .map(|change| encode(change, &indices, self.table))
+            .collect();
         let mut results = send_encoded(&self.socket, encoded).await;
         for (change, result) in changes.iter().zip(&mut results) {
             // Gone already is what was wanted.

@@ -29,7 +29,7 @@ use super::super::pod_link::{PodSide, PodSideState, gateway};
 use super::super::sysctl::{DesiredSysctls, SysctlTree};
 use super::message::{change_message, family, neighbour_message};
 use super::netlink::NetlinkKernel;
-use super::route_message::{default_gateway, routes_request};
+use super::route_message::{MAIN_TABLE, default_gateway, routes_request};
 use super::{Kernel, PodKernel, VethSpec};
 
 /// Runs `work` on a new thread in the network namespace at `path`, with a runtime of its own.
@@ -255,7 +255,7 @@ async fn inspect(interface: &str) -> Result<PodSideState, KernelError> {
     let addresses = kernel.addresses().await?;
     let mut gateways = Vec::new();
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-        let mut request = routes_request(family);
+        let mut request = routes_request(family, MAIN_TABLE);
         request.header.protocol = RouteProtocol::Unspec;
         let items = kernel
             .socket

@@ -40,13 +40,27 @@ fn via(address: &RouteVia) -> Option<IpAddr> {
     }
 }
 
-/// The dump of our routes in table main.
-pub(super) fn routes_request(family: AddressFamily) -> RouteMessage {
+/// The table that Margay's routes are in unless asked for another.
+pub(super) const MAIN_TABLE: u32 = RouteHeader::RT_TABLE_MAIN as u32;
+
+/// The dump of our routes in a table.
+pub(super) fn routes_request(family: AddressFamily, table: u32) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = family;
-    message.header.table = RouteHeader::RT_TABLE_MAIN;
     message.header.protocol = PROTOCOL;
+    set_table(&mut message, table);
     message
+}
+
+/// Names the table; a number above 255 does not fit the header.
+fn set_table(message: &mut RouteMessage, table: u32) {
+    match u8::try_from(table) {
+        Ok(short) => message.header.table = short,
+        Err(_) => {
+            message.header.table = RouteHeader::RT_TABLE_UNSPEC;
+            message.attributes.push(RouteAttribute::Table(table));
+        }
+    }
 }
 
 /// The lookup of the way to `address`.
@@ -113,8 +127,12 @@ pub(super) fn default_gateway(message: &RouteMessage, interface: u32) -> Option<
     gateway.filter(|_| message.header.destination_prefix_length == 0)
 }
 
-/// A route of ours in table main; none for any other.
-pub(super) fn parse_route(message: &RouteMessage, names: &Names) -> Option<Route> {
+/// A route of ours in `wanted_table`; none for any other.
+pub(super) fn parse_route(
+    message: &RouteMessage,
+    names: &Names,
+    wanted_table: u32,
+) -> Option<Route> {
     let header = &message.header;
     // The kernel filters already; an old one that ignores the filter must not hand us others'.
     if header.protocol != PROTOCOL || header.flags.contains(RouteFlags::Cloned) {
@@ -145,7 +163,7 @@ pub(super) fn parse_route(message: &RouteMessage, names: &Names) -> Option<Route
             _ => {}
         }
     }
-    if table != u32::from(RouteHeader::RT_TABLE_MAIN) {
+    if table != wanted_table {
         return None;
     }
     let destination = IpNetwork::new(destination, header.destination_prefix_length).ok()?;
@@ -191,6 +209,7 @@ impl Parts {
                 gateway,
                 interface,
                 onlink: self.onlink,
+                extra_weight: 0,
             }])),
         }
     }
@@ -209,6 +228,7 @@ fn parse_hop(hop: &RouteNextHop, names: &Names) -> Option<NextHop> {
         gateway,
         interface: name(hop.interface_index, names),
         onlink: hop.flags.contains(RouteNextHopFlags::Onlink),
+        extra_weight: hop.hops,
     })
 }
 
@@ -227,10 +247,15 @@ fn index(name: &str, indices: &Indices) -> Result<u32, KernelError> {
 }
 
 /// The request that puts in a route.
-pub(super) fn route_message(route: &Route, indices: &Indices) -> Result<RouteMessage, KernelError> {
+pub(super) fn route_message(
+    route: &Route,
+    indices: &Indices,
+    table: u32,
+) -> Result<RouteMessage, KernelError> {
     let destination = route.destination;
     let mut builder = RouteMessageBuilder::<IpAddr>::new()
         .protocol(PROTOCOL)
+        .table_id(table)
         .tos(route.tos)
         .destination_prefix(destination.network(), destination.prefix())
         .map_err(|error| unsupported(&error))?;
@@ -286,6 +311,7 @@ fn hop_message(
 ) -> Result<RouteNextHop, KernelError> {
     let builder = RouteNextHopBuilder::new(family(destination.network()))
         .interface(index(&hop.interface, indices)?)
+        .weight(hop.extra_weight)
         .via(hop.gateway)
         .map_err(|error| unsupported(&error))?;
     let builder = if hop.onlink {
@@ -297,11 +323,11 @@ fn hop_message(
 }
 
 /// The request that takes out our route with this key, whatever it leads to.
-pub(super) fn delete_message(key: &RouteKey) -> RouteMessage {
+pub(super) fn delete_message(key: &RouteKey, table: u32) -> RouteMessage {
     let destination = key.destination;
     let mut message = RouteMessage::default();
     message.header.address_family = family(destination.network());
-    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    set_table(&mut message, table);
     // With the protocol given, the kernel passes over a route of another owner.
     message.header.protocol = PROTOCOL;
     message.header.scope = RouteScope::NoWhere;

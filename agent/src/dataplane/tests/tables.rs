@@ -14,6 +14,7 @@ fn additions_and_replacements_come_before_deletions() {
             gateway: ip(gateway),
             interface: "eth0".into(),
             onlink: false,
+            extra_weight: 0,
         }]))
     };
     let actual = [
@@ -72,6 +73,7 @@ prop_compose! {
                 gateway: IpAddr::from([192, 0, 2, hop + more]),
                 interface: "eth0".into(),
                 onlink: false,
+                extra_weight: 0,
             }).collect()),
         };
         Route::new(IpNetwork::new(IpAddr::from([10, octet, 0, 0]), 26).unwrap(), target)
@@ -267,6 +269,7 @@ async fn the_fake_refuses_what_the_kernel_refuses() {
             gateway: ip(gateway),
             interface: interface.into(),
             onlink,
+            extra_weight: 0,
         };
         RouteTarget::NextHops(BTreeSet::from([hop]))
     };

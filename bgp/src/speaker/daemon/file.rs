@@ -2,6 +2,7 @@
 
 mod convert;
 mod filters;
+mod install;
 mod routing;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +21,7 @@ pub use filters::{
     Action, FilterEntry, HostOrNetwork, LengthRange, MatchEntry, PathLengthRange, PrefixEntry,
     PrefixLists, PrependEntry, RuleEntry,
 };
+pub use install::{InstallEntry, InstallTable};
 pub use routing::AggregateEntry;
 
 /// The whole file.
@@ -35,7 +37,7 @@ pub struct File {
     pub listen: Vec<ListenEntry>,
     /// Put the best routes into the kernel's table. Whoever runs the daemon sees to it.
     #[serde(default)]
-    pub install: bool,
+    pub install: InstallEntry,
     /// The peers.
     #[serde(default)]
     pub neighbors: Vec<NeighborEntry>,

@@ -92,6 +92,14 @@ pub enum FileError {
         /// The prefix.
         prefix: Prefix,
     },
+    /// A table of the kernel's own.
+    #[error(
+        "install.table: {table} is not for routes; leave it out for table main, or use another number"
+    )]
+    InstallTable {
+        /// The number.
+        table: u32,
+    },
     /// What the speaker itself has to say.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -109,6 +117,7 @@ impl File {
             .iter()
             .map(|l| SocketAddr::new(l.address, l.port))
             .collect();
+        self.install.target()?;
         config.require_policy = self.require_policy;
         config.next_hop = self.next_hop;
         config.graceful_restart = self.graceful_restart;

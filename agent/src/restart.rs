@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 use margay_bgp::fsm::State;
 use margay_bgp::speaker::PeerSummary;
 
-/// How long a restarted agent waits for its sessions: as long as the restart time it announces
+/// How long a restarted speaker waits for its sessions: as long as the restart time it announces
 /// (RFC 4724).
 const RESTART_TIME: Duration = Duration::from_secs(120);
 
 /// Where a restart stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Restart {
+pub(crate) enum Restart {
     /// Sessions are coming up again; nothing that an earlier agent left is removed.
     Waiting { since: Instant },
     /// Every session is up and has sent all it has, or the time is over. What the speaker holds
@@ -23,7 +23,7 @@ pub(super) enum Restart {
 }
 
 impl Restart {
-    pub(super) fn begin(restarting: bool, now: Instant) -> Self {
+    pub(crate) fn begin(restarting: bool, now: Instant) -> Self {
         if restarting {
             Self::Waiting { since: now }
         } else {
@@ -32,13 +32,13 @@ impl Restart {
     }
 
     /// Whether what an earlier agent left stays as it is.
-    pub(super) fn is_under_way(self) -> bool {
+    pub(crate) fn is_under_way(self) -> bool {
         self != Self::Over
     }
 
     /// Takes in the running speaker's sessions; true if what it holds is now to be taken in anew.
     /// Without a speaker nothing confirms anything, and this is not called.
-    pub(super) fn handle_peers(&mut self, now: Instant, peers: &[PeerSummary]) -> bool {
+    pub(crate) fn handle_peers(&mut self, now: Instant, peers: &[PeerSummary]) -> bool {
         let Self::Waiting { since } = *self else {
             return false;
         };
@@ -50,7 +50,7 @@ impl Restart {
     }
 
     /// Takes in whether all that the speaker holds has arrived; true if the restart is now over.
-    pub(super) fn handle_synced(&mut self, synced: bool) -> bool {
+    pub(crate) fn handle_synced(&mut self, synced: bool) -> bool {
         let over = *self == Self::CatchingUp && synced;
         if over {
             *self = Self::Over;
