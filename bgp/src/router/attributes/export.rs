@@ -7,7 +7,7 @@ use super::next_hop::NextHopPolicy;
 use super::operations::{add, apply};
 use super::path::PathPolicy;
 use super::{Facts, Provenance, peer_type};
-use crate::config::{PeerConfig, SpeakerConfig};
+use crate::config::{PeerConfig, PeerRole, SpeakerConfig};
 use crate::policy::{Filter, Operation, Prepared, Refusal, Subject};
 use crate::rib::{DEFAULT_LOCAL_PREF, Route};
 use crate::router::peer::{Peer, Session};
@@ -31,6 +31,10 @@ pub(in crate::router) struct ExportKey {
     /// RFC 8212: there should be a filter, and is none.
     filter_missing: bool,
     graceful_shutdown: bool,
+    /// Bilateral peering (RFC 9234), as far as RFC 3765 is concerned.
+    lateral: bool,
+    /// This speaker is a route server, the peers its clients (RFC 7947).
+    route_server: bool,
     /// The aggregates whose more specific routes nobody is given.
     summaries: Arc<[Prefix]>,
 }
@@ -75,6 +79,8 @@ impl ExportKey {
             filter: peer.export.clone(),
             filter_missing: !facts.internal && config.require_policy && peer.export.is_none(),
             graceful_shutdown: policy.graceful_shutdown,
+            lateral: peer.role == Some(PeerRole::Peer),
+            route_server: !facts.internal && peer.role == Some(PeerRole::RouteServer),
             summaries: summaries.map(|(prefix, _)| *prefix).collect(),
         }
     }
@@ -108,7 +114,8 @@ impl ExportKey {
         let communities = &route.attributes.communities;
         let says = |community| communities.contains(&community);
         let kept_in = || says(Community::NO_EXPORT) || says(Community::NO_EXPORT_SUBCONFED);
-        if says(Community::NO_ADVERTISE) || (!self.internal && kept_in()) {
+        let unwanted = || self.lateral && says(Community::NO_PEER);
+        if says(Community::NO_ADVERTISE) || (!self.internal && (kept_in() || unwanted())) {
             return Err(Refusal::Community);
         }
         let subject = Subject {
@@ -148,12 +155,14 @@ impl ExportKey {
         operations: &[Operation],
         family: Family,
     ) -> Result<Route, Refusal> {
-        let next_hop = self.next_hop.choose(from, route, family)?;
+        // A route server is not on the way (RFC 7947 section 2.2); its own routes are like anybody's.
+        let transparent = self.route_server && from != Provenance::Local;
+        let next_hop = self.next_hop.choose(from, route, family, transparent)?;
         let mut route = route.clone();
         if self.internal {
             self.stay(from, &mut route);
         } else {
-            Self::shed(from, &mut route);
+            Self::shed(from, transparent, &mut route);
         }
         apply(operations, self.path.asn, &mut route);
         if self.graceful_shutdown {
@@ -164,7 +173,9 @@ impl ExportKey {
         }
         if !self.internal {
             route.attributes.local_pref = None;
-            route.attributes.as_path = self.path.leaving(&route.attributes.as_path);
+            if !transparent {
+                route.attributes.as_path = self.path.leaving(&route.attributes.as_path);
+            }
         } else if self.graceful_shutdown {
             // RFC 8326 section 4.
             route.attributes.local_pref = Some(0);
@@ -186,9 +197,9 @@ impl ExportKey {
     }
 
     /// For a peer in another AS: without what has no meaning there.
-    fn shed(from: Provenance, route: &mut Route) {
+    fn shed(from: Provenance, transparent: bool, route: &mut Route) {
         let attributes = &mut route.attributes;
-        if from != Provenance::Local {
+        if from != Provenance::Local && !transparent {
             // RFC 4271 section 5.1.4: a MED from one neighbouring AS is not for another.
             attributes.med = None;
             // RFC 4360 section 6. What we say ourselves, here or in the filter, is ours to send.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::operations::apply;
 use super::peer_type;
-use crate::config::{PeerConfig, SpeakerConfig};
+use crate::config::{PeerConfig, PeerRole, SpeakerConfig};
 use crate::policy::{Operation, Prepared, Refusal, RouteSource, Subject};
 use crate::rib::Route;
 use crate::router::peer::Peer;
@@ -80,7 +80,10 @@ impl<'a> ImportPolicy<'a> {
         if !self.internal && path.is_empty() {
             return Err(Refusal::EmptyPath);
         }
-        if !self.internal && policy.enforce_first_as && path.neighbor() != Some(self.peer_asn) {
+        // A route server leaves its AS out (RFC 7947 section 2.2.2.1).
+        let enforced =
+            policy.enforce_first_as && self.peer.role != Some(PeerRole::RouteServerClient);
+        if !self.internal && enforced && path.neighbor() != Some(self.peer_asn) {
             return Err(Refusal::FirstAs);
         }
         let allowed = usize::from(policy.allow_own_as);

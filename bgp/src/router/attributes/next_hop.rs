@@ -51,17 +51,24 @@ impl NextHopPolicy {
         }
     }
 
+    /// The next hop to give with a route; `transparent`: rather the one it has.
     pub(super) fn choose(
         &self,
         from: Provenance,
         route: &Route,
         family: Family,
+        transparent: bool,
     ) -> Result<NextHop, Refusal> {
         let own = match family {
             Family::Ipv4Unicast => self.own_ipv4,
             Family::Ipv6Unicast => self.own_ipv6,
         };
-        let kept = route.next_hop.filter(|next_hop| self.keeps(from, next_hop));
+        let keeps = |next_hop: &NextHop| {
+            let self_wanted = self.mode == NextHopMode::SelfAddress;
+            (transparent && !self_wanted && !is_link_local(&next_hop.address()))
+                || self.keeps(from, next_hop)
+        };
+        let kept = route.next_hop.filter(keeps);
         kept.or(own)
             .filter(|next_hop| self.fits(next_hop, family))
             .ok_or(Refusal::NoNextHop)

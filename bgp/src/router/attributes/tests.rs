@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::export::ExportKey;
 use super::import::ImportPolicy;
 use super::*;
-use crate::config::{LocalAs, PeerConfig, SpeakerConfig};
+use crate::config::{LocalAs, PeerConfig, PeerRole, SpeakerConfig};
 use crate::policy::{Filter, Operation, Refusal, Rule, Verdict};
 use crate::rib::Route;
 use crate::types::{Asn, Community, Family, Prefix};
@@ -50,13 +50,17 @@ impl Session {
         session
     }
 
+    fn internal(&self) -> bool {
+        self.peer.asn.is_internal(self.speaker.asn)
+    }
+
     fn import(&self, route: &Route) -> Result<Route, Refusal> {
         let policy = ImportPolicy {
             speaker: &self.speaker,
             peer: &self.peer,
-            internal: self.peer.asn == self.speaker.asn,
+            internal: self.internal(),
             local: self.local,
-            peer_asn: self.peer.asn,
+            peer_asn: self.peer.asn.number().unwrap(),
         };
         let admitted = policy.check(route)?;
         let prefix: Prefix = "10.1.0.0/16".parse().unwrap();
@@ -67,8 +71,8 @@ impl Session {
 
     fn key(&self) -> ExportKey {
         let facts = Facts {
-            internal: self.peer.asn == self.speaker.asn,
-            peer_asn: self.peer.asn,
+            internal: self.internal(),
+            peer_asn: self.peer.asn.number().unwrap(),
             families: Family::ALL.into_iter().collect(),
             extended_next_hop: false,
             local: self.local,
@@ -96,7 +100,13 @@ fn what_an_external_peer_may_say() {
             AsSegment::Set(vec![Asn(1), Asn(2)]),
         ]);
     };
-    let table: [(Setup, &[u32], Change, Option<Refusal>); 27] = [
+    let table: [(Setup, &[u32], Change, Option<Refusal>); 28] = [
+        (
+            |s| s.peer.role = Some(PeerRole::RouteServerClient),
+            &[1, PEER],
+            |_| {},
+            None,
+        ),
         (|_| {}, &[PEER], |_| {}, None),
         (|_| {}, &[PEER, 1, 2], |_| {}, None),
         (|_| {}, &[], |_| {}, Some(Refusal::EmptyPath)),
@@ -396,6 +406,36 @@ fn who_is_given_what() {
             assert_eq!(found.err(), expected, "{community} to AS {asn}");
         }
     }
+}
+
+#[test]
+fn what_roles_say() {
+    // RFC 3765: not over bilateral peering.
+    let no_peer = route(&[1], |r| {
+        r.attributes.communities = vec![Community::NO_PEER]
+    });
+    for (role, expected) in [
+        (Some(PeerRole::Peer), Some(Refusal::Community)),
+        (Some(PeerRole::Provider), None),
+        (None, None),
+    ] {
+        let session = Session::with(PEER, |s| s.peer.role = role);
+        let found = session.export(Provenance::External, &no_peer);
+        assert_eq!(found.err(), expected, "{role:?}");
+    }
+    // RFC 7947 section 2.2: a route server is not on the way, neither of packets nor of routes.
+    let session = Session::with(PEER, |s| s.peer.role = Some(PeerRole::RouteServer));
+    let original = route(&[1], |r| {
+        r.attributes.med = Some(5);
+        r.next_hop = Some(NextHop::V4([10, 9, 0, 9].into()));
+    });
+    let made = session.export(Provenance::External, &original).unwrap();
+    assert_eq!(made, original);
+    // Its own routes are routes like any other's.
+    let made = session
+        .export(Provenance::Local, &route(&[], |_| {}))
+        .unwrap();
+    assert_eq!(made.attributes.as_path.to_string(), "64512");
 }
 
 #[test]
