@@ -9,6 +9,7 @@
 
 #![deny(missing_docs)]
 
+pub mod bfd;
 pub mod config;
 pub mod fsm;
 pub mod jitter;
