@@ -1,0 +1,14 @@
+//! The few things the speaker needs of the kernel that no safe library it uses offers.
+//!
+//! Every function here is safe to call; the unsafe code stays inside, each block with its reason. Nothing here knows BGP or
+//! BFD, keeps state, or decides anything.
+
+#![deny(missing_docs)]
+
+mod datagram;
+mod option;
+mod schedule;
+
+pub use datagram::{Datagram, receive, tell_hop_limit_and_interface};
+pub use option::admit_icmpv6;
+pub use schedule::{nice, real_time};
