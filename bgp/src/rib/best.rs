@@ -1,14 +1,16 @@
-//! The decision process (RFC 4271 section 9.1.2, RFC 4456 section 9).
+//! The decision process (RFC 4271 section 9.1.2, RFC 4456 section 9, RFC 9494 section 4.2).
 //!
 //! Elimination in steps, as the RFC describes it, and not a pairwise comparison: MED is compared between paths of one
 //! neighbouring AS only, so "better than" is not transitive and the result of pairwise comparison would depend on the order
-//! of arrival.
+//! of arrival. Nothing is allocated on the way: who is still in is a mark on the path.
 
 use std::cmp::Reverse;
 use std::net::IpAddr;
 
+use super::facts::Facts;
 use super::path::{Path, Source};
 use crate::types::RouterId;
+use crate::wire::Origin;
 
 /// LOCAL_PREF of a path that carries none (RFC 4271 leaves it to the receiver; 100 is what everybody uses).
 pub const DEFAULT_LOCAL_PREF: u32 = 100;
@@ -26,96 +28,174 @@ pub struct Neighbor {
     pub client: bool,
 }
 
-/// Marks the best path and those equal to it down to and including the cost of reaching the next hop.
-///
-/// `neighbor` knows the sources, `cost` the metric to a next hop; `None` from it means the next hop cannot be reached and
-/// the path is out (section 9.1.2). Returns whether any mark changed.
-pub(super) fn select(
-    paths: &mut [Path],
-    neighbor: impl Fn(Source) -> Option<Neighbor>,
-    cost: impl Fn(&Path) -> Option<u32>,
-) -> bool {
-    let mut left: Vec<usize> = Vec::with_capacity(paths.len());
-    left.extend((0..paths.len()).filter(|i| paths[*i].is_accepted() && cost(&paths[*i]).is_some()));
-    if left.len() > 1 {
-        eliminate(paths, &mut left, &neighbor, &cost);
+/// Which paths beside the best one are used with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Multipath {
+    /// How many different next hops at most, the best path's included. 1: no multipath.
+    pub max: usize,
+    /// AS paths need only be equally long, not equal (RFC 7938 section 6.1).
+    pub relax: bool,
+}
+
+impl Default for Multipath {
+    fn default() -> Self {
+        Self {
+            max: usize::MAX,
+            relax: true,
+        }
     }
-    let best = left
-        .iter()
-        .copied()
-        .min_by_key(|i| tie_break(&paths[*i], &neighbor));
+}
+
+/// Where the decision process looks things up.
+pub(super) trait Knowledge {
+    /// What is known of a source.
+    fn neighbor(&self, source: Source) -> Option<Neighbor>;
+    /// What is known of a path's effective route.
+    fn facts(&self, path: &Path) -> Option<&Facts>;
+    /// The metric to a path's next hop; `None` means that it cannot be reached.
+    fn cost(&self, facts: &Facts) -> Option<u32>;
+}
+
+/// Marks the best path and those to be used with it. Returns whether any mark changed.
+///
+/// A path whose next hop cannot be reached is out (section 9.1.2), as is one that policy refused.
+pub(super) fn select(paths: &mut [Path], known: &impl Knowledge, multipath: Multipath) -> bool {
+    let eligible = |path: &Path| {
+        let reachable = |facts: &Facts| known.cost(facts).is_some();
+        path.is_accepted() && known.facts(path).is_some_and(reachable)
+    };
+    if let [only] = paths {
+        let eligible = eligible(only);
+        return only.select(eligible, eligible);
+    }
+    for path in paths.iter_mut() {
+        let candidate = eligible(path);
+        path.set_candidate(candidate);
+    }
+    keep_lowest(paths, |path| preference(path, known));
+    keep_lowest_med(paths, known);
+    keep_lowest(paths, |path| {
+        let internal = known.neighbor(path.source()).is_some_and(|n| n.internal);
+        (internal, known.facts(path).and_then(|f| known.cost(f)))
+    });
+    let candidates = paths.iter().enumerate().filter(|(_, p)| p.is_candidate());
+    let best = candidates
+        .min_by_key(|(_, path)| tie_break(path, known))
+        .map(|(index, _)| index);
+    if let Some(best) = best {
+        restrict(paths, best, known, multipath);
+    }
     let mut changed = false;
     for (index, path) in paths.iter_mut().enumerate() {
-        changed |= path.select(best == Some(index), left.contains(&index));
+        let candidate = path.is_candidate();
+        changed |= path.select(best == Some(index), candidate);
     }
     changed
 }
 
-fn eliminate(
-    paths: &[Path],
-    left: &mut Vec<usize>,
-    neighbor: &impl Fn(Source) -> Option<Neighbor>,
-    cost: &impl Fn(&Path) -> Option<u32>,
-) {
-    // What we originate ourselves is not up for comparison.
-    keep_lowest(left, |i| !paths[i].source.is_local());
-    keep_lowest(left, |i| Reverse(local_pref(&paths[i])));
-    keep_lowest(left, |i| paths[i].effective.attributes.as_path.length());
-    keep_lowest(left, |i| paths[i].effective.attributes.origin);
-    keep_lowest_med(paths, left);
-    keep_lowest(left, |i| {
-        neighbor(paths[i].source).is_some_and(|n| n.internal)
-    });
-    keep_lowest(left, |i| cost(&paths[i]));
+/// RFC 9494 section 4.2, what we originate ourselves, and section 9.1.2.2 a and b.
+fn preference(
+    path: &Path,
+    known: &impl Knowledge,
+) -> (bool, bool, Reverse<u32>, u32, Option<Origin>) {
+    let facts = known.facts(path);
+    let stale = facts.is_some_and(Facts::is_long_lived_stale);
+    (
+        path.is_long_lived_stale() || stale,
+        // What we originate ourselves is not up for comparison.
+        !path.source().is_local(),
+        Reverse(facts.map_or(0, |facts| facts.local_pref)),
+        facts.map_or(0, |facts| facts.path_length),
+        facts.map(|facts| facts.origin),
+    )
 }
 
-fn keep_lowest<K: Ord>(left: &mut Vec<usize>, key: impl Fn(usize) -> K) {
-    if let Some(lowest) = left.iter().map(|i| key(*i)).min() {
-        left.retain(|i| key(*i) == lowest);
+fn keep_lowest<K: Ord>(paths: &mut [Path], key: impl Fn(&Path) -> K) {
+    let candidates = paths.iter().filter(|path| path.is_candidate());
+    let Some(lowest) = candidates.map(&key).min() else {
+        return;
+    };
+    for path in paths.iter_mut().filter(|path| path.is_candidate()) {
+        let stays = key(path) == lowest;
+        path.set_candidate(stays);
     }
 }
 
 /// Section 9.1.2.2 c: a path goes if another one of the same neighbouring AS has a lower MED. A missing MED is the lowest.
-fn keep_lowest_med(paths: &[Path], left: &mut Vec<usize>) {
-    let key = |i: usize| {
-        let attributes = &paths[i].effective.attributes;
-        (attributes.as_path.neighbor(), attributes.med.unwrap_or(0))
-    };
-    let all = left.clone();
-    left.retain(|i| {
-        let (asn, med) = key(*i);
-        !all.iter().any(|other| {
-            let (other_asn, other_med) = key(*other);
-            other_asn == asn && other_med < med
-        })
-    });
+fn keep_lowest_med(paths: &mut [Path], known: &impl Knowledge) {
+    let key = |path: &Path| known.facts(path).map_or((None, 0), |f| (f.neighbor, f.med));
+    let mut meds = paths.iter().filter(|p| p.is_candidate()).map(|p| key(p).1);
+    let Some(first) = meds.next() else { return };
+    if meds.all(|med| med == first) {
+        return;
+    }
+    // That a path which is out by now was lower than another one does no harm: whoever put it out is lower still.
+    for index in 0..paths.len() {
+        let Some(path) = paths.get(index).filter(|path| path.is_candidate()) else {
+            continue;
+        };
+        let (asn, med) = key(path);
+        let mut others = paths.iter().filter(|other| other.is_candidate()).map(key);
+        if others.any(|(other_asn, other_med)| other_asn == asn && other_med < med)
+            && let Some(path) = paths.get_mut(index)
+        {
+            path.set_candidate(false);
+        }
+    }
 }
 
-/// LOCAL_PREF as the comparison sees it.
-#[must_use]
-pub fn local_pref(path: &Path) -> u32 {
-    path.effective
-        .attributes
-        .local_pref
-        .unwrap_or(DEFAULT_LOCAL_PREF)
-}
-
-/// Section 9.1.2.2 f and g with RFC 4456 section 9: identifier of the originator, cluster list, address.
-fn tie_break(
-    path: &Path,
-    neighbor: &impl Fn(Source) -> Option<Neighbor>,
-) -> (RouterId, usize, Option<IpAddr>) {
-    let from = neighbor(path.source);
-    let attributes = &path.effective.attributes;
-    let router_id = attributes
-        .originator_id
+/// Section 9.1.2.2 f and g with RFC 4456 section 9: identifier of the originator, cluster list, address. Among the paths of
+/// one source its own number for them decides.
+fn tie_break(path: &Path, known: &impl Knowledge) -> (RouterId, u16, Option<IpAddr>, u32) {
+    let from = known.neighbor(path.source());
+    let facts = known.facts(path);
+    let router_id = facts
+        .and_then(|facts| facts.originator)
         .or(from.map(|n| n.router_id))
         .unwrap_or_default();
     (
         router_id,
-        attributes.cluster_list.len(),
+        facts.map_or(0, |facts| facts.clusters),
         from.map(|n| n.address),
+        path.path_id(),
     )
+}
+
+/// Leaves only those candidates that are used together with the best path.
+fn restrict(paths: &mut [Path], best: usize, known: &impl Knowledge, multipath: Multipath) {
+    let hash = |path: &Path| known.facts(path).map(|facts| facts.path_hash);
+    if !multipath.relax {
+        let same = paths.get(best).and_then(hash);
+        for path in paths.iter_mut().filter(|path| path.is_candidate()) {
+            let stays = hash(path) == same;
+            path.set_candidate(stays);
+        }
+    }
+    let count = paths.iter().filter(|path| path.is_candidate()).count();
+    if count <= multipath.max {
+        return;
+    }
+    let candidates = paths.iter().enumerate().filter(|(_, p)| p.is_candidate());
+    let mut order: Vec<_> = candidates
+        .map(|(index, path)| (tie_break(path, known), index))
+        .collect();
+    order.sort_unstable();
+    // Two paths over one next hop are one way for packets: what is counted is next hops.
+    let mut taken = Vec::new();
+    for (_, index) in order {
+        let Some(path) = paths.get_mut(index) else {
+            continue;
+        };
+        let next_hop = known.facts(path).and_then(|facts| facts.next_hop);
+        if taken.contains(&next_hop) {
+            continue;
+        }
+        let stays = taken.len() < multipath.max;
+        path.set_candidate(stays);
+        if stays {
+            taken.push(next_hop);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,46 +1,55 @@
 //! [`Rib`]: the table together with those who feed it.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 use std::net::IpAddr;
-use std::sync::Arc;
 
-use super::best::{self, Neighbor};
-use super::path::{Interner, Path, Route, Source};
+use super::best::{self, Knowledge, Multipath, Neighbor};
+use super::facts::Facts;
+use super::path::{Path, Route, Source};
+use super::routes::{RouteId, Routes};
+use super::source::{Counts, Sources};
 use super::table::{Destination, DestinationId, Table};
 use crate::policy::Refusal;
 use crate::types::{FamilySet, Prefix};
 
-/// How many routes a source has in the table.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// All of them, including those policy refused.
-    pub received: u64,
-    /// Those that take part in the decision process.
-    pub accepted: u64,
-}
+/// How many paths to one prefix a source may give (RFC 7911); what is more is not taken, and counted.
+pub const MAX_PATHS: usize = 64;
 
 /// Adj-RIBs-In and Loc-RIB.
 ///
 /// Every change returns the destinations whose best paths are not what they were; the caller tells its views and then calls
-/// [`Table::collect`] for each of them.
+/// [`Table::collect`] for each of them. Where many are returned they are in the order of their numbers.
 #[derive(Debug)]
 pub struct Rib {
     table: Table,
-    interner: Interner,
-    sources: BTreeMap<Source, (Neighbor, Counts)>,
-    /// Metrics of next hops that somebody knows of; every other next hop is reachable at no cost.
-    costs: BTreeMap<IpAddr, Option<u32>>,
+    routes: Routes,
+    sources: Sources,
+    multipath: Multipath,
+}
+
+impl Knowledge for (&Sources, &Routes) {
+    fn neighbor(&self, source: Source) -> Option<Neighbor> {
+        self.0.get(source).map(|entry| entry.neighbor)
+    }
+
+    fn facts(&self, path: &Path) -> Option<&Facts> {
+        self.1.facts(path.effective())
+    }
+
+    fn cost(&self, facts: &Facts) -> Option<u32> {
+        facts.next_hop.map_or(Some(0), |n| self.1.cost(n))
+    }
 }
 
 impl Rib {
-    /// An empty RIB; `seed` keys its hash map.
+    /// An empty RIB; `seed` keys its index.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self {
             table: Table::new(seed),
-            interner: Interner::default(),
-            sources: BTreeMap::new(),
-            costs: BTreeMap::new(),
+            routes: Routes::default(),
+            sources: Sources::default(),
+            multipath: Multipath::default(),
         }
     }
 
@@ -55,122 +64,228 @@ impl Rib {
         &mut self.table
     }
 
-    /// Shares an attribute set.
-    pub fn intern(&mut self, route: Route) -> Arc<Route> {
-        self.interner.intern(route)
+    /// The attribute sets.
+    #[must_use]
+    pub fn routes(&self) -> &Routes {
+        &self.routes
     }
 
-    /// The set of shared attributes.
-    pub fn interner_mut(&mut self) -> &mut Interner {
-        &mut self.interner
+    /// The attribute sets, to put in another, or to hold one.
+    pub fn routes_mut(&mut self) -> &mut Routes {
+        &mut self.routes
+    }
+
+    /// Shares an attribute set. The number lasts until the next [`Rib::tidy`] unless a path uses it.
+    pub fn intern(&mut self, route: Route) -> RouteId {
+        self.routes.intern(route)
+    }
+
+    /// Next hop and attributes under a number. Not free of cost: ask once for many paths with the same number.
+    #[must_use]
+    pub fn route(&self, id: RouteId) -> Cow<'_, Route> {
+        self.routes.get(id)
+    }
+
+    /// What the decision process knows of the route under a number, at no cost.
+    #[must_use]
+    pub fn facts(&self, id: RouteId) -> Option<&Facts> {
+        self.routes.facts(id)
+    }
+
+    /// Drops attribute sets that nobody uses. Numbers of routes that no path uses are not valid afterwards.
+    pub fn tidy(&mut self) {
+        self.routes.tidy();
     }
 
     /// Makes a peer known as a source of paths, before its first path; a peer that restarted keeps its stale ones.
     pub fn add_source(&mut self, source: Source, neighbor: Neighbor) {
-        let known = self
-            .sources
-            .entry(source)
-            .or_insert((neighbor, Counts::default()));
-        known.0 = neighbor;
+        self.sources.add(source, neighbor);
     }
 
     /// What is known of a source.
     #[must_use]
     pub fn neighbor(&self, source: Source) -> Option<Neighbor> {
-        self.sources.get(&source).map(|(neighbor, _)| *neighbor)
+        self.sources.get(source).map(|entry| entry.neighbor)
     }
 
     /// The peer that gave the best path of a destination, if a peer did.
     #[must_use]
     pub fn best_neighbor(&self, id: DestinationId) -> Option<Neighbor> {
-        let best = self.table.get(id).and_then(Destination::best)?;
-        self.neighbor(best.source)
+        let best = self.table.get(id).and_then(|d| d.best())?;
+        self.neighbor(best.source())
     }
 
     /// How many routes a source has in the table.
     #[must_use]
     pub fn counts(&self, source: Source) -> Counts {
         self.sources
-            .get(&source)
-            .map_or_else(Counts::default, |(_, counts)| *counts)
+            .get(source)
+            .map_or_else(Counts::default, |entry| entry.counts)
     }
 
-    /// Puts in a path, in place of an earlier one of the same source (implicit withdrawal).
+    /// Puts in a path, in place of an earlier one of the same source and identifier (implicit withdrawal).
     ///
     /// That the new one may be refused by policy changes nothing about that: the old one is gone either way.
     pub fn announce(&mut self, prefix: Prefix, path: Path) -> Option<DestinationId> {
         let id = self.table.find_or_insert(prefix);
-        let (source, accepted) = (path.source, path.is_accepted());
-        let destination = self.table.get_mut(id)?;
-        let mut existing = destination.paths.as_mut_slice().iter_mut();
-        if let Some(old) = existing.find(|p| p.source == source && p.same_as(&path)) {
-            old.set_stale(false);
+        self.put(id, path)
+    }
+
+    fn put(&mut self, id: DestinationId, path: Path) -> Option<DestinationId> {
+        let source = path.source();
+        let same = |p: &&mut Path| p.is_from(source, path.path_id());
+        if let Some(old) = self.table.paths_mut(id).iter_mut().find(same) {
+            if old.same_as(&path) {
+                let long_lived = old.is_long_lived_stale();
+                old.set_stale(path.is_stale());
+                old.set_long_lived_stale(path.is_long_lived_stale());
+                let news = long_lived && self.reselect(id);
+                return news.then_some(id);
+            }
+        } else if path.path_id() != 0 && self.is_full(id, source) {
+            if let Some(entry) = self.sources.get_mut(source) {
+                entry.counts.excess += 1;
+            }
             return None;
         }
-        let old = destination.paths.insert(path);
-        self.count(source, old.as_ref(), Some(accepted));
+        self.routes.hold(path.received());
+        self.routes.hold(path.effective());
+        let old = self.table.insert(id, path);
+        if let Some(old) = &old {
+            self.forget(old);
+        }
+        if let Some(entry) = self.sources.get_mut(source) {
+            if old.is_none() {
+                let table = &self.table;
+                entry.put(id, |id| has_path_of(table, id, source));
+            }
+            entry.counts.received += 1;
+            entry.counts.accepted += u64::from(path.is_accepted());
+        }
         let reselected = self.reselect(id);
         // The replaced path was in the selection, or the new one is: that is a change even if all marks look the same.
-        let selected = self.is_selected(id, source) || old.is_some_and(|p| p.is_multipath());
+        let selected = old.is_some_and(|p| p.is_multipath()) || self.is_selected(id, &path);
         (reselected || selected).then_some(id)
     }
 
-    /// Takes out the path of a source.
-    pub fn withdraw(&mut self, prefix: &Prefix, source: Source) -> Option<DestinationId> {
+    fn is_full(&self, id: DestinationId, source: Source) -> bool {
+        let paths = self.table.get(id).map_or(&[][..], |d| d.paths());
+        paths.iter().filter(|p| p.source() == source).count() >= MAX_PATHS
+    }
+
+    /// Takes out the path of a source with this identifier (RFC 7911); without ADD-PATH it has none.
+    pub fn withdraw(
+        &mut self,
+        prefix: &Prefix,
+        source: Source,
+        path_id: Option<u32>,
+    ) -> Option<DestinationId> {
         let id = self.table.find(prefix)?;
-        self.remove(id, source)
+        self.remove(id, source, path_id.unwrap_or(0))
     }
 
     /// Takes out every path of a source and forgets the source.
     pub fn remove_source(&mut self, source: Source) -> Vec<DestinationId> {
-        let changed = self.remove_where(source, |_, _| true);
-        self.sources.remove(&source);
+        let changed = self.remove_where(source, |_, _, _| true);
+        self.sources.remove(source);
         changed
     }
 
     /// The source has gone away for a restart: its paths of these families become stale, the others go.
     pub fn retain_stale(&mut self, source: Source, families: FamilySet) -> Vec<DestinationId> {
-        for id in (0..self.table.end().0).map(DestinationId) {
-            let Some(destination) = self.table.get_mut(id) else {
-                continue;
-            };
-            let mut paths = destination.paths.as_mut_slice().iter_mut();
-            if let Some(path) = paths.find(|p| p.source == source) {
-                path.set_stale(true);
+        for id in self.places(source) {
+            for path in self.table.paths_mut(id) {
+                if path.source() == source {
+                    path.set_stale(true);
+                }
             }
         }
-        self.remove_where(source, |prefix, _| !families.contains(prefix.family()))
+        self.remove_where(source, |_, destination, _| {
+            !families.contains(destination.family())
+        })
     }
 
     /// Takes out the paths of these families that are still stale.
     pub fn sweep_stale(&mut self, source: Source, families: FamilySet) -> Vec<DestinationId> {
-        self.remove_where(source, |prefix, path| {
-            path.is_stale() && families.contains(prefix.family())
+        self.remove_where(source, |_, destination, path| {
+            path.is_stale() && families.contains(destination.family())
         })
+    }
+
+    /// Graceful restart has given up on the source, but its stale paths of these families are to be used where there is
+    /// nothing else (RFC 9494 section 4.2): they become least preferred, and those that do not want that go. Stale paths of
+    /// other families stay as they are.
+    pub fn retain_long_lived(&mut self, source: Source, families: FamilySet) -> Vec<DestinationId> {
+        let mut changed = self.remove_where(source, |routes, destination, path| {
+            let forbidden = |facts: &Facts| facts.forbids_long_lived();
+            path.is_stale()
+                && families.contains(destination.family())
+                && routes.facts(path.received()).is_some_and(forbidden)
+        });
+        for id in self.places(source) {
+            let family = self.table.get(id).map(|d| d.family());
+            if !family.is_some_and(|family| families.contains(family)) {
+                continue;
+            }
+            let mut news = false;
+            for path in self.table.paths_mut(id) {
+                if path.source() == source && path.is_stale() && !path.is_long_lived_stale() {
+                    path.set_long_lived_stale(true);
+                    // What is said of a path in use has changed, whether or not it stays in use.
+                    news |= path.is_multipath();
+                }
+            }
+            if self.reselect(id) || news {
+                changed.push(id);
+            }
+        }
+        changed.sort_unstable();
+        changed.dedup();
+        changed
+    }
+
+    /// Where a source may have paths, in order.
+    fn places(&mut self, source: Source) -> Vec<DestinationId> {
+        let Some(entry) = self.sources.get_mut(source) else {
+            return Vec::new();
+        };
+        // A source without paths needs no walk, which is what a mesh of mostly silent peers is about.
+        if entry.counts.received == 0 {
+            return Vec::new();
+        }
+        let places = entry.places();
+        places.unwrap_or_else(|| (0..self.table.end().0).map(DestinationId).collect())
     }
 
     fn remove_where(
         &mut self,
         source: Source,
-        condition: impl Fn(&Prefix, &Path) -> bool,
+        condition: impl Fn(&Routes, Destination<'_>, &Path) -> bool,
     ) -> Vec<DestinationId> {
         let mut changed = Vec::new();
-        // A source without paths needs no walk, which is what a mesh of mostly silent peers is about.
-        if self.counts(source).received == 0 {
-            return changed;
-        }
-        for id in (0..self.table.end().0).map(DestinationId) {
+        let mut going = Vec::new();
+        for id in self.places(source) {
             let Some(destination) = self.table.get(id) else {
                 continue;
             };
-            let mut paths = destination.paths.as_slice().iter();
+            let paths = destination.paths().iter();
             let matches =
-                |path: &Path| path.source == source && condition(&destination.prefix, path);
-            if paths.any(matches)
-                && let Some(id) = self.remove(id, source)
-            {
-                changed.push(id);
+                |p: &&Path| p.source() == source && condition(&self.routes, destination, p);
+            going.extend(paths.filter(matches).map(Path::path_id));
+            let mut news = false;
+            for path_id in going.drain(..) {
+                news |= self.take_out(id, source, path_id);
             }
+            if news {
+                changed.push(id);
+            } else {
+                self.table.collect(id);
+            }
+        }
+        if let Some(entry) = self.sources.get_mut(source)
+            && entry.counts.received == 0
+        {
+            entry.clear_places();
         }
         changed
     }
@@ -179,97 +294,114 @@ impl Rib {
     pub fn reconsider(
         &mut self,
         source: Source,
-        mut decide: impl FnMut(&mut Interner, &Prefix, &Arc<Route>) -> Result<Arc<Route>, Refusal>,
+        mut decide: impl FnMut(&mut Routes, &Prefix, RouteId) -> Result<RouteId, Refusal>,
     ) -> Vec<DestinationId> {
+        let mut changed = Vec::new();
+        let mut own: Vec<Path> = Vec::new();
+        for id in self.places(source) {
+            let Some(destination) = self.table.get(id) else {
+                continue;
+            };
+            let prefix = destination.prefix();
+            let paths = destination.paths().iter();
+            own.extend(paths.filter(|p| p.source() == source));
+            let mut news = false;
+            for path in own.drain(..) {
+                let effective = decide(&mut self.routes, &prefix, path.received());
+                let mut again = Path::new(source, path.received(), effective)
+                    .with_path_id(Some(path.path_id()));
+                again.set_stale(path.is_stale());
+                again.set_long_lived_stale(path.is_long_lived_stale());
+                news |= self.put(id, again).is_some();
+            }
+            if news {
+                changed.push(id);
+            }
+        }
+        changed
+    }
+
+    /// Sets the metrics of next hops (RFC 4271 section 9.1.2.1): `None` for one that cannot be reached. Walks the table once
+    /// for all of them, if any is in use and has changed.
+    pub fn set_costs(
+        &mut self,
+        costs: impl IntoIterator<Item = (IpAddr, Option<u32>)>,
+    ) -> Vec<DestinationId> {
+        let next_hops = self.routes.next_hops_mut();
+        let news = costs
+            .into_iter()
+            .filter_map(|(address, cost)| next_hops.set_cost(address, cost));
+        let news: std::collections::HashSet<_> = news.collect();
+        if news.is_empty() {
+            return Vec::new();
+        }
         let mut changed = Vec::new();
         for id in (0..self.table.end().0).map(DestinationId) {
             let Some(destination) = self.table.get(id) else {
                 continue;
             };
-            let prefix = destination.prefix;
-            let path = destination
-                .paths
-                .as_slice()
-                .iter()
-                .find(|p| p.source == source);
-            let Some(received) = path.map(|p| Arc::clone(&p.received)) else {
-                continue;
-            };
-            let effective = decide(&mut self.interner, &prefix, &received);
-            changed.extend(self.announce(prefix, Path::new(source, received, effective)));
+            let next_hop = |p: &Path| self.routes.facts(p.effective()).and_then(|f| f.next_hop);
+            let mut next_hops = destination.paths().iter().filter_map(next_hop);
+            if next_hops.any(|next_hop| news.contains(&next_hop)) && self.reselect(id) {
+                changed.push(id);
+            }
         }
         changed
     }
 
-    /// Sets the metric of a next hop (RFC 4271 section 9.1.2.1): `None` if it cannot be reached.
-    pub fn set_cost(&mut self, next_hop: IpAddr, cost: Option<u32>) -> Vec<DestinationId> {
-        if self.costs.insert(next_hop, cost) == Some(cost) {
+    /// Changes which paths are used beside the best one.
+    pub fn set_multipath(&mut self, multipath: Multipath) -> Vec<DestinationId> {
+        if self.multipath == multipath {
             return Vec::new();
         }
-        let uses = |destination: &Destination| {
-            let mut paths = destination.paths.as_slice().iter();
-            paths.any(|p| {
-                p.effective
-                    .next_hop
-                    .is_some_and(|n| n.address() == next_hop)
-            })
-        };
-        (0..self.table.end().0)
-            .map(DestinationId)
-            .filter(|id| self.table.get(*id).is_some_and(uses))
-            .collect::<Vec<_>>()
-            .into_iter()
-            .filter(|id| self.reselect(*id))
-            .collect()
+        self.multipath = multipath;
+        let all = (0..self.table.end().0).map(DestinationId);
+        all.filter(|id| self.reselect(*id)).collect()
     }
 
-    fn remove(&mut self, id: DestinationId, source: Source) -> Option<DestinationId> {
-        let old = self.table.get_mut(id)?.paths.remove(source)?;
-        self.count(source, Some(&old), None);
-        // A path that was not chosen can still change the choice by leaving: its MED may have kept another one out.
-        let changed = self.reselect(id) || old.is_multipath();
+    fn remove(&mut self, id: DestinationId, source: Source, path_id: u32) -> Option<DestinationId> {
+        let changed = self.take_out(id, source, path_id);
         if !changed {
             self.table.collect(id);
         }
         changed.then_some(id)
     }
 
-    fn is_selected(&self, id: DestinationId, source: Source) -> bool {
-        self.table.get(id).is_some_and(|destination| {
-            let mut paths = destination.paths.as_slice().iter();
-            paths.any(|p| p.source == source && p.is_multipath())
-        })
+    /// Takes out a path; whether that changed the selection.
+    fn take_out(&mut self, id: DestinationId, source: Source, path_id: u32) -> bool {
+        let Some(old) = self.table.remove(id, source, path_id) else {
+            return false;
+        };
+        self.forget(&old);
+        // A path that was not chosen can still change the choice by leaving: its MED may have kept another one out.
+        self.reselect(id) || old.is_multipath()
     }
 
-    fn count(&mut self, source: Source, old: Option<&Path>, new: Option<bool>) {
-        let Some((_, counts)) = self.sources.get_mut(&source) else {
-            return;
-        };
-        if let Some(old) = old {
+    /// Undoes what counts a path.
+    fn forget(&mut self, old: &Path) {
+        self.routes.release(old.received());
+        self.routes.release(old.effective());
+        if let Some(entry) = self.sources.get_mut(old.source()) {
+            let counts = &mut entry.counts;
             counts.received = counts.received.saturating_sub(1);
             counts.accepted = counts.accepted.saturating_sub(old.is_accepted().into());
         }
-        if let Some(accepted) = new {
-            counts.received += 1;
-            counts.accepted += u64::from(accepted);
-        }
+    }
+
+    fn is_selected(&self, id: DestinationId, path: &Path) -> bool {
+        self.table.get(id).is_some_and(|destination| {
+            let mut paths = destination.paths().iter();
+            paths.any(|p| p.is_multipath() && p.is_from(path.source(), path.path_id()))
+        })
     }
 
     fn reselect(&mut self, id: DestinationId) -> bool {
-        let (sources, costs) = (&self.sources, &self.costs);
-        let Some(destination) = self.table.get_mut(id) else {
-            return false;
-        };
-        best::select(
-            destination.paths.as_mut_slice(),
-            |source| sources.get(&source).map(|(neighbor, _)| *neighbor),
-            |path| {
-                let known = path
-                    .effective
-                    .next_hop
-                    .and_then(|n| costs.get(&n.address()));
-                known.copied().unwrap_or(Some(0))
-            },
-        )
+        let known = (&self.sources, &self.routes);
+        best::select(self.table.paths_mut(id), &known, self.multipath)
     }
+}
+
+fn has_path_of(table: &Table, id: DestinationId, source: Source) -> bool {
+    let paths = table.get(id).map_or(&[][..], |d| d.paths());
+    paths.iter().any(|path| path.source() == source)
 }

@@ -1,8 +1,6 @@
-//! Paths: one way to a prefix, and the attribute sets that many of them share.
+//! Paths: one way to a prefix, as small numbers.
 
-use std::collections::HashSet;
-use std::sync::Arc;
-
+use super::routes::RouteId;
 use crate::policy::Refusal;
 use crate::wire::{NextHop, PathAttributes};
 
@@ -32,44 +30,76 @@ pub struct Route {
     pub metric: Option<u32>,
 }
 
-/// One path to a prefix: 24 octets, whatever its attributes.
-#[derive(Debug, Clone)]
+/// One path to a prefix: 20 octets, whatever its attributes. What its route numbers stand for is in
+/// [`Rib::route`](super::Rib::route) and [`Rib::facts`](super::Rib::facts).
+#[derive(Debug, Clone, Copy)]
 pub struct Path {
-    /// Who gave it to us.
-    pub source: Source,
+    source: Source,
+    path_id: u32,
+    received: RouteId,
+    effective: RouteId,
     flags: u8,
     refusal: Option<Refusal>,
-    /// As it came (Adj-RIB-In before policy), kept so that a changed import filter needs no route refresh.
-    pub received: Arc<Route>,
-    /// As the import policy made it; the same value as `received` where policy changed nothing.
-    pub effective: Arc<Route>,
 }
 
 const ACCEPTED: u8 = 1;
 const BEST: u8 = 2;
 const MULTIPATH: u8 = 4;
 const STALE: u8 = 8;
+const LONG_LIVED_STALE: u8 = 16;
+/// Only while the decision process runs.
+const CANDIDATE: u8 = 32;
 
 impl Path {
     /// A path; without an effective route it was refused by a loop check or the import policy and only counts as received.
     #[must_use]
-    pub fn new(
-        source: Source,
-        received: Arc<Route>,
-        effective: Result<Arc<Route>, Refusal>,
-    ) -> Self {
-        let (flags, refusal) = match &effective {
+    pub fn new(source: Source, received: RouteId, effective: Result<RouteId, Refusal>) -> Self {
+        let (flags, refusal) = match effective {
             Ok(_) => (ACCEPTED, None),
-            Err(refusal) => (0, Some(*refusal)),
+            Err(refusal) => (0, Some(refusal)),
         };
-        let effective = effective.unwrap_or_else(|_| Arc::clone(&received));
         Self {
             source,
+            path_id: 0,
+            received,
+            effective: effective.unwrap_or(received),
             flags,
             refusal,
-            received,
-            effective,
         }
+    }
+
+    /// The same path under the identifier its source gave it (RFC 7911). Without one, as on a session without ADD-PATH, it
+    /// is 0.
+    #[must_use]
+    pub fn with_path_id(self, path_id: Option<u32>) -> Self {
+        Self {
+            path_id: path_id.unwrap_or(0),
+            ..self
+        }
+    }
+
+    /// Who gave it to us.
+    #[must_use]
+    pub fn source(&self) -> Source {
+        self.source
+    }
+
+    /// Which of its source's paths to the prefix it is (RFC 7911); 0 on a session without ADD-PATH.
+    #[must_use]
+    pub fn path_id(&self) -> u32 {
+        self.path_id
+    }
+
+    /// As it came (Adj-RIB-In before policy), kept so that a changed import filter needs no route refresh.
+    #[must_use]
+    pub fn received(&self) -> RouteId {
+        self.received
+    }
+
+    /// As the import policy made it; the same as [`received`](Self::received) where policy changed nothing, or refused it.
+    #[must_use]
+    pub fn effective(&self) -> RouteId {
+        self.effective
     }
 
     /// Why it does not take part in the decision process.
@@ -96,6 +126,24 @@ impl Path {
         self.flags & MULTIPATH != 0
     }
 
+    /// Left over from before the source restarted, and not confirmed since (RFC 4724 section 4.2).
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        self.flags & STALE != 0
+    }
+
+    /// Left over for longer than graceful restart keeps paths: the least preferred there is (RFC 9494 section 4.2).
+    #[must_use]
+    pub fn is_long_lived_stale(&self) -> bool {
+        self.flags & LONG_LIVED_STALE != 0
+    }
+
+    /// Whether it is the one path of this source with this identifier.
+    #[must_use]
+    pub fn is_from(&self, source: Source, path_id: u32) -> bool {
+        self.source == source && self.path_id == path_id
+    }
+
     /// Sets what the decision process found; returns whether that is news.
     pub(super) fn select(&mut self, best: bool, multipath: bool) -> bool {
         let selection = if best {
@@ -105,133 +153,39 @@ impl Path {
         } else {
             0
         };
-        let before = self.flags;
-        self.flags = (before & (ACCEPTED | STALE)) | selection;
+        let before = self.flags & !CANDIDATE;
+        self.flags = (before & !(BEST | MULTIPATH)) | selection;
         before != self.flags
     }
 
-    /// Left over from before the source restarted, and not confirmed since (RFC 4724 section 4.2).
-    #[must_use]
-    pub fn is_stale(&self) -> bool {
-        self.flags & STALE != 0
+    pub(super) fn is_candidate(&self) -> bool {
+        self.flags & CANDIDATE != 0
+    }
+
+    pub(super) fn set_candidate(&mut self, candidate: bool) {
+        self.set(CANDIDATE, candidate);
     }
 
     pub(super) fn set_stale(&mut self, stale: bool) {
-        self.flags = if stale {
-            self.flags | STALE
+        self.set(STALE, stale);
+    }
+
+    pub(super) fn set_long_lived_stale(&mut self, stale: bool) {
+        self.set(LONG_LIVED_STALE, stale);
+    }
+
+    fn set(&mut self, flag: u8, value: bool) {
+        self.flags = if value {
+            self.flags | flag
         } else {
-            self.flags & !STALE
+            self.flags & !flag
         };
     }
 
     pub(super) fn same_as(&self, other: &Path) -> bool {
-        self.is_accepted() == other.is_accepted()
-            && self.refusal == other.refusal
-            && Arc::ptr_eq(&self.received, &other.received)
-            && Arc::ptr_eq(&self.effective, &other.effective)
-    }
-}
-
-/// The paths of one destination. Nearly every destination has one, which then needs no allocation of its own.
-#[derive(Debug, Default)]
-pub enum Paths {
-    /// No path: the destination only waits for its withdrawal to be sent everywhere.
-    #[default]
-    None,
-    /// One path.
-    One(Path),
-    /// Several paths, at most one from each source.
-    Many(Vec<Path>),
-}
-
-impl Paths {
-    /// All paths.
-    #[must_use]
-    pub fn as_slice(&self) -> &[Path] {
-        match self {
-            Paths::None => &[],
-            Paths::One(path) => std::slice::from_ref(path),
-            Paths::Many(paths) => paths,
-        }
-    }
-
-    pub(super) fn as_mut_slice(&mut self) -> &mut [Path] {
-        match self {
-            Paths::None => &mut [],
-            Paths::One(path) => std::slice::from_mut(path),
-            Paths::Many(paths) => paths,
-        }
-    }
-
-    /// Puts in `path`, in place of the one from the same source if there is one, which is returned.
-    pub(super) fn insert(&mut self, path: Path) -> Option<Path> {
-        let same_source = self
-            .as_mut_slice()
-            .iter_mut()
-            .find(|p| p.source == path.source);
-        if let Some(old) = same_source {
-            return Some(std::mem::replace(old, path));
-        }
-        *self = match std::mem::take(self) {
-            Paths::None => Paths::One(path),
-            Paths::One(first) => Paths::Many(vec![first, path]),
-            Paths::Many(mut paths) => {
-                paths.push(path);
-                Paths::Many(paths)
-            }
-        };
-        None
-    }
-
-    /// Takes out the path from `source`.
-    pub(super) fn remove(&mut self, source: Source) -> Option<Path> {
-        let at = self.as_slice().iter().position(|p| p.source == source)?;
-        let removed;
-        *self = match std::mem::take(self) {
-            Paths::Many(mut paths) => {
-                removed = Some(paths.swap_remove(at));
-                match (paths.len(), paths.pop()) {
-                    (1, Some(last)) => Paths::One(last),
-                    (_, Some(last)) => {
-                        paths.push(last);
-                        Paths::Many(paths)
-                    }
-                    (_, None) => Paths::None,
-                }
-            }
-            Paths::One(path) => {
-                removed = Some(path);
-                Paths::None
-            }
-            Paths::None => return None,
-        };
-        removed
-    }
-}
-
-/// Makes equal [`Route`] values one value.
-///
-/// Values nobody uses any more are dropped in sweeps, when the set has doubled since the last one: the cost is constant per
-/// value interned, and the memory at most twice what is in use.
-#[derive(Debug, Default)]
-pub struct Interner {
-    routes: HashSet<Arc<Route>>,
-    sweep_at: usize,
-}
-
-impl Interner {
-    /// The shared value equal to `route`.
-    pub fn intern(&mut self, route: Route) -> Arc<Route> {
-        if let Some(known) = self.routes.get(&route) {
-            return Arc::clone(known);
-        }
-        if self.routes.len() >= self.sweep_at {
-            self.routes.retain(|known| Arc::strong_count(known) > 1);
-            self.sweep_at = (self.routes.len() * 2).max(1024);
-        }
-        let shared = Arc::new(route);
-        self.routes.insert(Arc::clone(&shared));
-        shared
+        self.refusal == other.refusal
+            && self.received == other.received
+            && self.effective == other.effective
     }
 }
 
@@ -239,53 +193,8 @@ impl Interner {
 mod tests {
     use super::*;
 
-    fn route(med: u32) -> Route {
-        let attributes = PathAttributes {
-            med: Some(med),
-            ..PathAttributes::default()
-        };
-        Route {
-            next_hop: None,
-            attributes,
-            metric: None,
-        }
-    }
-
     #[test]
     fn stays_small() {
-        assert_eq!(size_of::<Path>(), 24);
-        assert_eq!(size_of::<Paths>(), 32);
-    }
-
-    #[test]
-    fn equal_routes_are_one_and_unused_ones_go() {
-        let mut interner = Interner::default();
-        let a = interner.intern(route(1));
-        assert!(Arc::ptr_eq(&a, &interner.intern(route(1))));
-        for med in 0..100_000 {
-            let _ = interner.intern(route(med));
-        }
-        assert!(interner.routes.len() <= 2048, "{}", interner.routes.len());
-        assert!(Arc::ptr_eq(&a, &interner.intern(route(1))));
-    }
-
-    #[test]
-    fn one_path_per_source() {
-        let shared = Arc::new(route(1));
-        let path = |source| Path::new(Source(source), Arc::clone(&shared), Err(Refusal::Filter));
-        let mut paths = Paths::default();
-        for source in [1, 2, 3, 2] {
-            paths.insert(path(source));
-        }
-        assert_eq!(paths.as_slice().len(), 3);
-        assert!(paths.remove(Source(9)).is_none());
-        for (source, left) in [(1, 2), (3, 1), (2, 0)] {
-            assert_eq!(
-                paths.remove(Source(source)).map(|p| p.source),
-                Some(Source(source))
-            );
-            assert_eq!(paths.as_slice().len(), left);
-        }
-        assert!(matches!(paths, Paths::None));
+        assert_eq!(size_of::<Path>(), 20);
     }
 }

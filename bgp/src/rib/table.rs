@@ -1,15 +1,18 @@
 //! The table of destinations: prefix to paths, and a small number for every prefix.
 //!
-//! One hash map for both families from prefix to a dense number, and a vector of destinations indexed by it. Nothing in BGP
-//! asks for the longest match, so a trie would cost cache misses for an order nobody needs; the dense numbers are what makes
-//! the Adj-RIBs-Out cheap: a peer's view of a destination is two bits (see [`super::View`]), not a second table.
-//! Numbers follow the order of arrival, so neighbours in number tend to share attributes and pack well.
+//! A dense vector of 32-octet records in the order of arrival, each with its one path inside (nearly every destination has
+//! one), and a hash index of nothing but record numbers, which is compared against the records. Nothing in BGP asks for the
+//! longest match, so a trie would cost cache misses for an order nobody needs (docs/bench/bgp-rib.md has the comparison); the
+//! dense numbers are what makes the Adj-RIBs-Out cheap: a peer's view of a destination is two bits (see [`super::View`]), not
+//! a second table. Numbers follow the order of arrival, so neighbours in number tend to share attributes and pack well.
+//!
+//! An IPv4 address is in the record; an IPv6 one is beside it, so that a table of IPv4 routes does not pay for it.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher, Hasher};
+use hashbrown::HashTable;
 
-use super::path::{Path, Paths};
-use crate::types::Prefix;
+use super::path::{Path, Source};
+use super::slab::Slab;
+use crate::types::{Family, Prefix};
 
 /// The number of a destination. Reused once nobody holds it any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,39 +25,92 @@ impl DestinationId {
 }
 
 /// A prefix and every path to it: the Adj-RIBs-In and the Loc-RIB in one place.
-#[derive(Debug)]
-pub struct Destination {
-    /// The prefix.
-    pub prefix: Prefix,
-    /// All paths, accepted or not.
-    pub paths: Paths,
-    /// How many views (peers, subscribers) still refer to the number.
-    holders: u32,
+#[derive(Debug, Clone, Copy)]
+pub struct Destination<'a> {
+    table: &'a Table,
+    id: DestinationId,
+    record: &'a Record,
 }
 
-impl Destination {
+impl<'a> Destination<'a> {
+    /// Its number.
+    #[must_use]
+    pub fn id(&self) -> DestinationId {
+        self.id
+    }
+
+    /// The prefix.
+    #[must_use]
+    pub fn prefix(&self) -> Prefix {
+        self.table.prefix_of(self.record)
+    }
+
+    /// The prefix's family.
+    #[must_use]
+    pub fn family(&self) -> Family {
+        self.record.family
+    }
+
+    /// All paths, accepted or not.
+    #[must_use]
+    pub fn paths(&self) -> &'a [Path] {
+        self.table.paths_of(self.record)
+    }
+
     /// The path the decision process chose.
     #[must_use]
-    pub fn best(&self) -> Option<&Path> {
-        self.paths.as_slice().iter().find(|path| path.is_best())
+    pub fn best(&self) -> Option<&'a Path> {
+        self.paths().iter().find(|path| path.is_best())
     }
 }
+
+/// The paths of a destination.
+#[derive(Debug, Clone, Copy, Default)]
+enum Paths {
+    /// No path: the destination only waits for its withdrawal to be sent everywhere.
+    #[default]
+    None,
+    /// One path.
+    One(Path),
+    /// Several paths, under this number in [`Table::several`].
+    Several(u32),
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Record {
+    /// The IPv4 address, or the number of the IPv6 one in [`Table::wide`].
+    address: u32,
+    /// How many views (peers, subscribers) still refer to the number.
+    holders: u32,
+    length: u8,
+    family: Family,
+    paths: Paths,
+}
+
+/// The length of a record nobody uses.
+const VACANT: u8 = u8::MAX;
 
 /// All destinations.
 #[derive(Debug)]
 pub struct Table {
-    index: HashMap<Prefix, DestinationId, Keyed>,
-    destinations: Vec<Destination>,
+    index: HashTable<u32>,
+    seed: u64,
+    records: Vec<Record>,
+    several: Slab<Vec<Path>>,
+    wide: Slab<[u8; 16]>,
     free: Vec<DestinationId>,
 }
 
 impl Table {
-    /// An empty table; `seed` keeps peers from choosing prefixes that collide in the hash map.
+    /// An empty table; `seed` keeps peers from choosing prefixes that collide in the index.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self {
-            index: HashMap::with_hasher(Keyed(seed)),
-            destinations: Vec::new(),
+            index: HashTable::new(),
+            seed,
+            records: Vec::new(),
+            several: Slab::default(),
+            wide: Slab::default(),
             free: Vec::new(),
         }
     }
@@ -74,150 +130,291 @@ impl Table {
     /// One more than the highest number in use.
     #[must_use]
     pub fn end(&self) -> DestinationId {
-        // The numbers are u32 and handed out by `insert`, so the length fits.
-        DestinationId(u32::try_from(self.destinations.len()).unwrap_or(u32::MAX))
+        // The numbers are u32 and handed out by `find_or_insert`, so the length fits.
+        DestinationId(u32::try_from(self.records.len()).unwrap_or(u32::MAX))
     }
 
     /// The number of `prefix`, if it has one.
     #[must_use]
     pub fn find(&self, prefix: &Prefix) -> Option<DestinationId> {
-        self.index.get(prefix).copied()
+        let key = Key::of(prefix);
+        let is_it = |id: &u32| key.is(&self.records, &self.wide, *id);
+        self.index
+            .find(key.hash(self.seed), is_it)
+            .copied()
+            .map(DestinationId)
     }
 
     /// The number of `prefix`, a new one if it has none.
     pub fn find_or_insert(&mut self, prefix: Prefix) -> DestinationId {
-        let (destinations, free) = (&mut self.destinations, &mut self.free);
-        *self.index.entry(prefix).or_insert_with(|| {
-            let fresh = Destination {
-                prefix,
-                paths: Paths::default(),
-                holders: 0,
-            };
-            if let Some(id) = free.pop() {
-                destinations[id.index()] = fresh;
-                return id;
+        let key = Key::of(&prefix);
+        let hash = key.hash(self.seed);
+        let Self {
+            index,
+            records,
+            wide,
+            seed,
+            ..
+        } = self;
+        let is_it = |id: &u32| key.is(records, wide, *id);
+        let rehash = |id: &u32| Key::at(records, wide, *id).hash(*seed);
+        let vacant = match index.entry(hash, is_it, rehash) {
+            hashbrown::hash_table::Entry::Occupied(known) => return DestinationId(*known.get()),
+            hashbrown::hash_table::Entry::Vacant(vacant) => vacant,
+        };
+        let fresh = Record {
+            address: match key.address {
+                Address::V4(address) => address,
+                Address::V6(address) => wide.insert(address),
+            },
+            holders: 0,
+            length: key.length,
+            family: prefix.family(),
+            paths: Paths::None,
+        };
+        let id = match self.free.pop() {
+            Some(id) => {
+                if let Some(record) = records.get_mut(id.index()) {
+                    *record = fresh;
+                }
+                id
             }
-            let id = DestinationId(u32::try_from(destinations.len()).unwrap_or(u32::MAX));
-            destinations.push(fresh);
-            id
-        })
+            None => {
+                let id = DestinationId(u32::try_from(records.len()).unwrap_or(u32::MAX));
+                records.push(fresh);
+                id
+            }
+        };
+        vacant.insert(id.0);
+        id
     }
 
     /// The destination of a number that is in use.
     #[must_use]
-    pub fn get(&self, id: DestinationId) -> Option<&Destination> {
-        self.destinations.get(id.index())
+    pub fn get(&self, id: DestinationId) -> Option<Destination<'_>> {
+        let record = self.records.get(id.index())?;
+        (record.length != VACANT).then_some(Destination {
+            table: self,
+            id,
+            record,
+        })
     }
 
-    pub(super) fn get_mut(&mut self, id: DestinationId) -> Option<&mut Destination> {
-        self.destinations.get_mut(id.index())
+    /// Every destination, in the order of its number.
+    pub fn iter(&self) -> impl Iterator<Item = Destination<'_>> {
+        (0..self.end().0).filter_map(|id| self.get(DestinationId(id)))
     }
 
     /// Notes that one more view refers to the number.
     pub fn hold(&mut self, id: DestinationId) {
-        if let Some(destination) = self.destinations.get_mut(id.index()) {
-            destination.holders += 1;
+        if let Some(record) = self.records.get_mut(id.index()) {
+            record.holders += 1;
         }
     }
 
     /// Takes back one [`Table::hold`]; the number is free once it has neither holders nor paths.
     pub fn release(&mut self, id: DestinationId) {
-        if let Some(destination) = self.destinations.get_mut(id.index()) {
-            destination.holders = destination.holders.saturating_sub(1);
+        if let Some(record) = self.records.get_mut(id.index()) {
+            record.holders = record.holders.saturating_sub(1);
         }
         self.collect(id);
     }
 
     /// Frees the number if nothing refers to it.
     pub fn collect(&mut self, id: DestinationId) {
-        let Some(destination) = self.destinations.get(id.index()) else {
+        let Some(record) = self.records.get(id.index()) else {
             return;
         };
-        if destination.holders == 0
-            && destination.paths.as_slice().is_empty()
-            && self.index.get(&destination.prefix) == Some(&id)
+        let unused = record.holders == 0 && matches!(record.paths, Paths::None);
+        if !unused || record.length == VACANT {
+            return;
+        }
+        let key = Key::at(&self.records, &self.wide, id.0);
+        if let Ok(entry) = self
+            .index
+            .find_entry(key.hash(self.seed), |other| *other == id.0)
         {
-            self.index.remove(&destination.prefix);
-            self.free.push(id);
+            entry.remove();
+        }
+        if let Some(record) = self.records.get_mut(id.index()) {
+            if record.family == Family::Ipv6Unicast {
+                self.wide.remove(record.address);
+            }
+            record.length = VACANT;
+        }
+        self.free.push(id);
+    }
+
+    /// All paths of a destination, to mark them.
+    pub(super) fn paths_mut(&mut self, id: DestinationId) -> &mut [Path] {
+        match self.records.get_mut(id.index()).map(|r| &mut r.paths) {
+            Some(Paths::One(path)) => std::slice::from_mut(path),
+            Some(Paths::Several(several)) => self
+                .several
+                .get_mut(*several)
+                .map_or(&mut [], Vec::as_mut_slice),
+            Some(Paths::None) | None => &mut [],
         }
     }
 
-    /// Every destination, in the order of its number.
-    pub fn iter(&self) -> impl Iterator<Item = &Destination> {
-        self.destinations.iter()
+    /// Puts in `path`, in place of the one with the same source and identifier if there is one, which is returned.
+    pub(super) fn insert(&mut self, id: DestinationId, path: Path) -> Option<Path> {
+        let same = |p: &&mut Path| p.is_from(path.source(), path.path_id());
+        if let Some(old) = self.paths_mut(id).iter_mut().find(same) {
+            return Some(std::mem::replace(old, path));
+        }
+        let record = self.records.get_mut(id.index())?;
+        match record.paths {
+            Paths::None => record.paths = Paths::One(path),
+            Paths::One(first) => {
+                record.paths = Paths::Several(self.several.insert(vec![first, path]));
+            }
+            Paths::Several(several) => {
+                let paths = self.several.get_mut(several)?;
+                if paths.len() == paths.capacity() {
+                    // Doubling would leave a third of a large table's memory unused.
+                    paths.reserve_exact(paths.len().div_ceil(4).max(2));
+                }
+                paths.push(path);
+            }
+        }
+        None
     }
-}
 
-/// A keyed multiply-and-fold hash: one multiplication per prefix, not predictable without the key.
-#[derive(Debug, Clone)]
-struct Keyed(u64);
-
-impl BuildHasher for Keyed {
-    type Hasher = Fold;
-
-    fn build_hasher(&self) -> Fold {
-        Fold(self.0)
-    }
-}
-
-struct Fold(u64);
-
-impl Hasher for Fold {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.write_u64(u64::from_le_bytes(word));
+    /// Takes out the path with this source and identifier.
+    pub(super) fn remove(
+        &mut self,
+        id: DestinationId,
+        source: Source,
+        path_id: u32,
+    ) -> Option<Path> {
+        let record = self.records.get_mut(id.index())?;
+        match record.paths {
+            Paths::One(path) if path.is_from(source, path_id) => {
+                record.paths = Paths::None;
+                Some(path)
+            }
+            Paths::One(_) | Paths::None => None,
+            Paths::Several(several) => {
+                let paths = self.several.get_mut(several)?;
+                let at = paths.iter().position(|p| p.is_from(source, path_id))?;
+                let removed = paths.swap_remove(at);
+                if let [last] = paths.as_slice() {
+                    record.paths = Paths::One(*last);
+                    self.several.remove(several);
+                }
+                Some(removed)
+            }
         }
     }
 
-    fn write_u8(&mut self, value: u8) {
-        self.write_u64(value.into());
+    fn prefix_of(&self, record: &Record) -> Prefix {
+        let prefix = match record.family {
+            Family::Ipv4Unicast => Prefix::v4(record.address.into(), record.length),
+            Family::Ipv6Unicast => {
+                let address = self.wide.get(record.address).copied().unwrap_or_default();
+                Prefix::v6(address.into(), record.length)
+            }
+        };
+        // The length was that of a prefix.
+        prefix.unwrap_or(Prefix::DEFAULT_V4)
     }
 
-    fn write_u64(&mut self, value: u64) {
-        let product = u128::from(self.0 ^ value)
-            * 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835_u128 as u64 as u128;
-        self.0 = (product as u64) ^ ((product >> 64) as u64) ^ self.0.rotate_left(23);
+    fn paths_of<'a>(&'a self, record: &'a Record) -> &'a [Path] {
+        match &record.paths {
+            Paths::None => &[],
+            Paths::One(path) => std::slice::from_ref(path),
+            Paths::Several(several) => self.several.get(*several).map_or(&[], Vec::as_slice),
+        }
+    }
+}
+
+/// A prefix as the index compares it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Key {
+    address: Address,
+    length: u8,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Address {
+    V4(u32),
+    V6([u8; 16]),
+}
+
+impl Key {
+    fn of(prefix: &Prefix) -> Self {
+        let octets = prefix.octets();
+        let [a, b, c, d, ..] = octets;
+        Self {
+            address: match prefix.family() {
+                Family::Ipv4Unicast => Address::V4(u32::from_be_bytes([a, b, c, d])),
+                Family::Ipv6Unicast => Address::V6(octets),
+            },
+            length: prefix.length(),
+        }
     }
 
-    fn write_u128(&mut self, value: u128) {
-        self.write_u64(value as u64);
-        self.write_u64((value >> 64) as u64);
+    fn at(records: &[Record], wide: &Slab<[u8; 16]>, id: u32) -> Self {
+        let Some(record) = records.get(id as usize) else {
+            return Self {
+                address: Address::V4(0),
+                length: VACANT,
+            };
+        };
+        Self {
+            address: match record.family {
+                Family::Ipv4Unicast => Address::V4(record.address),
+                Family::Ipv6Unicast => {
+                    Address::V6(wide.get(record.address).copied().unwrap_or_default())
+                }
+            },
+            length: record.length,
+        }
     }
+
+    fn is(&self, records: &[Record], wide: &Slab<[u8; 16]>, id: u32) -> bool {
+        let Some(record) = records.get(id as usize) else {
+            return false;
+        };
+        if record.length != self.length {
+            return false;
+        }
+        match (self.address, record.family) {
+            (Address::V4(address), Family::Ipv4Unicast) => record.address == address,
+            (Address::V6(address), Family::Ipv6Unicast) => {
+                wide.get(record.address) == Some(&address)
+            }
+            _ => false,
+        }
+    }
+
+    /// Keyed multiply and fold: not predictable without the key.
+    fn hash(&self, seed: u64) -> u64 {
+        let length = u64::from(self.length);
+        match self.address {
+            Address::V4(address) => fold(seed, (u64::from(address) << 8) | length),
+            Address::V6(address) => {
+                let address = u128::from_be_bytes(address);
+                let high = fold(seed ^ length, (address >> 64) as u64);
+                fold(high, address as u64)
+            }
+        }
+    }
+}
+
+/// One multiplication of 64 by 64 bits, both halves of the product mixed, twice: all bits of the result depend on all of the
+/// input.
+pub(super) fn fold(state: u64, word: u64) -> u64 {
+    let mix = |value: u64, by: u64| {
+        let product = u128::from(value) * u128::from(by);
+        (product as u64) ^ ((product >> 64) as u64)
+    };
+    mix(
+        mix(state ^ word, 0x9e37_79b9_7f4a_7c15) ^ state.rotate_left(23),
+        0xf39c_c060_5ced_c835,
+    )
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_number_is_free_only_when_nobody_holds_it() {
-        let mut table = Table::new(1);
-        let a: Prefix = "10.0.0.0/24".parse().unwrap();
-        let b: Prefix = "10.0.1.0/24".parse().unwrap();
-        let id = table.find_or_insert(a);
-        table.hold(id);
-        table.collect(id);
-        assert_eq!(table.find(&a), Some(id));
-        assert_ne!(table.find_or_insert(b), id);
-        table.release(id);
-        assert_eq!(table.find(&a), None);
-        assert_eq!(table.find_or_insert("10.0.2.0/24".parse().unwrap()), id);
-    }
-
-    #[test]
-    fn hashes_spread_over_neighbouring_prefixes() {
-        let keyed = Keyed(0x1234_5678_9abc_def0);
-        let low: std::collections::HashSet<u64> = (0..4096_u32)
-            .map(|i| Prefix::v4((0x0a00_0000 + (i << 8)).into(), 24).unwrap())
-            .map(|prefix| keyed.hash_one(prefix) & 0xfff)
-            .collect();
-        // 4096 balls in 4096 bins leave about 37 % empty.
-        assert!(low.len() > 2300, "{}", low.len());
-    }
-}
+mod tests;

@@ -126,7 +126,7 @@ impl View {
     /// Notes that a destination changed.
     pub fn mark(&mut self, table: &mut Table, id: DestinationId) {
         let ahead = |feed: &Feed| {
-            let family = table.get(id).map(|d| d.prefix.family());
+            let family = table.get(id).map(|d| d.family());
             feed.next <= id && id < feed.end && family.is_some_and(|f| feed.families.contains(f))
         };
         if self.feed.as_ref().is_some_and(ahead) {
@@ -157,7 +157,7 @@ impl View {
             let Some(destination) = table.get(id) else {
                 continue;
             };
-            let wanted = feed.families.contains(destination.prefix.family());
+            let wanted = feed.families.contains(destination.family());
             let news = destination.best().is_some() || self.known.get(id);
             if wanted && news && !self.pending.get(id) {
                 table.hold(id);

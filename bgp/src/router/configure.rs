@@ -1,7 +1,6 @@
 //! From the configuration in force to the one desired, touching only what differs.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Instant;
 
 use super::attributes::{ExportKey, ImportPolicy};
@@ -172,7 +171,7 @@ impl Router {
         let mut changed = Vec::new();
         for prefix in old.announcements.keys() {
             if !self.config.announcements.contains_key(prefix) {
-                changed.extend(self.rib.withdraw(prefix, Source::LOCAL));
+                changed.extend(self.rib.withdraw(prefix, Source::LOCAL, None));
             }
         }
         for (prefix, announcement) in &self.config.announcements {
@@ -180,7 +179,7 @@ impl Router {
                 continue;
             }
             let route = self.rib.intern(originate(announcement));
-            let path = Path::new(Source::LOCAL, Arc::clone(&route), Ok(route));
+            let path = Path::new(Source::LOCAL, route, Ok(route));
             changed.extend(self.rib.announce(*prefix, path));
         }
         self.spread(&changed);

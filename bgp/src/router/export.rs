@@ -8,21 +8,21 @@ use super::attributes::{ExportKey, Passed, Provenance};
 use super::peer::{Peer, Session};
 use crate::config::SpeakerConfig;
 use crate::policy::{Operation, Refusal};
-use crate::rib::{Destination, Neighbor, Route, Source};
+use crate::rib::{Destination, Rib, Route, RouteId, Source};
 use crate::types::Family;
 
 /// What an attribute set made for a peer depends on: the set it comes from and from where, the operations applied, and the
 /// family, which our own next hop depends on.
-type Recipe = (*const Route, Provenance, *const [Operation], Family);
+type Recipe = (RouteId, Provenance, *const [Operation], Family);
 
 /// What a peer is given, worked out for a batch of destinations.
 pub(super) struct Export<'a> {
     key: ExportKey,
     source: Source,
     address: IpAddr,
-    neighbor: &'a dyn Fn(Source) -> Option<Neighbor>,
+    rib: &'a Rib,
     /// Attribute sets already looked at.
-    passed: HashMap<(*const Route, Provenance), Result<Passed, Refusal>>,
+    passed: HashMap<(RouteId, Provenance), Result<Passed, Refusal>>,
     /// Attribute sets already made for this peer: same input, same operations, same output.
     made: HashMap<Recipe, Result<Arc<Route>, Refusal>>,
 }
@@ -33,13 +33,13 @@ impl<'a> Export<'a> {
         peer: &'a Peer,
         session: &'a Session,
         source: Source,
-        neighbor: &'a dyn Fn(Source) -> Option<Neighbor>,
+        rib: &'a Rib,
     ) -> Self {
         Self {
             key: ExportKey::new(config, peer, session),
             source,
             address: peer.address,
-            neighbor,
+            rib,
             passed: HashMap::new(),
             made: HashMap::new(),
         }
@@ -47,31 +47,28 @@ impl<'a> Export<'a> {
 
     /// The route to give for `destination`; `None` if there is none, or none for this peer. Equal results share one value.
     pub(super) fn route(&mut self, destination: &Destination) -> Option<Arc<Route>> {
-        let family = destination.prefix.family();
+        let family = destination.family();
         let path = destination.best()?;
-        if path.source == self.source || !self.key.carries(family) {
+        if path.source() == self.source || !self.key.carries(family) {
             return None;
         }
-        let from = Provenance::of(path.source, (self.neighbor)(path.source));
-        let route = &path.effective;
+        let from = Provenance::of(path.source(), self.rib.neighbor(path.source()));
+        let (rib, id) = (self.rib, path.effective());
         let passed = self
             .passed
-            .entry((Arc::as_ptr(route), from))
-            .or_insert_with(|| self.key.may_pass(from, route));
+            .entry((id, from))
+            .or_insert_with(|| self.key.may_pass(from, &rib.route(id)));
         let operations = self
             .key
-            .filter(passed.as_ref().ok()?, &destination.prefix)
+            .filter(passed.as_ref().ok()?, &destination.prefix())
             .ok()?;
-        let recipe = (
-            Arc::as_ptr(route),
-            from,
-            std::ptr::from_ref(operations),
-            family,
-        );
+        let recipe = (id, from, std::ptr::from_ref(operations), family);
         let made = match self.made.get(&recipe) {
             Some(made) => made.clone(),
             None => {
-                let made = self.key.make(from, route, operations, family).map(Arc::new);
+                let route = rib.route(id);
+                let made = self.key.make(from, &route, operations, family);
+                let made = made.map(Arc::new);
                 self.made.insert(recipe, made.clone());
                 made
             }

@@ -1,22 +1,20 @@
 //! UPDATEs into the RIB. What becomes of a route is in [`super::attributes`].
 
-use std::sync::Arc;
-
 use super::attributes::{Admitted, ImportPolicy};
 use super::peer::Peer;
 use super::{PeerId, Router};
 use crate::config::SpeakerConfig;
 use crate::policy::{Operation, Refusal, RefusalCounts};
-use crate::rib::{Interner, Path, Rib, Route};
+use crate::rib::{Path, Rib, Route, RouteId, Routes};
 use crate::types::Prefix;
 use crate::wire::{PathAttributes, Reach, Update};
 
 /// The import of a peer's routes, with what was found out about the last attribute set: neighbours are mostly alike.
 struct Import<'a> {
     policy: ImportPolicy<'a>,
-    checked: Option<(Arc<Route>, Result<Admitted, Refusal>)>,
+    checked: Option<(RouteId, Result<Admitted, Refusal>)>,
     /// The last operations applied to the route last checked, and what became of it.
-    made: Option<(*const [Operation], Arc<Route>)>,
+    made: Option<(*const [Operation], RouteId)>,
     refused: RefusalCounts,
 }
 
@@ -30,10 +28,9 @@ impl<'a> Import<'a> {
         })
     }
 
-    fn check(&mut self, received: &Arc<Route>) {
-        let known = |(route, _): &(Arc<Route>, _)| Arc::ptr_eq(route, received);
-        if !self.checked.as_ref().is_some_and(known) {
-            self.checked = Some((Arc::clone(received), self.policy.check(received)));
+    fn check(&mut self, routes: &Routes, received: RouteId) {
+        if !matches!(self.checked, Some((known, _)) if known == received) {
+            self.checked = Some((received, self.policy.check(&routes.get(received))));
             self.made = None;
         }
     }
@@ -41,11 +38,11 @@ impl<'a> Import<'a> {
     /// What becomes of a route as received.
     fn decide(
         &mut self,
-        interner: &mut Interner,
+        routes: &mut Routes,
         prefix: &Prefix,
-        received: &Arc<Route>,
-    ) -> Result<Arc<Route>, Refusal> {
-        let decision = self.look(interner, prefix, received);
+        received: RouteId,
+    ) -> Result<RouteId, Refusal> {
+        let decision = self.look(routes, prefix, received);
         if let Err(refusal) = &decision {
             self.refused.add(*refusal);
         }
@@ -54,11 +51,11 @@ impl<'a> Import<'a> {
 
     fn look(
         &mut self,
-        interner: &mut Interner,
+        routes: &mut Routes,
         prefix: &Prefix,
-        received: &Arc<Route>,
-    ) -> Result<Arc<Route>, Refusal> {
-        self.check(received);
+        received: RouteId,
+    ) -> Result<RouteId, Refusal> {
+        self.check(routes, received);
         let operations = match &self.checked {
             Some((_, Ok(admitted))) => self.policy.filter(admitted, prefix)?,
             Some((_, Err(refusal))) => return Err(*refusal),
@@ -67,13 +64,13 @@ impl<'a> Import<'a> {
         if let Some((same, effective)) = &self.made
             && std::ptr::eq(*same, operations)
         {
-            return Ok(Arc::clone(effective));
+            return Ok(*effective);
         }
-        let effective = match self.policy.transform(operations, received) {
-            Some(route) => interner.intern(route),
-            None => Arc::clone(received),
+        let effective = match self.policy.transform(operations, &routes.get(received)) {
+            Some(route) => routes.intern(route),
+            None => received,
         };
-        self.made = Some((operations, Arc::clone(&effective)));
+        self.made = Some((operations, effective));
         Ok(effective)
     }
 }
@@ -81,10 +78,11 @@ impl<'a> Import<'a> {
 impl Router {
     /// Applies an UPDATE of an established session.
     pub(super) fn import(&mut self, id: PeerId, update: Update) {
+        self.rib.tidy();
         let source = id.source();
         let mut changed = Vec::new();
         for nlri in &update.withdrawn {
-            changed.extend(self.rib.withdraw(&nlri.prefix, source));
+            changed.extend(self.rib.withdraw(&nlri.prefix, source, nlri.path_id));
         }
         let Some(import) = self
             .peers
@@ -116,8 +114,8 @@ impl Router {
         };
         let changed = self
             .rib
-            .reconsider(id.source(), |interner, prefix, received| {
-                import.decide(interner, prefix, received)
+            .reconsider(id.source(), |routes, prefix, received| {
+                import.decide(routes, prefix, received)
             });
         let refused = import.refused;
         self.count_refused(id, &refused);
@@ -147,8 +145,8 @@ fn announce(
         };
         let received = rib.intern(route);
         for nlri in nlri {
-            let effective = import.decide(rib.interner_mut(), &nlri.prefix, &received);
-            let path = Path::new(id.source(), Arc::clone(&received), effective);
+            let effective = import.decide(rib.routes_mut(), &nlri.prefix, received);
+            let path = Path::new(id.source(), received, effective).with_path_id(nlri.path_id);
             changed.extend(rib.announce(nlri.prefix, path));
         }
     }

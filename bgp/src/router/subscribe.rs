@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::view::{BestPath, RouteBatch, RouteChange};
 use super::{Output, Router};
-use crate::rib::{Destination, Path, View, local_pref};
+use crate::rib::{DEFAULT_LOCAL_PREF, Destination, Rib, View};
 use crate::types::Family;
 
 /// Changes in one batch at most.
@@ -65,7 +65,7 @@ impl Router {
                 let Some(destination) = self.rib.table().get(destination_id) else {
                     continue;
                 };
-                let change = describe(destination, |path| self.rib.neighbor(path.source));
+                let change = describe(&self.rib, destination);
                 let known = !change.paths.is_empty();
                 if known || subscriber.view.knows(destination_id) {
                     changes.push(change);
@@ -88,35 +88,32 @@ impl Router {
     }
 }
 
-fn describe(
-    destination: &Destination,
-    neighbor: impl Fn(&Path) -> Option<crate::rib::Neighbor>,
-) -> RouteChange {
-    let prefix = destination.prefix;
+fn describe(rib: &Rib, destination: Destination<'_>) -> RouteChange {
+    let prefix = destination.prefix();
     let nowhere = match prefix.family() {
         Family::Ipv4Unicast => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         Family::Ipv6Unicast => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
     };
     let mut paths: Vec<BestPath> = Vec::new();
-    let all = destination.paths.as_slice();
+    let all = destination.paths();
     let best = all.iter().filter(|path| path.is_best());
     for path in best.chain(
         all.iter()
             .filter(|path| path.is_multipath() && !path.is_best()),
     ) {
-        let from = neighbor(path);
-        let attributes = &path.effective.attributes;
+        let from = rib.neighbor(path.source());
+        let route = rib.route(path.effective());
+        let attributes = &route.attributes;
         let described = BestPath {
-            next_hop: path
-                .effective
+            next_hop: route
                 .next_hop
                 .map_or(nowhere, |next_hop| next_hop.address()),
             peer: from.map_or(nowhere, |from| from.address),
             internal: from.is_some_and(|from| from.internal),
-            local: path.source.is_local(),
-            local_pref: local_pref(path),
+            local: path.source().is_local(),
+            local_pref: attributes.local_pref.unwrap_or(DEFAULT_LOCAL_PREF),
             med: attributes.med,
-            metric: path.effective.metric,
+            metric: route.metric,
             as_path_length: u32::try_from(attributes.as_path.length()).unwrap_or(u32::MAX),
         };
         // Two peers with the same next hop are one way for packets.

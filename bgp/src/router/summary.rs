@@ -4,7 +4,7 @@ use super::peer::Peer;
 use super::view::{Agreed, FamilySummary, PeerSummary, RibEntry};
 use super::{PeerId, Router};
 use crate::fsm::{Negotiated, State};
-use crate::rib::{Destination, Path, local_pref};
+use crate::rib::{DEFAULT_LOCAL_PREF, Destination, Path};
 
 impl Router {
     /// One line for each peer, ordered by address. Reads counters only, whatever the size of the RIB.
@@ -92,27 +92,28 @@ impl Router {
     #[must_use]
     pub fn rib(&self) -> Vec<RibEntry> {
         let destinations = self.rib.table().iter();
-        let paths = destinations.flat_map(|d| d.paths.as_slice().iter().map(move |path| (d, path)));
-        let mut entries: Vec<_> = paths.map(|(d, path)| self.entry(d, path)).collect();
+        let paths = destinations.flat_map(|d| d.paths().iter().map(move |path| (d, path)));
+        let mut entries: Vec<_> = paths.map(|(d, path)| self.entry(&d, path)).collect();
         entries.sort_by_key(|entry| (entry.prefix, !entry.best, entry.peer));
         entries
     }
 
-    fn entry(&self, destination: &Destination, path: &Path) -> RibEntry {
-        let attributes = &path.effective.attributes;
+    fn entry(&self, destination: &Destination<'_>, path: &Path) -> RibEntry {
+        let route = self.rib.route(path.effective());
+        let attributes = &route.attributes;
         RibEntry {
-            prefix: destination.prefix,
-            next_hop: path.effective.next_hop.map(|next_hop| next_hop.address()),
+            prefix: destination.prefix(),
+            next_hop: route.next_hop.map(|next_hop| next_hop.address()),
             peer: self
                 .rib
-                .neighbor(path.source)
+                .neighbor(path.source())
                 .map(|neighbor| neighbor.address),
             best: path.is_best(),
             multipath: path.is_multipath(),
             accepted: path.is_accepted(),
             refused: path.refusal(),
             as_path: attributes.as_path.to_string(),
-            local_pref: local_pref(path),
+            local_pref: attributes.local_pref.unwrap_or(DEFAULT_LOCAL_PREF),
             med: attributes.med,
             communities: attributes
                 .communities
@@ -129,7 +130,7 @@ impl Router {
                 .iter()
                 .map(ToString::to_string)
                 .collect(),
-            metric: path.effective.metric,
+            metric: route.metric,
         }
     }
 }

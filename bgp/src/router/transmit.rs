@@ -102,16 +102,15 @@ fn sort(
     session: &Session,
     taken: &[DestinationId],
 ) -> Batch {
-    let neighbor = |source| rib.neighbor(source);
-    let mut export = Export::new(config, peer, session, id.source(), &neighbor);
+    let mut export = Export::new(config, peer, session, id.source(), rib);
     let mut batch = Batch::default();
     let mut group_of = HashMap::new();
     for id in taken {
         let Some(destination) = rib.table().get(*id) else {
             continue;
         };
-        let prefix = destination.prefix;
-        match export.route(destination) {
+        let prefix = destination.prefix();
+        match export.route(&destination) {
             Some(route) => {
                 let key = (Arc::as_ptr(&route), prefix.family());
                 let group = *group_of.entry(key).or_insert_with(|| {

@@ -1,10 +1,9 @@
 //! The decision process as a table: one step of RFC 4271 section 9.1.2.2 in each row.
 
-use std::sync::Arc;
-
 use super::*;
 use crate::rib::Route;
-use crate::types::Asn;
+use crate::rib::routes::Routes;
+use crate::types::{Asn, Community};
 use crate::wire::{AsPath, NextHop, Origin, PathAttributes};
 
 /// A path and whoever gave it.
@@ -17,6 +16,10 @@ struct Candidate {
     cost: Option<u32>,
     local: bool,
     accepted: bool,
+    /// LLGR-stale (RFC 9494).
+    stale: bool,
+    /// The last octet of its next hop; its number if `None`.
+    next_hop: Option<u8>,
 }
 
 /// An external path through AS 100 and AS 200, changed in some respect.
@@ -33,55 +36,84 @@ fn path(change: impl FnOnce(&mut Candidate)) -> Candidate {
         cost: Some(0),
         local: false,
         accepted: true,
+        stale: false,
+        next_hop: None,
     };
     change(&mut candidate);
     candidate
 }
 
-/// Which candidate is best, and which are equal to it for multipath.
-fn decide(candidates: &[Candidate]) -> (Option<usize>, Vec<usize>) {
-    let source = |index: usize| {
-        if candidates[index].local {
-            Source::LOCAL
-        } else {
-            Source(u32::try_from(index).unwrap())
-        }
-    };
-    let candidate = |source: Source| candidates.get(source.0 as usize);
-    let mut paths: Vec<_> = candidates
-        .iter()
-        .enumerate()
-        .map(|(index, candidate)| {
-            let next_hop = NextHop::V4([10, 0, 0, candidate.address].into());
-            let attributes = candidate.attributes.clone();
-            let route = Arc::new(Route {
-                next_hop: Some(next_hop),
-                attributes,
-                metric: None,
-            });
-            let effective = candidate.accepted.then(|| Arc::clone(&route));
-            Path::new(
-                source(index),
-                route,
-                effective.ok_or(crate::policy::Refusal::Filter),
-            )
-        })
-        .collect();
-    let neighbor = |source: Source| {
-        candidate(source).map(|c| Neighbor {
+struct Lab<'a> {
+    candidates: &'a [Candidate],
+    routes: Routes,
+}
+
+impl Lab<'_> {
+    fn candidate(&self, source: Source) -> Option<&Candidate> {
+        self.candidates.get(source.0 as usize)
+    }
+}
+
+impl Knowledge for Lab<'_> {
+    fn neighbor(&self, source: Source) -> Option<Neighbor> {
+        self.candidate(source).map(|c| Neighbor {
             address: IpAddr::from([10, 0, 0, c.address]),
             router_id: RouterId(c.router_id),
             internal: c.internal,
             client: false,
         })
-    };
-    let cost = |path: &Path| candidate(path.source).map_or(Some(0), |c| c.cost);
-    select(&mut paths, neighbor, cost);
+    }
+
+    fn facts(&self, path: &Path) -> Option<&Facts> {
+        self.routes.facts(path.effective())
+    }
+
+    fn cost(&self, facts: &Facts) -> Option<u32> {
+        facts.next_hop.and_then(|n| self.routes.cost(n))
+    }
+}
+
+/// Which candidate is best, and which are used with it.
+fn decide_with(candidates: &[Candidate], multipath: Multipath) -> (Option<usize>, Vec<usize>) {
+    let mut routes = Routes::default();
+    let mut paths = Vec::new();
+    for (index, candidate) in candidates.iter().enumerate() {
+        let address = IpAddr::from([10, 0, 0, candidate.next_hop.unwrap_or(index as u8)]);
+        let route = routes.intern(Route {
+            next_hop: Some(NextHop::from(address)),
+            attributes: candidate.attributes.clone(),
+            metric: None,
+        });
+        routes.next_hops_mut().set_cost(address, candidate.cost);
+        let source = if candidate.local {
+            Source::LOCAL
+        } else {
+            Source(u32::try_from(index).unwrap())
+        };
+        let effective = if candidate.accepted {
+            Ok(route)
+        } else {
+            Err(crate::policy::Refusal::Filter)
+        };
+        let mut path = Path::new(source, route, effective);
+        path.set_long_lived_stale(candidate.stale);
+        paths.push(path);
+    }
+    select(&mut paths, &Lab { candidates, routes }, multipath);
     let best = paths.iter().position(Path::is_best);
     let multipath = (0..paths.len())
         .filter(|i| paths[*i].is_multipath())
         .collect();
+    assert!(
+        paths
+            .iter()
+            .all(|path| !path.is_candidate() || path.is_multipath())
+    );
     (best, multipath)
+}
+
+fn decide(candidates: &[Candidate]) -> (Option<usize>, Vec<usize>) {
+    decide_with(candidates, Multipath::default())
 }
 
 fn as_path(asns: &[u32]) -> AsPath {
@@ -93,7 +125,25 @@ fn each_step_decides_and_order_does_not_matter() {
     type Change = fn(&mut Candidate);
     // The winner's change, the loser's change, and whether both are good for multipath. The loser has whatever would make
     // it win in a later step.
-    let table: [(&str, Change, Change, bool); 12] = [
+    let table: [(&str, Change, Change, bool); 14] = [
+        (
+            "kept by us beyond a restart",
+            |_| {},
+            |l| {
+                l.stale = true;
+                l.attributes.local_pref = Some(900);
+            },
+            false,
+        ),
+        (
+            "kept by another beyond a restart",
+            |_| {},
+            |l| {
+                l.attributes.communities = vec![Community::LLGR_STALE];
+                l.attributes.local_pref = Some(900);
+            },
+            false,
+        ),
         (
             "own route",
             |w| w.local = true,
@@ -249,4 +299,42 @@ fn refused_and_unreachable_paths_are_out() {
         (Some(2), vec![2])
     );
     assert_eq!(decide(&[refused, unreachable]), (None, vec![]));
+}
+
+#[test]
+fn multipath_takes_equal_paths_unless_relaxed_and_no_more_than_asked_for() {
+    let other_path = path(|p| {
+        p.attributes.as_path = as_path(&[101, 200]);
+        p.router_id = 12;
+    });
+    let same_path = path(|p| p.router_id = 11);
+    let third = path(|p| p.router_id = 13);
+    let all = [path(|_| {}), same_path, other_path, third];
+    for (max, relax, expected) in [
+        (9, true, vec![0, 1, 2, 3]),
+        (9, false, vec![0, 1, 3]),
+        (4, true, vec![0, 1, 2, 3]),
+        (3, true, vec![0, 1, 2]),
+        (2, false, vec![0, 1]),
+        (1, true, vec![0]),
+    ] {
+        let decided = decide_with(&all, Multipath { max, relax });
+        assert_eq!(decided, (Some(0), expected), "{max} {relax}");
+    }
+}
+
+#[test]
+fn paths_over_one_next_hop_count_once() {
+    let at = |router_id, next_hop| {
+        path(move |p| {
+            p.router_id = router_id;
+            p.next_hop = Some(next_hop);
+        })
+    };
+    let all = [at(1, 7), at(2, 7), at(3, 8), at(4, 9)];
+    let two = Multipath {
+        max: 2,
+        relax: true,
+    };
+    assert_eq!(decide_with(&all, two), (Some(0), vec![0, 1, 2]));
 }
