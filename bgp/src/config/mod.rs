@@ -99,9 +99,8 @@ impl SpeakerConfig {
             return Err(ConfigError::AnnouncedAggregate { prefix: *prefix });
         }
         self.peers.iter().try_for_each(|(address, peer)| {
-            let internal = peer.asn.is_internal(self.asn);
             peer.validate(*address)?;
-            peer.policy.validate(*address, internal, self.asn)
+            peer.policy.validate(*address, &peer.asn, self.asn)
         })
     }
 }
@@ -367,7 +366,7 @@ pub enum ConfigError {
     },
     /// An AS to present that is none, or no other one.
     #[error(
-        "neighbor {peer}: localAs: {asn} is reserved or this speaker's own AS; use the other AS that the neighbor expects"
+        "neighbor {peer}: localAs: {asn} is reserved, this speaker's own AS or the neighbor's; use the AS that the neighbor expects here"
     )]
     LocalAs {
         /// The peer's address.

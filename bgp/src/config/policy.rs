@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::ConfigError;
+use super::{ConfigError, PeerAsn};
 use crate::types::{Asn, Community, ExtendedCommunity, LargeCommunity};
 
 /// What happens to the routes from and to one peer besides its filters. A change applies to running sessions, but for
@@ -54,9 +54,10 @@ impl PeerPolicy {
     pub(super) fn validate(
         &self,
         peer: IpAddr,
-        internal: bool,
+        theirs: &PeerAsn,
         own: Asn,
     ) -> Result<(), ConfigError> {
+        let internal = theirs.is_internal(own);
         let misplaced = |field, needs| Err(ConfigError::WrongKind { peer, field, needs });
         if internal {
             if self.local_as.is_some() {
@@ -72,7 +73,9 @@ impl PeerPolicy {
             return misplaced("routeReflectorClient", "internal");
         }
         match self.local_as {
-            Some(LocalAs { asn, .. }) if asn == Asn::ZERO || asn == Asn::TRANS || asn == own => {
+            Some(LocalAs { asn, .. })
+                if [Asn::ZERO, Asn::TRANS, own].contains(&asn) || theirs.is_internal(asn) =>
+            {
                 Err(ConfigError::LocalAs { peer, asn })
             }
             _ => Ok(()),

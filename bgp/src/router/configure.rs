@@ -40,7 +40,9 @@ impl Router {
                 Some(id) => self.change_peer(now, id, peer, &old, new_identity),
             }
         }
+        self.drop_aggregates(&old);
         self.change_announcements(&old);
+        self.add_aggregates();
         Ok(())
     }
 
@@ -203,7 +205,7 @@ fn originate(announcement: &Announcement) -> Route {
 
 fn settings(speaker: &SpeakerConfig, peer: &PeerConfig) -> Settings {
     Settings {
-        local_asn: speaker.asn,
+        local_asn: peer.policy.local_as.map_or(speaker.asn, |local| local.asn),
         router_id: speaker.router_id,
         peer_asn: peer.asn.clone(),
         passive: peer.passive,

@@ -5,6 +5,7 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `aggregate` | routes of our own that stand for more specific ones |
 //! | `attributes` | what becomes of a route on its way in and out |
 //! | `peer` | one peer: its state machine, its connections, its session |
 //! | `configure` | from the configuration in force to the one desired |
@@ -15,6 +16,7 @@
 //! | `subscribe` | routes for whoever installs them |
 //! | `summary` | what people are shown |
 
+mod aggregate;
 mod attributes;
 mod configure;
 mod export;
@@ -42,6 +44,7 @@ use crate::jitter::Jitter;
 use crate::rib::{self, DestinationId, Rib};
 use crate::wire::Notification;
 
+use aggregate::Aggregates;
 use attributes::ExportKey;
 use peer::Peer;
 use subscribe::Subscriber;
@@ -106,6 +109,7 @@ pub struct Router {
     next_subscriber: u64,
     subscribers: BTreeMap<SubscriberId, Subscriber>,
     rib: Rib,
+    aggregates: Aggregates,
     jitter: Jitter,
     outputs: VecDeque<Output>,
 }
@@ -127,6 +131,7 @@ impl Router {
             next_subscriber: 0,
             subscribers: BTreeMap::new(),
             rib: Rib::new(jitter.next_u64()),
+            aggregates: Aggregates::default(),
             jitter,
             outputs: VecDeque::new(),
         };
@@ -254,6 +259,14 @@ impl Router {
         if changed.is_empty() {
             return;
         }
+        let more = self.aggregates.follow(&mut self.rib, changed);
+        let all: Vec<DestinationId>;
+        let changed = if more.is_empty() {
+            changed
+        } else {
+            all = changed.iter().copied().chain(more).collect();
+            &all
+        };
         for (id, peer) in &mut self.peers {
             let Some(session) = &mut peer.session else {
                 continue;
