@@ -57,6 +57,8 @@ impl PeerPolicy {
         theirs: &PeerAsn,
         own: Asn,
     ) -> Result<(), ConfigError> {
+        // Peers out of a range of ASes are of whichever kind they turn out to be.
+        let ranges = matches!(theirs, PeerAsn::OneOf(_));
         let internal = theirs.is_internal(own);
         let misplaced = |field, needs| Err(ConfigError::WrongKind { peer, field, needs });
         if internal {
@@ -69,7 +71,7 @@ impl PeerPolicy {
             if self.remove_private_as.is_some() {
                 return misplaced("removePrivateAs", "external");
             }
-        } else if self.route_reflector_client {
+        } else if self.route_reflector_client && !ranges {
             return misplaced("routeReflectorClient", "internal");
         }
         match self.local_as {
