@@ -308,6 +308,7 @@ fn a_graceful_restart_keeps_our_routes_at_the_peer() {
         restart_time: 30,
         restarting: false,
         forwarding_preserved: true,
+        ..GracefulRestart::default()
     });
     let first = lab.speaker(config.clone());
     lab.established(&first);

@@ -30,6 +30,9 @@ pub const DEFAULT_HOLD_TIME: Duration = Duration::from_secs(90);
 /// Time between two attempts to connect. RFC 4271 suggests 120 s; a rack whose router has restarted wants its routes sooner.
 pub const DEFAULT_CONNECT_RETRY: Duration = Duration::from_secs(5);
 
+/// Longest wait for the peers' routes after a restart.
+pub const DEFAULT_SELECTION_DEFERRAL: Duration = Duration::from_secs(60);
+
 /// Everything one speaker should be doing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SpeakerConfig {
@@ -47,6 +50,9 @@ pub struct SpeakerConfig {
     pub next_hop: NextHops,
     /// Announce the graceful restart capability (RFC 4724); `None` does not. Applies from the next session on.
     pub graceful_restart: Option<GracefulRestart>,
+    /// The longest that routes wait after our own restart for the peers to have sent theirs (RFC 4724 section 4.1, the
+    /// Selection_Deferral_Timer). Counts only with [`GracefulRestart::restarting`].
+    pub selection_deferral: Duration,
     /// RFC 8212: an eBGP peer without a filter gives nothing and is given nothing. `false` switches that default off.
     pub require_policy: bool,
     /// The cluster this speaker reflects routes for (RFC 4456); `None`: the router id. Never touches a session.
@@ -70,6 +76,7 @@ impl SpeakerConfig {
             announcements: BTreeMap::new(),
             next_hop: NextHops::default(),
             graceful_restart: None,
+            selection_deferral: DEFAULT_SELECTION_DEFERRAL,
             require_policy: true,
             cluster_id: None,
             aggregates: BTreeMap::new(),
@@ -128,6 +135,8 @@ pub struct GracefulRestart {
     pub restarting: bool,
     /// Set the F bits: the forwarding state survived. Only true if the kernel routes really were kept.
     pub forwarding_preserved: bool,
+    /// Keep routes over a NOTIFICATION, too, and have peers keep ours (RFC 8538).
+    pub notification: bool,
 }
 
 impl Default for GracefulRestart {
@@ -136,6 +145,7 @@ impl Default for GracefulRestart {
             restart_time: 120,
             restarting: false,
             forwarding_preserved: false,
+            notification: true,
         }
     }
 }

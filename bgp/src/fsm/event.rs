@@ -20,6 +20,14 @@ pub enum Event {
         /// Sent on every connection that got as far as an OPEN.
         notification: Option<Notification>,
     },
+    /// The way to the peer is known to be dead, by BFD or by the link: nobody waits for the hold timer. The session is tried
+    /// again like after a lost connection.
+    PathDown {
+        /// What the peer is told, should it still hear it.
+        notification: Option<Notification>,
+        /// For people.
+        reason: String,
+    },
 }
 
 /// Something that happened on one connection (RFC 4271 sections 8.1.4 and 8.1.5).
@@ -79,9 +87,20 @@ pub enum Outgoing {
 pub struct Down {
     /// For people.
     pub reason: String,
-    /// The connection broke without a NOTIFICATION from either side, the case in which a graceful restart helper keeps the
-    /// peer's routes (RFC 4724 section 4.2).
-    pub silent: bool,
+    /// What kind of end it was, which decides whether the peer's routes may be kept for a while.
+    pub cause: Cause,
+}
+
+/// How a connection ended, as far as graceful restart is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// It broke without a NOTIFICATION from either side, the case in which a graceful restart helper keeps the peer's routes
+    /// (RFC 4724 section 4.2).
+    Lost,
+    /// With a NOTIFICATION, which leaves routes in place only if both sides agreed on that (RFC 8538).
+    Notified,
+    /// Somebody wants the routes gone: a hard reset, the configuration, a forwarding path that is known to be dead.
+    Final,
 }
 
 /// What both sides agreed on.
@@ -128,4 +147,8 @@ pub struct PeerRestart {
     pub families: FamilySet,
     /// Those of them for which it kept forwarding over the restart that it may just have been through (the F bit).
     pub forwarding: FamilySet,
+    /// The peer has restarted itself and does not wait for our End-of-RIB (the R bit).
+    pub restarting: bool,
+    /// A NOTIFICATION leaves routes in place, too, unless it is a hard reset (RFC 8538): both sides said so.
+    pub notification: bool,
 }

@@ -9,7 +9,9 @@ mod timer;
 
 use serde::{Deserialize, Serialize};
 
-pub use event::{Action, ConnectionEvent, Down, Event, Negotiated, Outgoing, PeerRestart, Serial};
+pub use event::{
+    Action, Cause, ConnectionEvent, Down, Event, Negotiated, Outgoing, PeerRestart, Serial,
+};
 pub use open::Settings;
 pub use peer::PeerFsm;
 pub use timer::{Timer, TimerTable};

@@ -66,7 +66,7 @@ pub(super) fn build(settings: &Settings) -> Open {
         };
         capabilities.push(Capability::GracefulRestart(wire::GracefulRestart {
             restarting: restart.restarting,
-            notification: false,
+            notification: restart.notification,
             restart_time: restart.restart_time.min(4095),
             families: settings.families.iter().map(family).collect(),
         }));
@@ -262,7 +262,7 @@ fn check_role(settings: &Settings, peer: &Open, internal: bool) -> Result<(), Re
 
 /// Graceful restart is for both to announce: a peer that was not told of it does not expect its routes to be kept.
 fn common_restart(settings: &Settings, peer: &Open) -> Option<PeerRestart> {
-    settings.graceful_restart?;
+    let ours = settings.graceful_restart?;
     peer.find(|capability| {
         let Capability::GracefulRestart(restart) = capability else {
             return None;
@@ -272,6 +272,8 @@ fn common_restart(settings: &Settings, peer: &Open) -> Option<PeerRestart> {
             time: Duration::from_secs(restart.restart_time.into()),
             families: restart.families.iter().map(|f| f.family).collect(),
             forwarding: forwarding.map(|f| f.family).collect(),
+            restarting: restart.restarting,
+            notification: ours.notification && restart.notification,
         })
     })
 }

@@ -6,7 +6,7 @@ mod up;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::event::{Action, ConnectionEvent, Down, Event, Negotiated, Outgoing, Serial};
+use super::event::{Action, Cause, ConnectionEvent, Down, Event, Negotiated, Outgoing, Serial};
 use super::open::{self, Refused, Settings};
 use super::{Role, State, Timer, TimerTable};
 use crate::jitter::Jitter;
@@ -122,6 +122,10 @@ impl PeerFsm {
                 }
             }
             Event::Stop { notification } => self.stop(notification),
+            Event::PathDown {
+                notification,
+                reason,
+            } => self.path_down(now, notification.as_ref(), &reason),
         }
     }
 
@@ -236,7 +240,7 @@ impl PeerFsm {
                         let reason = "the attempt to connect timed out".to_owned();
                         self.actions.push_back(Action::Failed(Down {
                             reason,
-                            silent: true,
+                            cause: Cause::Lost,
                         }));
                     }
                     self.connect(now);

@@ -394,11 +394,16 @@ fn stopping_says_why_or_nothing() {
             said.as_ref().map(|n| (n.code, n.subcode))
         );
         assert_eq!(closed(&actions), [serial]);
-        let silent = actions.iter().find_map(|a| match a {
-            Action::Down(down) => Some(down.silent),
+        let cause = actions.iter().find_map(|a| match a {
+            Action::Down(down) => Some(down.cause),
             _ => None,
         });
-        assert_eq!(silent, Some(said.is_none()));
+        let expected = if said.is_none() {
+            Cause::Lost
+        } else {
+            Cause::Final
+        };
+        assert_eq!(cause, Some(expected));
         assert_eq!(bench.fsm.poll_timeout(), None);
         assert_eq!(bench.accept(), None);
     }

@@ -7,7 +7,7 @@ use super::attributes::{ExportKey, ImportPolicy};
 use super::peer::Peer;
 use super::view::MessageCounts;
 use super::{PeerId, Router};
-use crate::config::{Announcement, ConfigError, PeerConfig, SpeakerConfig};
+use crate::config::{Announcement, ConfigError, GracefulRestart, PeerConfig, SpeakerConfig};
 use crate::fsm::{Event, PeerFsm, Settings};
 use crate::jitter::Jitter;
 use crate::policy::RefusalCounts;
@@ -63,7 +63,7 @@ impl Router {
     fn add_peer(&mut self, now: Instant, address: IpAddr, config: PeerConfig) {
         let id = PeerId(self.next_peer);
         self.next_peer += 1;
-        let settings = settings(&self.config, &config);
+        let settings = settings(&self.config, &config, self.is_deferring());
         let internal = settings.is_internal();
         let disabled = config.disabled;
         let peer = Peer {
@@ -74,6 +74,7 @@ impl Router {
             lines: Vec::new(),
             session: None,
             stale_until: None,
+            tried: false,
             since: now,
             last_notification: None,
             last_failure: None,
@@ -97,7 +98,7 @@ impl Router {
         old: &SpeakerConfig,
         new_identity: bool,
     ) {
-        let settings = settings(&self.config, &config);
+        let settings = settings(&self.config, &config, self.is_deferring());
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
@@ -153,6 +154,15 @@ impl Router {
         }
     }
 
+    /// Tells every state machine what its next OPEN is to say.
+    pub(super) fn renew_settings(&mut self) {
+        let deferring = self.is_deferring();
+        for peer in self.peers.values_mut() {
+            let settings = settings(&self.config, &peer.config, deferring);
+            peer.fsm.set_settings(settings);
+        }
+    }
+
     fn start_peer(&mut self, now: Instant, id: PeerId) {
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.fsm.handle_event(now, Event::ManualStart);
@@ -203,7 +213,7 @@ fn originate(announcement: &Announcement) -> Route {
     }
 }
 
-fn settings(speaker: &SpeakerConfig, peer: &PeerConfig) -> Settings {
+fn settings(speaker: &SpeakerConfig, peer: &PeerConfig, deferring: bool) -> Settings {
     Settings {
         local_asn: peer.policy.local_as.map_or(speaker.asn, |local| local.asn),
         router_id: speaker.router_id,
@@ -214,7 +224,11 @@ fn settings(speaker: &SpeakerConfig, peer: &PeerConfig) -> Settings {
         keepalive: peer.keepalive_time,
         connect_retry: peer.connect_retry_time,
         families: peer.families.iter().copied().collect(),
-        graceful_restart: speaker.graceful_restart,
+        // The R bit is for the session after the restart; one that flaps later on is no restart.
+        graceful_restart: speaker.graceful_restart.map(|restart| GracefulRestart {
+            restarting: restart.restarting && deferring,
+            ..restart
+        }),
         add_path: peer.add_path,
         extended_next_hop: peer.extended_next_hop,
         role: peer.role,

@@ -9,6 +9,7 @@
 //! | `attributes` | what becomes of a route on its way in and out |
 //! | `peer` | one peer: its state machine, its connections, its session |
 //! | `configure` | from the configuration in force to the one desired |
+//! | `deferral` | routes wait after our own restart |
 //! | `receive` | octets to messages to events |
 //! | `import` | UPDATEs into the RIB |
 //! | `export` | which route a peer is given for a destination |
@@ -19,6 +20,7 @@
 mod aggregate;
 mod attributes;
 mod configure;
+mod deferral;
 mod export;
 mod import;
 #[cfg(test)]
@@ -42,10 +44,11 @@ use crate::config::{ConfigError, SpeakerConfig};
 use crate::fsm::{ConnectionEvent, Event, Serial};
 use crate::jitter::Jitter;
 use crate::rib::{self, DestinationId, Rib};
-use crate::wire::Notification;
+use crate::wire::{Cease, Notification};
 
 use aggregate::Aggregates;
 use attributes::ExportKey;
+use deferral::Deferral;
 use peer::Peer;
 use subscribe::Subscriber;
 pub use subscribe::SubscriberId;
@@ -62,6 +65,36 @@ pub struct PeerId(u32);
 pub struct ConnectionId {
     peer: PeerId,
     serial: Serial,
+}
+
+/// How it is known that the way to a peer is dead.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Lost {
+    /// BFD says so (RFC 5882 section 4).
+    #[error("BFD: {diagnostic}")]
+    Bfd {
+        /// Why, for people.
+        diagnostic: String,
+    },
+    /// The interface towards the peer has no carrier, is down, or is gone.
+    #[error("interface {interface} {what}")]
+    Link {
+        /// The interface.
+        interface: String,
+        /// What happened to it, such as `lost carrier`.
+        what: &'static str,
+    },
+}
+
+impl Lost {
+    /// What the peer is told: of BFD, that it was BFD (RFC 9384); without a link there is no telling.
+    fn notification(&self) -> Option<Notification> {
+        match self {
+            Self::Bfd { .. } => Some(Notification::cease(Cease::BfdDown)),
+            Self::Link { .. } => None,
+        }
+    }
 }
 
 /// What the owner of a [`Router`] is asked to do, in order.
@@ -112,6 +145,7 @@ pub struct Router {
     aggregates: Aggregates,
     jitter: Jitter,
     outputs: VecDeque<Output>,
+    deferral: Option<Deferral>,
 }
 
 impl Router {
@@ -134,6 +168,10 @@ impl Router {
             aggregates: Aggregates::default(),
             jitter,
             outputs: VecDeque::new(),
+            deferral: config
+                .graceful_restart
+                .filter(|restart| restart.restarting)
+                .map(|_| Deferral::new(now, config.selection_deferral)),
         };
         router.configure(now, config)?;
         Ok(router)
@@ -220,12 +258,32 @@ impl Router {
                 self.end_restart(id);
             }
         }
+        self.reconsider_deferral(now);
+    }
+
+    /// The way to a peer is known to be dead: its session ends now, not when the hold time is over, and its routes go.
+    /// A peer that is not there is not lost.
+    pub fn handle_peer_lost(&mut self, now: Instant, address: IpAddr, lost: &Lost) {
+        let Some(id) = self.addresses.get(&address).copied() else {
+            return;
+        };
+        if let Some(peer) = self.peers.get_mut(&id) {
+            let event = Event::PathDown {
+                notification: lost.notification(),
+                reason: lost.to_string(),
+            };
+            peer.fsm.handle_event(now, event);
+        }
+        self.drain(now, id);
+        // A path that is dead forwards nothing: what a restart had kept goes as well.
+        self.end_restart(id);
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is next due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.peers.values().filter_map(Peer::poll_timeout).min()
+        let peers = self.peers.values().filter_map(Peer::poll_timeout);
+        peers.chain(self.deferral_timeout()).min()
     }
 
     /// The next thing to do.

@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use super::view::MessageCounts;
 use super::{ConnectionId, Output, PeerId, Router};
 use crate::config::PeerConfig;
-use crate::fsm::{Action, Down, Negotiated, Outgoing, PeerFsm, PeerRestart, Serial};
+use crate::fsm::{Action, Cause, Down, Negotiated, Outgoing, PeerFsm, PeerRestart, Serial};
 use crate::policy::RefusalCounts;
 use crate::rib::{Neighbor, Source, View};
 use crate::types::{Family, FamilySet};
@@ -31,6 +31,8 @@ pub(super) struct Peer {
     pub(super) session: Option<Session>,
     /// While the peer is away for a restart, and until it has confirmed its routes: when what is stale goes at the latest.
     pub(super) stale_until: Option<Instant>,
+    /// A connection was tried since the speaker started and came to nothing, or a session was there and went.
+    pub(super) tried: bool,
     pub(super) since: Instant,
     /// The last NOTIFICATION either way.
     pub(super) last_notification: Option<String>,
@@ -146,7 +148,8 @@ impl Peer {
     }
 
     fn note(&mut self, down: Down) {
-        if down.silent {
+        self.tried = true;
+        if down.cause == Cause::Lost {
             self.last_failure = Some(down.reason);
         } else {
             self.last_notification = Some(down.reason);
@@ -199,6 +202,7 @@ impl Router {
         {
             self.perform(now, id, action);
         }
+        self.reconsider_deferral(now);
     }
 
     fn perform(&mut self, now: Instant, id: PeerId, action: Action) {
@@ -243,11 +247,11 @@ impl Router {
             }
             Action::Established(serial, negotiated) => self.establish(now, id, serial, negotiated),
             Action::Down(down) => {
-                let silent = down.silent;
+                let cause = down.cause;
                 peer.note(down);
                 peer.since = now;
                 peer.flaps += 1;
-                self.end_session(now, id, silent);
+                self.end_session(now, id, cause);
             }
             Action::Failed(down) => peer.note(down),
         }
@@ -316,14 +320,21 @@ impl Router {
     }
 
     /// The session is over. Its routes go with it, unless the peer may be restarting (RFC 4724 section 4.2).
-    fn end_session(&mut self, now: Instant, id: PeerId, silent: bool) {
+    fn end_session(&mut self, now: Instant, id: PeerId, cause: Cause) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
         let Some(session) = peer.session.take() else {
             return;
         };
-        let restart = session.negotiated.graceful_restart.filter(|_| silent);
+        let restart = session
+            .negotiated
+            .graceful_restart
+            .filter(|restart| match cause {
+                Cause::Lost => true,
+                Cause::Notified => restart.notification,
+                Cause::Final => false,
+            });
         peer.stale_until = restart.and_then(|restart| now.checked_add(restart.time));
         let families = session.negotiated.families;
         session.view.retire(self.rib.table_mut());

@@ -79,7 +79,10 @@ impl Router {
                 Message::Keepalive => ConnectionEvent::KeepAliveMsg,
                 Message::Notification(received) => ConnectionEvent::NotifMsg(received),
                 Message::Update(update) => return self.import(id, update),
-                Message::EndOfRib(family) => return self.end_of_rib(id, family),
+                Message::EndOfRib(family) => {
+                    self.end_of_rib(id, family);
+                    return self.reconsider_deferral(now);
+                }
                 Message::RouteRefresh(refresh) => return self.refresh(id, refresh),
                 Message::Ignored(_) => return,
             },

@@ -58,6 +58,10 @@ impl Router {
     /// Changes that are not fetched wait here, one for each prefix at most; the latest state is what counts.
     pub fn poll_routes(&mut self, id: SubscriberId) -> Option<RouteBatch> {
         let subscriber = self.subscribers.get_mut(&id)?;
+        if self.deferral.is_some() {
+            subscriber.armed = false;
+            return None;
+        }
         while subscriber.view.has_work() || !subscriber.synced {
             let taken = subscriber.view.take(self.rib.table_mut(), BATCH);
             let mut changes = Vec::with_capacity(taken.len());

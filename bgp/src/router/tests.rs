@@ -1,6 +1,7 @@
 //! Scenarios: two or more routers in virtual time.
 
 mod chaos;
+mod deferral;
 mod policy;
 mod restart;
 mod routes;

@@ -41,7 +41,7 @@ impl Router {
         if !line.control.is_empty() {
             return Some(line.control.split().freeze());
         }
-        if peer.session_on(serial).is_some() {
+        if peer.session_on(serial).is_some() && self.deferral.is_none() {
             let mut out = BytesMut::new();
             while out.is_empty() && self.next_batch(id, &mut out) {}
             if out.is_empty() {

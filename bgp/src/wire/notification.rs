@@ -424,6 +424,9 @@ impl fmt::Display for Notification {
                 inner.code,
                 inner.subcode
             )?;
+            if let Some(text) = inner.shutdown_communication() {
+                write!(f, ": \"{text}\"")?;
+            }
         }
         Ok(())
     }

@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 use super::{CEASE, IDLE_HOLD_FIRST, IDLE_HOLD_LAST, Next, PROVEN, PeerFsm, RECONNECT};
-use crate::fsm::event::{Action, Down, Outgoing, Serial};
+use crate::fsm::event::{Action, Cause, Down, Outgoing, Serial};
 use crate::fsm::{Role, State, Timer};
-use crate::wire::Notification;
+use crate::wire::{Cease, Notification};
 
 impl PeerFsm {
     pub(super) fn stop(&mut self, notification: Option<Notification>) {
@@ -14,17 +14,59 @@ impl PeerFsm {
                 .slot(role)
                 .is_some_and(|c| c.state == State::Established);
             if let Some(notification) = notification.as_ref().filter(|_| self.is_open(role)) {
-                self.send(role, Outgoing::Notification(notification.clone()));
+                let notification = self.unmistakable(role, notification);
+                self.send(role, Outgoing::Notification(notification));
             }
             self.close(role);
             if was_up {
-                let silent = notification.is_none();
-                self.down("stopped by configuration".to_owned(), silent);
+                let cause = match notification {
+                    None => Cause::Lost,
+                    Some(_) => Cause::Final,
+                };
+                self.down("stopped by configuration".to_owned(), cause);
             }
         }
         self.timers.stop_all();
         self.started = false;
         self.errors_in_a_row = 0;
+    }
+
+    /// What ends the session for good must not look like the beginning of a restart to a peer that keeps routes over a
+    /// NOTIFICATION (RFC 8538 section 3.1).
+    fn unmistakable(&self, role: Role, notification: &Notification) -> Notification {
+        let restart = self
+            .slot(role)
+            .and_then(|c| c.negotiated.as_ref())
+            .and_then(|negotiated| negotiated.graceful_restart);
+        let for_good = [
+            Cease::MaximumPrefixes,
+            Cease::AdministrativeShutdown,
+            Cease::PeerDeconfigured,
+        ];
+        let kept = restart.is_some_and(|restart| restart.notification);
+        if kept && for_good.iter().any(|cease| notification.is_cease(*cease)) {
+            Notification::hard_reset(notification)
+        } else {
+            notification.clone()
+        }
+    }
+
+    /// The way to the peer is dead: every connection goes, and the next attempt is made as after any other loss.
+    pub(super) fn path_down(
+        &mut self,
+        now: Instant,
+        notification: Option<&Notification>,
+        reason: &str,
+    ) {
+        for role in [Role::Outgoing, Role::Incoming] {
+            if self.slot(role).is_none() {
+                continue;
+            }
+            if let Some(notification) = notification.filter(|_| self.is_open(role)) {
+                self.send(role, Outgoing::Notification(notification.clone()));
+            }
+            self.ended(now, role, reason.to_owned(), Cause::Final, Next::Retry);
+        }
     }
 
     /// An error of the peer's: tell it, close, and wait.
@@ -49,7 +91,7 @@ impl PeerFsm {
         if self.is_open(role) {
             self.send(role, Outgoing::Notification(notification));
         }
-        self.ended(now, role, reason, false, Next::Hold);
+        self.ended(now, role, reason, Cause::Notified, Next::Hold);
     }
 
     pub(super) fn notified(&mut self, now: Instant, role: Role, received: &Notification) {
@@ -59,20 +101,24 @@ impl PeerFsm {
         } else {
             Next::Hold
         };
-        self.ended(now, role, format!("received {received}"), false, next);
+        let cause = if received.is_cease(Cease::HardReset) {
+            Cause::Final
+        } else {
+            Cause::Notified
+        };
+        self.ended(now, role, format!("received {received}"), cause, next);
     }
 
     pub(super) fn close_failed(&mut self, now: Instant, serial: Serial, reason: String) {
         if let Some(role) = self.role_of(serial) {
-            self.ended(now, role, reason, true, Next::Retry);
+            self.ended(now, role, reason, Cause::Lost, Next::Retry);
         }
     }
 
-    pub(super) fn down(&mut self, reason: String, silent: bool) {
+    pub(super) fn down(&mut self, reason: String, cause: Cause) {
         self.timers.stop(Timer::SendHold);
         self.established_at = None;
-        self.actions
-            .push_back(Action::Down(Down { reason, silent }));
+        self.actions.push_back(Action::Down(Down { reason, cause }));
     }
 
     /// One connection has ended. The other one goes on, if there is one.
@@ -81,7 +127,7 @@ impl PeerFsm {
         now: Instant,
         role: Role,
         reason: String,
-        silent: bool,
+        cause: Cause,
         next: Next,
     ) {
         let was_up = self
@@ -95,10 +141,10 @@ impl PeerFsm {
             if proven {
                 self.errors_in_a_row = 0;
             }
-            self.down(reason, silent);
+            self.down(reason, cause);
         } else {
             self.actions
-                .push_back(Action::Failed(Down { reason, silent }));
+                .push_back(Action::Failed(Down { reason, cause }));
         }
         let other = role.other();
         if self.slot(other).is_some_and(|c| c.confirmed) {

@@ -12,6 +12,7 @@ const RESTART: GracefulRestart = GracefulRestart {
     restart_time: 60,
     restarting: false,
     forwarding_preserved: true,
+    notification: false,
 };
 
 /// Router 0 helps, router 1 restarts, router 2 looks on; router 1 announces two routes.

@@ -68,6 +68,9 @@ pub struct File {
     /// Addresses of this host for next hops of a session's other address family.
     #[serde(default)]
     pub next_hop: NextHops,
+    /// The longest that routes wait after a restart for the neighbors to send theirs, in seconds; left out: 60.
+    #[serde(default)]
+    pub selection_deferral: Option<u16>,
     /// Announce graceful restart (RFC 4724).
     #[serde(default)]
     pub graceful_restart: Option<GracefulRestart>,

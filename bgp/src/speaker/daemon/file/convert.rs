@@ -121,6 +121,9 @@ impl File {
         config.require_policy = self.require_policy;
         config.next_hop = self.next_hop;
         config.graceful_restart = self.graceful_restart;
+        if let Some(seconds) = self.selection_deferral {
+            config.selection_deferral = Duration::from_secs(seconds.into());
+        }
         let filters = self.compile_filters()?;
         for (index, neighbor) in self.neighbors.iter().enumerate() {
             let address = neighbor.address;
