@@ -4,7 +4,6 @@
 //! nothing else: no walk over the table, but when the configuration changes.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 
 use super::Router;
 use crate::config::{Aggregate, SpeakerConfig};
@@ -31,7 +30,10 @@ impl Entry {
         let Some(destination) = rib.table().get(id) else {
             return false;
         };
-        let inside = destination.prefix != self.prefix && self.prefix.contains(&destination.prefix);
+        let inside = {
+            let prefix = destination.prefix();
+            prefix != self.prefix && self.prefix.contains(&prefix)
+        };
         if !inside {
             return false;
         }
@@ -47,10 +49,10 @@ impl Entry {
     /// Announces or withdraws the route, whichever is due.
     fn settle(&self, rib: &mut Rib) -> Option<DestinationId> {
         if self.contributors.is_empty() {
-            return rib.withdraw(&self.prefix, Source::LOCAL);
+            return rib.withdraw(&self.prefix, Source::LOCAL, None);
         }
         let route = rib.intern(self.route.clone());
-        let path = Path::new(Source::LOCAL, Arc::clone(&route), Ok(route));
+        let path = Path::new(Source::LOCAL, route, Ok(route));
         rib.announce(self.prefix, path)
     }
 }
@@ -87,7 +89,7 @@ impl Router {
         let mut changed = Vec::new();
         for Entry { prefix, .. } in std::mem::take(&mut self.aggregates).0 {
             if !self.config.aggregates.contains_key(&prefix) {
-                changed.extend(self.rib.withdraw(&prefix, Source::LOCAL));
+                changed.extend(self.rib.withdraw(&prefix, Source::LOCAL, None));
             }
         }
         self.spread(&changed);
