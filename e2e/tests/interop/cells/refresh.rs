@@ -1,0 +1,73 @@
+//! Route refresh (RFC 2918): the request, and that everything comes again.
+
+use serde_json::json;
+
+use super::{Ground, Row, US, all};
+use crate::daemons::has;
+use crate::model::{Session, Side, THEIRS};
+use crate::ours::{Config, PENDING};
+use crate::process::{ensure, wait};
+
+const GROUP: &str = "Route refresh";
+
+pub fn rows() -> Vec<Row> {
+    vec![
+        Row {
+            group: GROUP,
+            id: "they-refresh",
+            title: "the daemon asks, we send everything again",
+            run: they_ask,
+            lacks: all,
+            seconds: 4,
+        },
+        Row {
+            group: GROUP,
+            id: "we-refresh",
+            title: "we ask, the daemon sends everything again",
+            run: we_ask,
+            lacks: all,
+            seconds: 4,
+        },
+    ]
+}
+
+fn they_ask(ground: &Ground) -> Result<(), String> {
+    let daemon =
+        ground.daemon(Side::new(vec![Session::with_us(0)]).announcing(&["10.2.0.0/24"]))?;
+    let ours = ground.ours(&Config::with_them(0).announcing(&["10.1.0.0/24"]))?;
+    ours.exchanged(THEIRS[0])?;
+    has(&*daemon, "10.1.0.0/24", 1)?;
+    let before = ours.counter(THEIRS[0], "messagesSentByType.update")?;
+    daemon.refresh(US)?;
+    wait("the request and our answer", || {
+        let asked = ours.counter(THEIRS[0], "messagesReceivedByType.routeRefresh")?;
+        let sent = ours.counter(THEIRS[0], "messagesSentByType.update")?;
+        ensure(asked > 0 && sent > before, || {
+            format!("{asked} request(s), UPDATEs sent: {before}, then {sent}")
+        })
+    })?;
+    has(&*daemon, "10.1.0.0/24", 1)?;
+    ours.is_established(THEIRS[0])
+}
+
+fn we_ask(ground: &Ground) -> Result<(), String> {
+    let _daemon =
+        ground.daemon(Side::new(vec![Session::with_us(0)]).announcing(&["10.2.0.0/24"]))?;
+    let ours = ground.ours(&Config::with_them(0).announcing(&["10.1.0.0/24"]))?;
+    ours.exchanged(THEIRS[0])?;
+    ours.has("10.2.0.0/24", 1)?;
+    let before = ours.counter(THEIRS[0], "messagesReceivedByType.update")?;
+    let reply = ours.request(&json!({ "query": "refresh", "neighbor": THEIRS[0] }))?;
+    if let Some(error) = reply["error"].as_str() {
+        return Err(format!("{PENDING}{error}"));
+    }
+    wait("the daemon's answer", || {
+        let asked = ours.counter(THEIRS[0], "messagesSentByType.routeRefresh")?;
+        let received = ours.counter(THEIRS[0], "messagesReceivedByType.update")?;
+        ensure(asked > 0 && received > before, || {
+            format!("{asked} request(s), UPDATEs received: {before}, then {received}")
+        })
+    })?;
+    ours.has("10.2.0.0/24", 1)?;
+    ours.is_established(THEIRS[0])
+}
