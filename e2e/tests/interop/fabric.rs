@@ -82,11 +82,6 @@ impl Fabric {
         }
         ip(&format!("-n {namespace} link set {device} up"))
     }
-
-    /// A file's content, or nothing.
-    pub fn read(&self, name: &str) -> String {
-        fs::read_to_string(self.folder.join(name)).unwrap_or_default()
-    }
 }
 
 impl Drop for Fabric {

@@ -196,14 +196,6 @@ impl Side {
             .extend(prefixes.iter().map(|prefix| Route::plain(prefix)));
         self
     }
-
-    pub fn session(&self, remote: &str) -> &Session {
-        let remote: IpAddr = remote.parse().unwrap();
-        self.sessions
-            .iter()
-            .find(|session| session.remote == remote)
-            .unwrap()
-    }
 }
 
 /// One path as a daemon shows it. What it does not show is empty.

@@ -111,17 +111,6 @@ impl Monitor {
         self.events.lock().unwrap().clear();
     }
 
-    pub fn up(&self) -> Result<(), String> {
-        wait("the third peer's session", || {
-            let events = self.events();
-            if events.contains(&Event::Up) {
-                Ok(())
-            } else {
-                Err(format!("{events:?}"))
-            }
-        })
-    }
-
     /// The prefixes that have been announced and not withdrawn.
     pub fn held(&self) -> BTreeSet<String> {
         let mut held = BTreeSet::new();
@@ -153,16 +142,6 @@ impl Monitor {
                 _ => None,
             });
         announced.ok_or_else(|| format!("{prefix} went away"))
-    }
-
-    pub fn has_not(&self, prefix: &str) -> Result<(), String> {
-        wait(&format!("{prefix} to be gone at the third peer"), || {
-            if self.held().contains(prefix) {
-                Err(format!("{:?}", self.events()))
-            } else {
-                Ok(())
-            }
-        })
     }
 
     /// An error if a route went away, or the session.

@@ -311,18 +311,6 @@ impl Ours {
         })?;
         Ok(found)
     }
-
-    /// Waits until there is no path.
-    pub fn has_not(&self, prefix: &str) -> Result<(), String> {
-        wait(&format!("{prefix} to be gone with us"), || {
-            let found = self.paths(prefix)?;
-            if found.is_empty() {
-                Ok(())
-            } else {
-                Err(format!("{found:?}"))
-            }
-        })
-    }
 }
 
 fn seen(route: &Value) -> Seen {

@@ -122,7 +122,7 @@ pub fn wait_for(
         match condition() {
             Ok(()) => return Ok(()),
             Err(seen) if Instant::now() > end => {
-                return Err(format!("waited in vain for {what}: {seen}"));
+                return Err(format!("waited in vain for {what}: {}", tail(&seen)));
             }
             Err(_) => std::thread::sleep(PAUSE),
         }
@@ -145,4 +145,12 @@ pub fn holds(
 /// An error unless it is so.
 pub fn ensure(condition: bool, otherwise: impl FnOnce() -> String) -> Result<(), String> {
     if condition { Ok(()) } else { Err(otherwise()) }
+}
+
+/// The end of what a daemon said, on one line.
+fn tail(text: &str) -> String {
+    const MOST: usize = 500;
+    let skipped = text.chars().count().saturating_sub(MOST);
+    let end: String = text.chars().skip(skipped).collect();
+    end.split_whitespace().collect::<Vec<_>>().join(" ")
 }

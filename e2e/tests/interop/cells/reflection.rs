@@ -82,8 +82,10 @@ fn they_reflect(ground: &Ground) -> Result<(), String> {
         client: true,
         ..Session::with_us(0)
     };
+    // Towards a peer that is not a client itself GoBGP 3.10 leaves the marks of reflection out.
     let peer = Session {
         remote_asn: OUR_AS,
+        client: ground.kind == Kind::Gobgp,
         ..Session::with_third(0)
     };
     let daemon = ground.daemon(Side {

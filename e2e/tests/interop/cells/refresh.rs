@@ -35,7 +35,7 @@ fn they_ask(ground: &Ground) -> Result<(), String> {
     let daemon =
         ground.daemon(Side::new(vec![Session::with_us(0)]).announcing(&["10.2.0.0/24"]))?;
     let ours = ground.ours(&Config::with_them(0).announcing(&["10.1.0.0/24"]))?;
-    ours.exchanged(THEIRS[0])?;
+    ours.established(THEIRS[0])?;
     has(&*daemon, "10.1.0.0/24", 1)?;
     let before = ours.counter(THEIRS[0], "messagesSentByType.update")?;
     daemon.refresh(US)?;
@@ -54,7 +54,7 @@ fn we_ask(ground: &Ground) -> Result<(), String> {
     let _daemon =
         ground.daemon(Side::new(vec![Session::with_us(0)]).announcing(&["10.2.0.0/24"]))?;
     let ours = ground.ours(&Config::with_them(0).announcing(&["10.1.0.0/24"]))?;
-    ours.exchanged(THEIRS[0])?;
+    ours.established(THEIRS[0])?;
     ours.has("10.2.0.0/24", 1)?;
     let before = ours.counter(THEIRS[0], "messagesReceivedByType.update")?;
     let reply = ours.request(&json!({ "query": "refresh", "neighbor": THEIRS[0] }))?;

@@ -85,6 +85,8 @@ impl Daemon for Exabgp {
             ("exabgp.log.level", "DEBUG"),
             ("exabgp.log.all", "false"),
             ("exabgp.log.network", "true"),
+            ("exabgp.log.configuration", "false"),
+            ("exabgp.log.processes", "true"),
             ("exabgp.log.message", "true"),
         ];
         let log = self.place.file("exabgp.log");
@@ -98,7 +100,7 @@ impl Daemon for Exabgp {
         self.process = Some(program);
         wait("ExaBGP to run", || {
             let log = self.place.read("exabgp.log");
-            let process = |line: &str| line.contains("Forked process");
+            let process = |line: &str| line.contains("forked process");
             ensure(
                 log.lines().filter(|line| process(line)).count() >= self.life.get() as usize,
                 || log.clone(),
