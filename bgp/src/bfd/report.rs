@@ -50,6 +50,10 @@ pub struct SessionReport {
     pub packets_received: u64,
     /// Time since the last of them.
     pub heard: Option<Duration>,
+    /// What keeps the session from sending or receiving on our side; put here by whoever has the sockets.
+    pub last_error: Option<String>,
+    /// Packets that belonged to no session, of all sessions together; put here likewise.
+    pub discards: Discards,
 }
 
 /// A session and the path it watches.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::packet::{Diagnostic, Packet, State};
-use super::report::SessionReport;
+use super::report::{Discards, SessionReport};
 
 /// Fastest rate of a session that is not up (RFC 5880 section 6.8.3), in microseconds.
 const SLOW: u32 = 1_000_000;
@@ -414,6 +414,8 @@ impl Session {
             packets_sent: self.sent,
             packets_received: self.received,
             heard: self.heard.map(|at| now.saturating_duration_since(at)),
+            last_error: None,
+            discards: Discards::default(),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! `speaker::daemon` for the file format of the stand-alone daemon); [`SpeakerConfig::validate`] only refuses what the
 //! protocol cannot express.
 
+mod bfd;
 mod capabilities;
 mod peer_asn;
 mod policy;
@@ -20,6 +21,7 @@ use crate::types::{Asn, Community, ExtendedCommunity, Family, LargeCommunity, Pr
 
 pub use policy::{Aggregate, LocalAs, PeerPolicy, RemovePrivateAs};
 
+pub use bfd::{BfdConfig, LONGEST_BFD_INTERVAL, SHORTEST_BFD_INTERVAL};
 pub use capabilities::{AddPath, PeerRole};
 pub use peer_asn::{AsnRange, PeerAsn};
 
@@ -191,6 +193,8 @@ pub struct PeerConfig {
     pub role: Option<PeerRole>,
     /// Insist on the peer saying its part too.
     pub role_strict: bool,
+    /// Watch the path with BFD; `None` does not.
+    pub bfd: Option<BfdConfig>,
 }
 
 impl PeerConfig {
@@ -217,6 +221,7 @@ impl PeerConfig {
             extended_next_hop: address.is_ipv6(),
             role: None,
             role_strict: false,
+            bfd: None,
         }
     }
 
@@ -251,6 +256,13 @@ impl PeerConfig {
         }
         if self.ttl == Some(0) {
             return Err(ConfigError::Ttl { peer: address });
+        }
+        if let Some((field, problem)) = self.bfd.and_then(|bfd| bfd.problem()) {
+            return Err(ConfigError::Bfd {
+                peer: address,
+                field,
+                problem,
+            });
         }
         Ok(())
     }
@@ -389,6 +401,16 @@ pub enum ConfigError {
     AnnouncedAggregate {
         /// The prefix.
         prefix: Prefix,
+    },
+    /// BFD that cannot work.
+    #[error("neighbor {peer}: bfd.{field}: {problem}")]
+    Bfd {
+        /// The peer's address.
+        peer: IpAddr,
+        /// The field.
+        field: &'static str,
+        /// What is allowed.
+        problem: &'static str,
     },
     /// A packet with TTL 0 never leaves.
     #[error("neighbor {peer}: ttl: must be 1 to 255")]

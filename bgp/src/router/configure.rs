@@ -76,6 +76,7 @@ impl Router {
             stale_until: None,
             tried: false,
             since: now,
+            bfd_up: false,
             last_notification: None,
             last_failure: None,
             flaps: 0,
@@ -133,6 +134,10 @@ impl Router {
         if new_export {
             self.feed_again(id, FamilySet::ALL);
         }
+        let strict = |config: &PeerConfig| config.bfd.is_some_and(|bfd| bfd.strict);
+        if strict(&before) && !strict(&config) && !config.disabled {
+            self.start_peer(now, id);
+        }
         if before.policy.route_reflector_client != config.policy.route_reflector_client {
             self.change_client(id);
         }
@@ -163,8 +168,11 @@ impl Router {
         }
     }
 
-    fn start_peer(&mut self, now: Instant, id: PeerId) {
+    pub(super) fn start_peer(&mut self, now: Instant, id: PeerId) {
         if let Some(peer) = self.peers.get_mut(&id) {
+            if peer.waits_for_bfd() {
+                return;
+            }
             peer.fsm.handle_event(now, Event::ManualStart);
         }
         self.drain(now, id);

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `aggregate` | routes of our own that stand for more specific ones |
 //! | `attributes` | what becomes of a route on its way in and out |
+//! | `bfd` | sessions that wait for BFD |
 //! | `peer` | one peer: its state machine, its connections, its session |
 //! | `configure` | from the configuration in force to the one desired |
 //! | `deferral` | routes wait after our own restart |
@@ -19,6 +20,7 @@
 
 mod aggregate;
 mod attributes;
+mod bfd;
 mod configure;
 mod deferral;
 mod export;
@@ -72,10 +74,12 @@ pub struct ConnectionId {
 #[non_exhaustive]
 pub enum Lost {
     /// BFD says so (RFC 5882 section 4).
-    #[error("BFD: {diagnostic}")]
+    #[error("BFD is down: {diagnostic}")]
     Bfd {
         /// Why, for people.
         diagnostic: String,
+        /// The peer's BFD survives a restart of its BGP (the C bit), so that forwarding has failed whatever its BGP does.
+        independent: bool,
     },
     /// The interface towards the peer has no carrier, is down, or is gone.
     #[error("interface {interface} {what}")]
@@ -93,6 +97,15 @@ impl Lost {
         match self {
             Self::Bfd { .. } => Some(Notification::cease(Cease::BfdDown)),
             Self::Link { .. } => None,
+        }
+    }
+
+    /// Whether the routes of a peer that is away for a restart go too. A restart mostly takes BFD along (RFC 5882 section
+    /// 4.3.2), unless that runs elsewhere.
+    fn ends_restart(&self) -> bool {
+        match self {
+            Self::Bfd { independent, .. } => *independent,
+            Self::Link { .. } => true,
         }
     }
 }
@@ -267,7 +280,9 @@ impl Router {
         let Some(id) = self.addresses.get(&address).copied() else {
             return;
         };
+        let mut away = false;
         if let Some(peer) = self.peers.get_mut(&id) {
+            away = peer.session.is_none();
             let event = Event::PathDown {
                 notification: lost.notification(),
                 reason: lost.to_string(),
@@ -276,7 +291,12 @@ impl Router {
         }
         self.drain(now, id);
         // A path that is dead forwards nothing: what a restart had kept goes as well.
-        self.end_restart(id);
+        if !away || lost.ends_restart() {
+            self.end_restart(id);
+        }
+        if matches!(lost, Lost::Bfd { .. }) {
+            self.handle_bfd(now, address, false);
+        }
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is next due.

@@ -34,6 +34,8 @@ pub(super) struct Peer {
     /// A connection was tried since the speaker started and came to nothing, or a session was there and went.
     pub(super) tried: bool,
     pub(super) since: Instant,
+    /// What BFD last said; without BFD nothing.
+    pub(super) bfd_up: bool,
     /// The last NOTIFICATION either way.
     pub(super) last_notification: Option<String>,
     /// The last connection that ended or failed without one, if that was later.
@@ -127,6 +129,11 @@ impl Peer {
         }
     }
 
+    /// It insists on BFD, which is not up.
+    pub(super) fn waits_for_bfd(&self) -> bool {
+        !self.bfd_up && self.config.bfd.is_some_and(|bfd| bfd.strict)
+    }
+
     /// Notes that there is something to send; true if the owner has to be told.
     pub(super) fn arm(&mut self, serial: Serial) -> bool {
         self.line_mut(serial)
@@ -160,6 +167,9 @@ impl Peer {
     /// Why there is no session, for people. A peer that says why it goes is mostly not there for a while afterwards; that must
     /// not hide what it said.
     pub(super) fn last_error(&self) -> Option<String> {
+        if self.session.is_none() && self.waits_for_bfd() {
+            return Some("waits for BFD to come up, as bfd.strict asks".to_owned());
+        }
         match (&self.last_failure, &self.last_notification) {
             (Some(failure), Some(said)) => Some(format!("{failure}; before that: {said}")),
             (failure, said) => failure.clone().or_else(|| said.clone()),

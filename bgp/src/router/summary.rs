@@ -51,6 +51,7 @@ impl Router {
             messages_received: peer.received,
             messages_sent: peer.sent,
             flaps: peer.flaps,
+            bfd: None,
             refused: peer.refused.clone(),
             notes: self.notes(peer),
         }

@@ -88,6 +88,8 @@ pub struct PeerSummary {
     pub messages_sent: MessageCounts,
     /// How many times the session went from Established to something else.
     pub flaps: u64,
+    /// The BFD session, which the router does not know: whoever has one puts it here.
+    pub bfd: Option<crate::bfd::SessionReport>,
     /// How often routes of the peer were refused since it was configured, by reason. A route is decided on when it arrives and
     /// when the policy changes.
     pub refused: RefusalCounts,

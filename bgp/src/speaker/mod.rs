@@ -6,6 +6,7 @@
 //!
 //! Kernel routes are not installed here: that is for whoever subscribes.
 
+mod bfd;
 pub mod daemon;
 mod handle;
 mod io;

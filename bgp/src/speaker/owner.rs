@@ -24,13 +24,14 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
+use super::bfd::{self, Bfd, News};
 use super::handle::{Shutdown, SpeakerError};
 use super::io::{self, Event};
 use super::listen::Listeners;
 use super::stream::RouteStream;
 use crate::config::SpeakerConfig;
 use crate::router::{
-    ConnectionId, Output, PeerSummary, RibEntry, RouteBatch, Router, SubscriberId,
+    ConnectionId, Lost, Output, PeerSummary, RibEntry, RouteBatch, Router, SubscriberId,
 };
 use crate::wire::Notification;
 
@@ -93,6 +94,7 @@ struct Owner {
     subscribers: HashMap<SubscriberId, mpsc::Sender<RouteBatch>>,
     places: Places,
     tasks: JoinSet<()>,
+    bfd: Bfd,
     events: mpsc::Sender<Event>,
 }
 
@@ -103,6 +105,8 @@ pub(super) async fn start(config: SpeakerConfig) -> Result<mpsc::Sender<Command>
     let mut listeners = Listeners::new(events.clone());
     let opened = listeners.open_missing(&config.listen)?;
     listeners.keep(opened);
+    let mut bfd = Bfd::default();
+    bfd.configure(bfd::wanted(&config));
     let owner = Owner {
         router: Router::new(now(), config, seed())?,
         listeners,
@@ -110,6 +114,7 @@ pub(super) async fn start(config: SpeakerConfig) -> Result<mpsc::Sender<Command>
         subscribers: HashMap::new(),
         places: FuturesUnordered::new(),
         tasks: JoinSet::new(),
+        bfd,
         events,
     };
     let (commands, command_inbox) = mpsc::channel(64);
@@ -152,6 +157,7 @@ impl Owner {
                 },
                 // The channel cannot end: the owner holds a sender.
                 Some(event) = events.recv() => self.happened(event),
+                news = self.bfd.news() => self.heard(news),
                 Some(place) = self.places.next() => self.fill(place),
                 Some(_) = self.tasks.join_next() => {}
                 () = timer => self.router.handle_timeout(now()),
@@ -173,7 +179,7 @@ impl Owner {
                 self.subscribers.insert(self.router.subscribe(), sender);
                 let _ = reply.send(RouteStream::new(receiver));
             }
-            Command::Summary { reply } => drop(reply.send(self.router.summary())),
+            Command::Summary { reply } => self.summarize(reply),
             Command::Rib { reply } => drop(reply.send(self.router.rib())),
             Command::Listening { reply } => drop(reply.send(self.listeners.addresses())),
             // Ends the loop in `run`.
@@ -186,7 +192,9 @@ impl Owner {
         // New listeners first: if one fails, nothing has changed.
         let opened = self.listeners.open_missing(&config.listen)?;
         let wanted = config.listen.clone();
+        let bfd = bfd::wanted(&config);
         self.router.configure(now(), config)?;
+        self.bfd.configure(bfd);
         self.listeners.keep(opened);
         self.listeners.close_unwanted(&wanted);
         Ok(())
@@ -224,6 +232,38 @@ impl Owner {
                 self.router.handle_closed(now, connection, reason);
             }
         }
+    }
+
+    /// BFD has something to say about a path.
+    fn heard(&mut self, News { path, change }: News) {
+        let now = now();
+        if change.is_failure() {
+            let lost = Lost::Bfd {
+                independent: change.remote_independent,
+                diagnostic: change.diagnostic.to_string(),
+            };
+            self.router.handle_peer_lost(now, path.remote, &lost);
+        }
+        let up = change.to == bfd::State::Up;
+        self.router.handle_bfd(now, path.remote, up);
+    }
+
+    /// Answers with the summary, and with what BFD knows as soon as that has come.
+    fn summarize(&mut self, reply: oneshot::Sender<Vec<PeerSummary>>) {
+        let mut lines = self.router.summary();
+        let Some(reports) = self.bfd.report() else {
+            let _ = reply.send(lines);
+            return;
+        };
+        self.tasks.spawn(async move {
+            for report in reports.await.unwrap_or_default() {
+                let line = lines.iter_mut().find(|l| l.address == report.path.remote);
+                if let Some(line) = line {
+                    line.bfd = Some(report.session);
+                }
+            }
+            let _ = reply.send(lines);
+        });
     }
 
     fn attach(&mut self, connection: ConnectionId, stream: tokio::net::TcpStream) {
@@ -326,6 +366,8 @@ impl Owner {
         // The rest of the senders: a connection ends once nobody can give it anything more.
         self.connections.clear();
         self.places.clear();
+        // Peers hear that BFD goes on purpose before they miss it.
+        drop(std::mem::take(&mut self.bfd));
         let finish = async { while self.tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(LAST_WORDS, finish).await.is_err() {
             warn!("some connections did not take their last message in time");

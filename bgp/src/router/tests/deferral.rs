@@ -125,6 +125,7 @@ fn a_dead_path_ends_the_session_at_once_and_keeps_no_routes() {
     lab.establish();
     let bfd = Lost::Bfd {
         diagnostic: "no packet for 150 ms".to_owned(),
+        independent: false,
     };
     let now = lab.now;
     lab.routers[0].handle_peer_lost(now, address(1), &bfd);

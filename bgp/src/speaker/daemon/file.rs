@@ -12,7 +12,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{
-    AddPath, BGP_PORT, GracefulRestart, LocalAs, NextHops, PeerAsn, PeerRole, RemovePrivateAs,
+    AddPath, BGP_PORT, BfdConfig, GracefulRestart, LocalAs, NextHops, PeerAsn, PeerRole,
+    RemovePrivateAs,
 };
 use crate::types::{Asn, Community, ExtendedCommunity, Family, LargeCommunity, Prefix, RouterId};
 
@@ -170,6 +171,9 @@ pub struct NeighborEntry {
     /// The peer must say its part too.
     #[serde(default)]
     pub role_strict: bool,
+    /// Watch the path with BFD; left out: no. `bfd: {}` does with 300 ms x 3.
+    #[serde(default)]
+    pub bfd: Option<BfdConfig>,
 }
 
 /// Next hop of routes to a peer.

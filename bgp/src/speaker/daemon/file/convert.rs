@@ -252,6 +252,7 @@ impl NeighborEntry {
             extended_next_hop: self.extended_next_hop.unwrap_or(defaults.extended_next_hop),
             role: self.role,
             role_strict: self.role_strict,
+            bfd: self.bfd,
         })
     }
 }
