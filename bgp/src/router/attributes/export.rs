@@ -163,6 +163,9 @@ impl ExportKey {
             self.stay(from, &mut route);
         } else {
             Self::shed(from, transparent, &mut route);
+            if !transparent && self.path.cleans() {
+                route.attributes.as_path = self.path.cleaned(&route.attributes.as_path);
+            }
         }
         apply(operations, self.path.asn, &mut route);
         if self.graceful_shutdown {

@@ -22,19 +22,28 @@ impl PathPolicy {
         self.local_as.map_or(self.asn, |local| local.asn)
     }
 
-    /// The path as it leaves.
-    pub(super) fn leaving(&self, path: &AsPath) -> AsPath {
-        let mut path = match self.remove_private {
+    /// Whether [`cleaned`](Self::cleaned) does anything.
+    pub(super) fn cleans(&self) -> bool {
+        self.as_override || self.remove_private.is_some()
+    }
+
+    /// The path without what is not to leave. Comes before a filter, whose changes are meant as they are.
+    pub(super) fn cleaned(&self, path: &AsPath) -> AsPath {
+        let path = match self.remove_private {
             Some(mode) => self.without_private(path, mode),
             None => path.clone(),
         };
-        if self.as_override
-            && let Some(peer) = self.peer_asn
-        {
-            path = mapped(&path, |asn| {
-                Some(if asn == peer { self.presented() } else { asn })
-            });
+        match self.peer_asn.filter(|_| self.as_override) {
+            Some(peer) => {
+                let replace = |asn| if asn == peer { self.presented() } else { asn };
+                mapped(&path, |asn| Some(replace(asn)))
+            }
+            None => path,
         }
+    }
+
+    /// The path as it leaves: with our AS in front.
+    pub(super) fn leaving(&self, path: &AsPath) -> AsPath {
         match self.local_as {
             Some(LocalAs {
                 asn,
@@ -158,7 +167,7 @@ mod tests {
         for (change, before, after) in table {
             let policy = policy(change);
             assert_eq!(
-                policy.leaving(&path(before)).to_string(),
+                policy.leaving(&policy.cleaned(&path(before))).to_string(),
                 after,
                 "{policy:?}"
             );
@@ -173,6 +182,6 @@ mod tests {
             AsSegment::Set(vec![Asn(64514)]),
         ]);
         let policy = policy(|p| p.remove_private = Some(RemovePrivateAs::All));
-        assert_eq!(policy.leaving(&path).to_string(), "1 {5}");
+        assert_eq!(policy.cleaned(&path).to_string(), "{5}");
     }
 }

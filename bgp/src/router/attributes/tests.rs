@@ -518,6 +518,27 @@ fn what_export_changes() {
 }
 
 #[test]
+fn what_a_filter_prepends_is_meant() {
+    // Our own AS is private here, and taken out of nothing that we say ourselves.
+    let session = Session::with(PEER, |s| {
+        let operations = vec![Operation::Prepend {
+            asn: None,
+            count: 2,
+        }];
+        let rule = Rule {
+            operations,
+            ..Rule::new(Verdict::Accept)
+        };
+        s.peer.export = Some(Filter::new(vec![rule], Verdict::Reject));
+        s.peer.policy.remove_private_as = Some(crate::config::RemovePrivateAs::All);
+    });
+    let made = session
+        .export(Provenance::External, &route(&[65000, 1], |_| {}))
+        .unwrap();
+    assert_eq!(made.attributes.as_path.to_string(), "64512 64512 64512 1");
+}
+
+#[test]
 fn graceful_shutdown_is_said() {
     for (asn, local_pref) in [(PEER, None), (OWN, Some(0))] {
         let session = Session::with(asn, |s| s.peer.policy.graceful_shutdown = true);
