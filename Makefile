@@ -109,6 +109,12 @@ bench-lab: build lab-packages ## Route latency, CNI ADD and memory in RUNS=5 lab
 	@scripts/packages.sh test
 	@$(STEP) "bench-lab" scripts/bench-lab.sh $(CTL) $(RUNS)
 
+.PHONY: bench-bgp
+bench-bgp: PROFILE := release
+bench-bgp: build ## The speaker beside BIRD, FRR, GoBGP and OpenBGPD: docs/bench/bgp.md; BENCH="--daemons margay,bird --runs 1" for a minute (root)
+	@scripts/packages.sh daemons
+	$(BIN)/bench-bgp $(if $(BENCH),$(BENCH),--out docs/bench)
+
 .PHONY: lab-packages
 lab-packages:
 	@scripts/packages.sh lab

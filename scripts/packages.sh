@@ -6,6 +6,7 @@
 #
 #   build     a C compiler (for the TLS library) and git; checks that cargo is there
 #   lab       what the cluster in namespaces runs: bird2, nftables, iproute2, tcpdump…
+#   daemons   the BGP daemons that Margay's speaker is measured against
 #   vm        QEMU and the tools that unpack a kernel (the kernel itself: scripts/vm.sh)
 #   test      what the checks use: jq, shellcheck
 #   nextest   the test runner, from crates.io into $MARGAY_CACHE/tools/bin
@@ -22,6 +23,7 @@ readonly POLICY=/usr/sbin/policy-rc.d
 declare -A PACKAGES=(
   [build]="gcc libc6-dev git ca-certificates"
   [lab]="bird2 nftables iproute2 iputils-ping tcpdump conntrack"
+  [daemons]="bird2 frr gobgpd openbgpd iproute2"
   [vm]="qemu-system-x86 busybox-static kmod iproute2"
   [test]="jq shellcheck"
 )
@@ -71,9 +73,12 @@ install_packages() {
   reason=$(apt_reason install -y --no-install-recommends "${missing[@]}") ||
     die "could not install ${missing[*]}: is the Debian archive reachable? apt says: ${reason#E: }"
   # With systemd the daemon would come up at the next boot.
-  if [[ " ${missing[*]} " == *" bird2 "* && -d /run/systemd/system ]]; then
-    systemctl disable --quiet bird.service || true
-  fi
+  local pair
+  for pair in bird2:bird frr:frr gobgpd:gobgpd openbgpd:openbgpd; do
+    if [[ " ${missing[*]} " == *" ${pair%:*} "* && -d /run/systemd/system ]]; then
+      systemctl disable --quiet "${pair#*:}.service" || true
+    fi
+  done
 }
 
 check_cargo() {
@@ -108,13 +113,13 @@ install_kubectl() {
   install -m 0755 "$folder/bin/kubectl" "$CACHE/tools/bin/kubectl"
 }
 
-(($#)) || die "usage: scripts/packages.sh GROUP… (build, lab, vm, test, nextest, kubectl)"
+(($#)) || die "usage: scripts/packages.sh GROUP… (build, lab, daemons, vm, test, nextest, kubectl)"
 wanted=()
 for group in "$@"; do
   case $group in
     nextest | kubectl) ;;
-    build | lab | vm | test) read -ra names <<<"${PACKAGES[$group]}" && wanted+=("${names[@]}") ;;
-    *) die "unknown group \"$group\": one of build, lab, vm, test, nextest, kubectl" ;;
+    build | lab | daemons | vm | test) read -ra names <<<"${PACKAGES[$group]}" && wanted+=("${names[@]}") ;;
+    *) die "unknown group \"$group\": one of build, lab, daemons, vm, test, nextest, kubectl" ;;
   esac
 done
 ((${#wanted[@]})) && install_packages "${wanted[@]}"
