@@ -7,6 +7,7 @@
 
 mod bfd;
 mod capabilities;
+mod limits;
 mod peer_asn;
 mod policy;
 
@@ -23,6 +24,7 @@ pub use policy::{Aggregate, LocalAs, PeerPolicy, RemovePrivateAs};
 
 pub use bfd::{BfdConfig, LONGEST_BFD_INTERVAL, SHORTEST_BFD_INTERVAL};
 pub use capabilities::{AddPath, PeerRole};
+pub use limits::{DEFAULT_MAX_PREFIXES, DEFAULT_RESTART_AFTER, MaxPrefixes, MaxPrefixesAction};
 pub use peer_asn::{AsnRange, PeerAsn};
 
 /// The port BGP listens on (RFC 4271 section 2).
@@ -195,6 +197,10 @@ pub struct PeerConfig {
     pub role_strict: bool,
     /// Watch the path with BFD; `None` does not.
     pub bfd: Option<BfdConfig>,
+    /// How much the peer may send.
+    pub max_prefixes: MaxPrefixes,
+    /// What a peer is told whose session is taken down because it is `disabled` (RFC 9003); at most 255 octets count.
+    pub shutdown_message: String,
 }
 
 impl PeerConfig {
@@ -222,6 +228,8 @@ impl PeerConfig {
             role: None,
             role_strict: false,
             bfd: None,
+            max_prefixes: MaxPrefixes::default(),
+            shutdown_message: String::new(),
         }
     }
 
@@ -254,6 +262,10 @@ impl PeerConfig {
         {
             return Err(ConfigError::LocalAddress { peer: address });
         }
+        let limits = &self.max_prefixes;
+        if limits.limit == 0 || !(1..=100).contains(&limits.warn_percent) {
+            return Err(ConfigError::MaxPrefixes { peer: address });
+        }
         if self.ttl == Some(0) {
             return Err(ConfigError::Ttl { peer: address });
         }
@@ -280,6 +292,8 @@ impl PeerConfig {
             next_hop: NextHopMode::Auto,
             connect_retry_time: DEFAULT_CONNECT_RETRY,
             policy: PeerPolicy::default(),
+            max_prefixes: MaxPrefixes::default(),
+            shutdown_message: String::new(),
             ..peer.clone()
         };
         session(self) == session(new) && self.policy.keeps_session(&new.policy)
@@ -411,6 +425,14 @@ pub enum ConfigError {
         field: &'static str,
         /// What is allowed.
         problem: &'static str,
+    },
+    /// A limit that nobody can keep.
+    #[error(
+        "neighbor {peer}: maxPrefixes: limit must be at least 1 and warnPercent 1 to 100; use `disabled: true` for a neighbor that is to send nothing"
+    )]
+    MaxPrefixes {
+        /// The peer's address.
+        peer: IpAddr,
     },
     /// A packet with TTL 0 never leaves.
     #[error("neighbor {peer}: ttl: must be 1 to 255")]

@@ -10,7 +10,7 @@ use super::routes::{RouteId, Routes};
 use super::source::{Counts, Sources};
 use super::table::{Destination, DestinationId, Table};
 use crate::policy::Refusal;
-use crate::types::{FamilySet, Prefix};
+use crate::types::{Family, FamilySet, Prefix};
 
 /// How many paths to one prefix a source may give (RFC 7911); what is more is not taken, and counted.
 pub const MAX_PATHS: usize = 64;
@@ -152,14 +152,16 @@ impl Rib {
         self.routes.hold(path.effective());
         let old = self.table.insert(id, path);
         if let Some(old) = &old {
-            self.forget(old);
+            self.forget(id, old);
         }
+        let ipv6 = u64::from(self.is_ipv6(id));
         if let Some(entry) = self.sources.get_mut(source) {
             if old.is_none() {
                 let table = &self.table;
                 entry.put(id, |id| has_path_of(table, id, source));
             }
             entry.counts.received += 1;
+            entry.counts.ipv6 += ipv6;
             entry.counts.accepted += u64::from(path.is_accepted());
         }
         let reselected = self.reselect(id);
@@ -372,18 +374,25 @@ impl Rib {
         let Some(old) = self.table.remove(id, source, path_id) else {
             return false;
         };
-        self.forget(&old);
+        self.forget(id, &old);
         // A path that was not chosen can still change the choice by leaving: its MED may have kept another one out.
         self.reselect(id) || old.is_multipath()
     }
 
+    fn is_ipv6(&self, id: DestinationId) -> bool {
+        let family = self.table.get(id).map(|destination| destination.family());
+        family == Some(Family::Ipv6Unicast)
+    }
+
     /// Undoes what counts a path.
-    fn forget(&mut self, old: &Path) {
+    fn forget(&mut self, id: DestinationId, old: &Path) {
         self.routes.release(old.received());
         self.routes.release(old.effective());
+        let ipv6 = u64::from(self.is_ipv6(id));
         if let Some(entry) = self.sources.get_mut(old.source()) {
             let counts = &mut entry.counts;
             counts.received = counts.received.saturating_sub(1);
+            counts.ipv6 = counts.ipv6.saturating_sub(ipv6);
             counts.accepted = counts.accepted.saturating_sub(old.is_accepted().into());
         }
     }

@@ -5,16 +5,30 @@ use std::collections::HashMap;
 use super::best::Neighbor;
 use super::path::Source;
 use super::table::DestinationId;
+use crate::types::Family;
 
 /// How many routes a source has in the table.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     /// All of them, including those policy refused.
     pub received: u64,
+    /// Those of them that are IPv6 routes.
+    pub ipv6: u64,
     /// Those that take part in the decision process.
     pub accepted: u64,
     /// Paths not taken because the source gave more than [`MAX_PATHS`](super::MAX_PATHS) for one prefix, so far.
     pub excess: u64,
+}
+
+impl Counts {
+    /// The routes of one family, those refused included.
+    #[must_use]
+    pub fn of(&self, family: Family) -> u64 {
+        match family {
+            Family::Ipv4Unicast => self.received.saturating_sub(self.ipv6),
+            Family::Ipv6Unicast => self.ipv6,
+        }
+    }
 }
 
 /// Beyond so many paths a walk over the table costs no more than remembering where they are.

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use super::attributes::{ExportKey, ImportPolicy};
+use super::faults::FaultCounts;
 use super::peer::Peer;
 use super::view::MessageCounts;
 use super::{PeerId, Router};
@@ -54,7 +55,7 @@ impl Router {
             .map(|(address, id)| (*address, *id))
             .collect();
         for (address, id) in gone {
-            self.stop_peer(now, id, Cease::PeerDeconfigured);
+            self.stop_peer(now, id, Notification::cease(Cease::PeerDeconfigured));
             self.addresses.remove(&address);
             self.peers.remove(&id);
         }
@@ -75,6 +76,9 @@ impl Router {
             session: None,
             stale_until: None,
             tried: false,
+            penalty: None,
+            warning: None,
+            faults: FaultCounts::default(),
             since: now,
             bfd_up: false,
             last_notification: None,
@@ -113,13 +117,14 @@ impl Router {
         if new_identity || !before.keeps_session(&config) {
             let shut = config.disabled && !before.disabled;
             let reason = if shut {
-                Cease::AdministrativeShutdown
+                Notification::administrative_shutdown(&config.shutdown_message)
             } else {
-                Cease::OtherConfigurationChange
+                Notification::cease(Cease::OtherConfigurationChange)
             };
             self.stop_peer(now, id, reason);
             if let Some(peer) = self.peers.get_mut(&id) {
                 peer.fsm.set_settings(settings);
+                peer.penalty = None;
             }
             if !config.disabled {
                 self.start_peer(now, id);
@@ -127,9 +132,16 @@ impl Router {
             return;
         }
         peer.fsm.set_settings(settings);
+        let new_limits = before.max_prefixes != config.max_prefixes;
+        let forgiven = new_limits && peer.penalty.take().is_some();
         let new_export = key(&self.config, peer) != export_before;
         if ImportPolicy::differ(peer.internal, (old, &before), (&self.config, &config)) {
             self.import_again(id);
+        }
+        if forgiven && !config.disabled {
+            self.start_peer(now, id);
+        } else if new_limits {
+            self.enforce_limits(now, id);
         }
         if new_export {
             self.feed_again(id, FamilySet::ALL);
@@ -178,9 +190,9 @@ impl Router {
         self.drain(now, id);
     }
 
-    fn stop_peer(&mut self, now: Instant, id: PeerId, reason: Cease) {
+    fn stop_peer(&mut self, now: Instant, id: PeerId, notification: Notification) {
         if let Some(peer) = self.peers.get_mut(&id) {
-            let notification = Some(Notification::cease(reason));
+            let notification = Some(notification);
             peer.fsm.handle_event(now, Event::Stop { notification });
         }
         self.drain(now, id);

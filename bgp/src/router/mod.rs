@@ -11,7 +11,9 @@
 //! | `peer` | one peer: its state machine, its connections, its session |
 //! | `configure` | from the configuration in force to the one desired |
 //! | `deferral` | routes wait after our own restart |
+//! | `limits` | how much a peer may send |
 //! | `receive` | octets to messages to events |
+//! | `faults` | what was wrong with UPDATEs, counted |
 //! | `import` | UPDATEs into the RIB |
 //! | `export` | which route a peer is given for a destination |
 //! | `transmit` | what is sent on a connection next |
@@ -24,7 +26,9 @@ mod bfd;
 mod configure;
 mod deferral;
 mod export;
+mod faults;
 mod import;
+mod limits;
 #[cfg(test)]
 mod pair;
 mod peer;
@@ -51,6 +55,7 @@ use crate::wire::{Cease, Notification};
 use aggregate::Aggregates;
 use attributes::ExportKey;
 use deferral::Deferral;
+pub use faults::FaultCounts;
 use peer::Peer;
 use subscribe::Subscriber;
 pub use subscribe::SubscriberId;
@@ -266,6 +271,7 @@ impl Router {
             };
             peer.fsm.handle_timeout(now);
             self.drain(now, id);
+            self.end_penalty(now, id);
             let stale_until = self.peers.get(&id).and_then(|peer| peer.stale_until);
             if stale_until.is_some_and(|at| at <= now) {
                 self.end_restart(id);

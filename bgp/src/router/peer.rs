@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
+use super::faults::FaultCounts;
+use super::limits::Penalty;
 use super::view::MessageCounts;
 use super::{ConnectionId, Output, PeerId, Router};
 use crate::config::PeerConfig;
@@ -33,6 +35,12 @@ pub(super) struct Peer {
     pub(super) stale_until: Option<Instant>,
     /// A connection was tried since the speaker started and came to nothing, or a session was there and went.
     pub(super) tried: bool,
+    /// More routes than it may send keep it down.
+    pub(super) penalty: Option<Penalty>,
+    /// The peer sends nearly as much as it may, or more.
+    pub(super) warning: Option<String>,
+    /// What was wrong with its UPDATEs.
+    pub(super) faults: FaultCounts,
     pub(super) since: Instant,
     /// What BFD last said; without BFD nothing.
     pub(super) bfd_up: bool,
@@ -148,10 +156,14 @@ impl Peer {
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        [self.fsm.poll_timeout(), self.stale_until]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.fsm.poll_timeout(),
+            self.stale_until,
+            self.penalty.and_then(|penalty| penalty.until),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     fn note(&mut self, down: Down) {

@@ -69,23 +69,29 @@ impl Router {
                 return;
             }
         }
-        let Some(peer) = self.peers.get(&id) else {
+        let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
         let event = match wire::decode(frame, &peer.context_on(serial)) {
             Err(notification) => ConnectionEvent::MessageError(notification),
-            Ok(Decoded { message, .. }) => match message {
-                Message::Open(open) => ConnectionEvent::BgpOpen(Box::new(open)),
-                Message::Keepalive => ConnectionEvent::KeepAliveMsg,
-                Message::Notification(received) => ConnectionEvent::NotifMsg(received),
-                Message::Update(update) => return self.import(id, update),
-                Message::EndOfRib(family) => {
-                    self.end_of_rib(id, family);
-                    return self.reconsider_deferral(now);
+            Ok(Decoded { message, verdict }) => {
+                peer.faults.count(&verdict);
+                match message {
+                    Message::Open(open) => ConnectionEvent::BgpOpen(Box::new(open)),
+                    Message::Keepalive => ConnectionEvent::KeepAliveMsg,
+                    Message::Notification(received) => ConnectionEvent::NotifMsg(received),
+                    Message::Update(update) => {
+                        self.import(id, update);
+                        return self.enforce_limits(now, id);
+                    }
+                    Message::EndOfRib(family) => {
+                        self.end_of_rib(id, family);
+                        return self.reconsider_deferral(now);
+                    }
+                    Message::RouteRefresh(refresh) => return self.refresh(id, refresh),
+                    Message::Ignored(_) => return,
                 }
-                Message::RouteRefresh(refresh) => return self.refresh(id, refresh),
-                Message::Ignored(_) => return,
-            },
+            }
         };
         self.feed(now, id, serial, event);
     }

@@ -2,6 +2,7 @@
 
 mod chaos;
 mod deferral;
+mod limits;
 mod policy;
 mod restart;
 mod routes;

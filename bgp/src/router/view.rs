@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use super::faults::FaultCounts;
 use crate::fsm::State;
 use crate::policy::{Refusal, RefusalCounts};
 use crate::types::{Asn, Family, Prefix, RouterId};
@@ -66,6 +67,10 @@ pub struct PeerSummary {
     pub since: Instant,
     /// Why the session last went down or could not come up.
     pub last_error: Option<String>,
+    /// The peer sends nearly as much as it may, or more.
+    pub warning: Option<String>,
+    /// The most routes of each family it may send.
+    pub max_prefixes: u32,
     /// Address of our end of the connection, while there is one.
     pub local_address: Option<IpAddr>,
     /// The peer's BGP Identifier, while the session is established.
@@ -86,6 +91,8 @@ pub struct PeerSummary {
     pub messages_received: MessageCounts,
     /// Messages given to the peer since the speaker started.
     pub messages_sent: MessageCounts,
+    /// What was wrong with the peer's UPDATEs since the speaker started (RFC 7606).
+    pub faults: FaultCounts,
     /// How many times the session went from Established to something else.
     pub flaps: u64,
     /// The BFD session, which the router does not know: whoever has one puts it here.

@@ -131,6 +131,7 @@ fn neighbor(line: &PeerSummary, query: Query, (now, wall): (Instant, SystemTime)
         "state": line.state,
         "since": rfc3339(since),
         "lastError": line.last_error,
+        "warning": line.warning,
         "prefixesReceived": line.prefixes_received,
         "prefixesAccepted": line.prefixes_accepted,
         "prefixesSent": line.prefixes_sent,
@@ -146,6 +147,8 @@ fn neighbor(line: &PeerSummary, query: Query, (now, wall): (Instant, SystemTime)
         fields.insert("routerId".to_owned(), json!(line.router_id));
         fields.insert("holdTime".to_owned(), json!(line.hold_time));
         fields.insert("families".to_owned(), json!(line.families));
+        fields.insert("maxPrefixes".to_owned(), json!(line.max_prefixes));
+        fields.insert("faults".to_owned(), json!(line.faults));
         fields.insert("agreed".to_owned(), json!(line.agreed));
         fields.insert(
             "messagesReceivedByType".to_owned(),

@@ -174,6 +174,39 @@ pub struct NeighborEntry {
     /// Watch the path with BFD; left out: no. `bfd: {}` does with 300 ms x 3.
     #[serde(default)]
     pub bfd: Option<BfdConfig>,
+    /// How many prefixes of each family it may send; left out: 2,000,000.
+    #[serde(default)]
+    pub max_prefixes: MaxPrefixesEntry,
+    /// Administratively down, and what the neighbor is told of it (RFC 9003).
+    #[serde(default)]
+    pub admin_down: Option<String>,
+}
+
+/// A limit on what a neighbor may send.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct MaxPrefixesEntry {
+    /// The most prefixes of each family; left out: 2,000,000.
+    pub limit: Option<u32>,
+    /// From this percentage on there is a warning; left out: 80.
+    pub warn_percent: Option<u8>,
+    /// What happens to a session with more; left out: `restart`.
+    pub action: LimitAction,
+    /// The pause before another attempt with `restart`, in seconds; left out: 300.
+    pub restart_after: Option<u32>,
+}
+
+/// What happens to a session with too many routes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum LimitAction {
+    /// Ended, and tried again after a pause.
+    #[default]
+    Restart,
+    /// Ended, until the configuration changes.
+    Teardown,
+    /// A warning, nothing else.
+    Warn,
 }
 
 /// Next hop of routes to a peer.

@@ -16,8 +16,9 @@ use super::{Shutdown, Speaker, SpeakerError};
 pub use control::Query;
 pub use file::{
     Action, AggregateEntry, AnnounceEntry, File, FileError, FilterEntry, HostOrNetwork,
-    InstallEntry, InstallTable, LengthRange, ListenEntry, MatchEntry, NeighborEntry, NextHopEntry,
-    PathLengthRange, PrefixEntry, PrefixLists, PrependEntry, RuleEntry,
+    InstallEntry, InstallTable, LengthRange, LimitAction, ListenEntry, MatchEntry,
+    MaxPrefixesEntry, NeighborEntry, NextHopEntry, PathLengthRange, PrefixEntry, PrefixLists,
+    PrependEntry, RuleEntry,
 };
 
 /// Why the daemon could not start or go on.

@@ -258,7 +258,7 @@ fn hard_reset_holds_another_notification() {
     assert_eq!(outer.hard_reset_inner(), Some(inner));
     assert_eq!(
         outer.to_string(),
-        "hard reset (6/9) for administrative shutdown (6/2)"
+        "hard reset (6/9) for administrative shutdown (6/2): \"bye!\""
     );
     assert_eq!(
         Notification::cease(Cease::HardReset).hard_reset_inner(),

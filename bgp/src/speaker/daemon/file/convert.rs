@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::{AnnounceEntry, File, NeighborEntry, NextHopEntry};
+use super::{AnnounceEntry, File, LimitAction, MaxPrefixesEntry, NeighborEntry, NextHopEntry};
 use crate::config::{
-    Announcement, ConfigError, NextHopMode, PeerConfig, PeerPolicy, SpeakerConfig,
+    Announcement, ConfigError, DEFAULT_RESTART_AFTER, MaxPrefixes, MaxPrefixesAction, NextHopMode,
+    PeerConfig, PeerPolicy, SpeakerConfig,
 };
 use crate::policy::{Filter, Verdict};
 use crate::types::{Family, Prefix};
@@ -218,7 +219,7 @@ impl NeighborEntry {
             port: self.port,
             local_address: self.local_address,
             passive: self.passive,
-            disabled: self.disabled,
+            disabled: self.disabled || self.admin_down.is_some(),
             hold_time: self.hold_time.map_or(defaults.hold_time, seconds),
             keepalive_time: self.keepalive_time.map(seconds),
             connect_retry_time: self
@@ -253,7 +254,27 @@ impl NeighborEntry {
             role: self.role,
             role_strict: self.role_strict,
             bfd: self.bfd,
+            max_prefixes: self.max_prefixes.limits(),
+            shutdown_message: self.admin_down.clone().unwrap_or_default(),
         })
+    }
+}
+
+impl MaxPrefixesEntry {
+    fn limits(&self) -> MaxPrefixes {
+        let defaults = MaxPrefixes::default();
+        let after = self.restart_after.map_or(DEFAULT_RESTART_AFTER, |seconds| {
+            Duration::from_secs(seconds.into())
+        });
+        MaxPrefixes {
+            limit: self.limit.unwrap_or(defaults.limit),
+            warn_percent: self.warn_percent.unwrap_or(defaults.warn_percent),
+            action: match self.action {
+                LimitAction::Restart => MaxPrefixesAction::Restart(after),
+                LimitAction::Teardown => MaxPrefixesAction::Teardown,
+                LimitAction::Warn => MaxPrefixesAction::Warn,
+            },
+        }
     }
 }
 
