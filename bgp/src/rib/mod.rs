@@ -23,7 +23,7 @@ pub use facts::Facts;
 pub use loc::{MAX_PATHS, Rib};
 pub use next_hops::NextHopId;
 pub use path::{Path, Route, Source};
-pub use routes::{RouteId, Routes};
+pub use routes::{Decider, RouteId, Routes};
 pub use source::Counts;
 pub use table::{Destination, DestinationId, Table};
 pub use view::View;

@@ -1,4 +1,8 @@
 //! [`Routes`]: the attribute sets, each once, under small numbers.
+//!
+//! Nearly all are kept as the octets they came in: that is a third of the memory of the values, it is what the next UPDATE
+//! with the same attributes is recognised by without reading them, and values are needed only once for each set and peer that
+//! it is sent to. What the decision process asks is worked out when a set is first met ([`Facts`]).
 
 use std::borrow::Cow;
 use std::hash::{BuildHasher, RandomState};
@@ -7,7 +11,10 @@ use hashbrown::HashTable;
 
 use super::facts::Facts;
 use super::next_hops::{NextHopId, NextHops};
-use super::path::Route;
+use super::path::{Route, Source};
+use super::table::fold;
+use crate::policy::Refusal;
+use crate::wire::{Context, decode_block};
 
 /// The number of a shared [`Route`]. Equal routes made here have equal numbers. Used again once no path uses it; whoever
 /// remembers one for longer than the current call [`hold`](Routes::hold)s it.
@@ -20,12 +27,47 @@ struct Entry {
     users: u32,
     /// Waits to be dropped, unless it finds a user.
     idle: bool,
-    content: Option<Box<Route>>,
+    content: Content,
     facts: Option<Facts>,
+    verdict: Option<(Decider, Result<(), Refusal>)>,
+}
+
+#[derive(Debug)]
+enum Content {
+    /// The number is not in use.
+    None,
+    /// Attributes as they came, NEXT_HOP included, under this number of a context.
+    Octets(u16, Box<[u8]>),
+    /// Made here, or by parts of an UPDATE.
+    Value(Box<Route>),
+}
+
+/// Whoever decided about a set: the source, and which state of the configuration and of the session it was in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decider {
+    /// Whose routes are decided about.
+    pub source: Source,
+    /// Changes with everything that decisions depend on.
+    pub epoch: u32,
 }
 
 /// How many sets without users may wait before they are dropped together.
 const IDLE: usize = 256;
+
+/// The keys of the index: drawn at random, so that no peer can choose sets that collide.
+#[derive(Debug)]
+struct Hashers {
+    values: RandomState,
+    seed: u64,
+}
+
+impl Default for Hashers {
+    fn default() -> Self {
+        let values = RandomState::new();
+        let seed = values.hash_one(0x6d61_7267_6179_u64);
+        Self { values, seed }
+    }
+}
 
 /// All attribute sets.
 #[derive(Debug, Default)]
@@ -33,7 +75,9 @@ pub struct Routes {
     entries: Vec<Entry>,
     free: Vec<u32>,
     index: HashTable<u32>,
-    hasher: RandomState,
+    hasher: Hashers,
+    /// The contexts that octets are read in. Few: what sessions can negotiate.
+    contexts: Vec<Context>,
     idle: Vec<u32>,
     next_hops: NextHops,
 }
@@ -41,27 +85,88 @@ pub struct Routes {
 impl Routes {
     /// The number of the shared route equal to `route`. It lasts until the next [`Routes::tidy`] unless something uses it.
     pub fn intern(&mut self, route: Route) -> RouteId {
-        let hash = self.hasher.hash_one(&route);
+        let hash = self.hasher.values.hash_one(&route);
         let entries = &self.entries;
-        let is_it = |id: &u32| content(entries, *id) == Some(&route);
+        let is_it = |id: &u32| matches!(content(entries, *id), Content::Value(v) if **v == route);
         if let Some(id) = self.index.find(hash, is_it) {
             return RouteId(*id);
         }
+        let facts = self.facts_of(&route);
+        self.add(hash, facts, Content::Value(Box::new(route)))
+    }
+
+    /// The number of a set that came in these octets before, in the same context.
+    #[must_use]
+    pub fn find_octets(&self, octets: &[u8], context: &Context) -> Option<RouteId> {
+        let context = self.contexts.iter().position(|known| known == context)?;
+        let context = u16::try_from(context).ok()?;
+        let entries = &self.entries;
+        let is_it = |id: &u32| match content(entries, *id) {
+            Content::Octets(other, known) => *other == context && **known == *octets,
+            _ => false,
+        };
+        let hash = hash_octets(&self.hasher, context, octets);
+        self.index.find(hash, is_it).map(|id| RouteId(*id))
+    }
+
+    /// Keeps a set that [`decode_block`] takes, and that is not known yet, as octets; `None` for every other one. Its number
+    /// lasts as that of [`Routes::intern`] does.
+    pub fn add_octets(&mut self, octets: &[u8], read_in: &Context) -> Option<RouteId> {
+        let (next_hop, attributes) = decode_block(octets, read_in)?;
+        let route = Route {
+            next_hop: Some(next_hop),
+            attributes,
+            metric: None,
+        };
+        let known = self.contexts.iter().position(|known| known == read_in);
+        let context = u16::try_from(known.unwrap_or(self.contexts.len())).ok()?;
+        if known.is_none() {
+            self.contexts.push(*read_in);
+        }
+        let facts = self.facts_of(&route);
+        let hash = hash_octets(&self.hasher, context, octets);
+        Some(self.add(hash, facts, Content::Octets(context, octets.into())))
+    }
+
+    fn facts_of(&mut self, route: &Route) -> Facts {
         let next_hop = route
             .next_hop
             .map(|next_hop| self.next_hops.acquire(next_hop.address()));
-        let entry = Entry {
+        Facts::of(route, next_hop)
+    }
+
+    fn add(&mut self, hash: u64, facts: Facts, content: Content) -> RouteId {
+        let id = self.put(Entry {
             users: 0,
             idle: true,
-            facts: Some(Facts::of(&route, next_hop)),
-            content: Some(Box::new(route)),
-        };
-        let id = self.put(entry);
+            facts: Some(facts),
+            content,
+            verdict: None,
+        });
         let (entries, hasher) = (&self.entries, &self.hasher);
-        let rehash = |id: &u32| content(entries, *id).map_or(0, |route| hasher.hash_one(route));
+        let rehash = |id: &u32| content_hash(entries, hasher, *id);
         self.index.insert_unique(hash, id, rehash);
         self.idle.push(id);
         RouteId(id)
+    }
+
+    /// What was decided about a set whatever the prefix, if it was this one who last decided.
+    #[must_use]
+    pub fn verdict(&self, RouteId(id): RouteId, decider: Decider) -> Option<Result<(), Refusal>> {
+        let (by, verdict) = self.entries.get(id as usize)?.verdict?;
+        (by == decider).then_some(verdict)
+    }
+
+    /// Remembers what was decided about a set: taken as it is, or refused, for every prefix.
+    pub fn set_verdict(
+        &mut self,
+        RouteId(id): RouteId,
+        decider: Decider,
+        verdict: Result<(), Refusal>,
+    ) {
+        if let Some(entry) = self.entries.get_mut(id as usize) {
+            entry.verdict = Some((decider, verdict));
+        }
     }
 
     fn put(&mut self, entry: Entry) -> u32 {
@@ -78,15 +183,21 @@ impl Routes {
     /// What a number stands for. Not free of cost: ask once for many routes with the same number.
     #[must_use]
     pub fn get(&self, RouteId(id): RouteId) -> Cow<'_, Route> {
-        match content(&self.entries, id) {
-            Some(route) => Cow::Borrowed(route),
-            // Never: a number in use has content.
-            None => Cow::Owned(Route {
-                next_hop: None,
-                attributes: Default::default(),
-                metric: None,
-            }),
-        }
+        let decoded = match content(&self.entries, id) {
+            Content::Value(route) => return Cow::Borrowed(route),
+            Content::Octets(context, octets) => {
+                let context = self.contexts.get(usize::from(*context));
+                context.and_then(|context| decode_block(octets, context))
+            }
+            Content::None => None,
+        };
+        // A number in use has content, and octets that were taken once are taken again.
+        let (next_hop, attributes) = decoded.unzip();
+        Cow::Owned(Route {
+            next_hop,
+            attributes: attributes.unwrap_or_default(),
+            metric: None,
+        })
     }
 
     /// What the decision process asks of it, at no cost.
@@ -142,13 +253,15 @@ impl Routes {
         if entry.users > 0 {
             return;
         }
-        let facts = entry.facts.take();
-        if let Some(route) = entry.content.take() {
-            let hash = self.hasher.hash_one(&*route);
-            if let Ok(known) = self.index.find_entry(hash, |other| *other == id) {
-                known.remove();
-            }
+        let hash = content_hash(&self.entries, &self.hasher, id);
+        if let Ok(known) = self.index.find_entry(hash, |other| *other == id) {
+            known.remove();
         }
+        let Some(entry) = self.entries.get_mut(id as usize) else {
+            return;
+        };
+        entry.content = Content::None;
+        let facts = entry.facts.take();
         if let Some(next_hop) = facts.and_then(|facts| facts.next_hop) {
             self.next_hops.release(next_hop);
         }
@@ -168,8 +281,34 @@ impl Routes {
     }
 }
 
-fn content(entries: &[Entry], id: u32) -> Option<&Route> {
-    entries.get(id as usize)?.content.as_deref()
+fn content(entries: &[Entry], id: u32) -> &Content {
+    let entry = entries.get(id as usize);
+    entry.map_or(&Content::None, |entry| &entry.content)
+}
+
+fn content_hash(entries: &[Entry], hasher: &Hashers, id: u32) -> u64 {
+    match content(entries, id) {
+        Content::None => 0,
+        Content::Octets(context, octets) => hash_octets(hasher, *context, octets),
+        Content::Value(route) => hasher.values.hash_one(&**route),
+    }
+}
+
+/// A keyed hash of eight octets at a time: every UPDATE of a table transfer comes through here.
+fn hash_octets(hasher: &Hashers, context: u16, octets: &[u8]) -> u64 {
+    let (words, rest) = octets.as_chunks::<8>();
+    let mut hash = fold(
+        hasher.seed,
+        (octets.len() as u64) << 16 | u64::from(context),
+    );
+    for word in words {
+        hash = fold(hash, u64::from_le_bytes(*word));
+    }
+    let mut last = [0; 8];
+    for (place, octet) in last.iter_mut().zip(rest) {
+        *place = *octet;
+    }
+    fold(hash, u64::from_le_bytes(last))
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ impl Router {
     pub fn configure(&mut self, now: Instant, config: SpeakerConfig) -> Result<(), ConfigError> {
         config.validate()?;
         let old = std::mem::replace(&mut self.config, config);
+        self.epoch = self.epoch.wrapping_add(1);
         let new_identity = old.asn != self.config.asn || old.router_id != self.config.router_id;
         self.remove_peers(now);
         let wanted: Vec<_> = self

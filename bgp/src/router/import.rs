@@ -5,34 +5,37 @@ use super::peer::Peer;
 use super::{PeerId, Router};
 use crate::config::SpeakerConfig;
 use crate::policy::{Operation, Refusal, RefusalCounts};
-use crate::rib::{Path, Rib, Route, RouteId, Routes};
+use crate::rib::{Decider, DestinationId, Path, Route, RouteId, Routes};
 use crate::types::Prefix;
-use crate::wire::{PathAttributes, Reach, Update};
+use crate::wire::{Nlri, PlainUpdate, Update};
 
 /// The import of a peer's routes, with what was found out about the last attribute set: neighbours are mostly alike.
 struct Import<'a> {
     policy: ImportPolicy<'a>,
-    checked: Option<(RouteId, Result<Admitted, Refusal>)>,
-    /// The last operations applied to the route last checked, and what became of it.
-    made: Option<(*const [Operation], RouteId)>,
+    decider: Decider,
+    last: Option<(RouteId, Outcome)>,
     refused: RefusalCounts,
 }
 
+/// What becomes of routes with one attribute set.
+enum Outcome {
+    /// The same for every prefix.
+    Settled(Result<RouteId, Refusal>),
+    /// The filter has to look at the prefix. With the last operations it asked for, and what became of the set.
+    Filtered(Admitted, Option<(*const [Operation], RouteId)>),
+}
+
 impl<'a> Import<'a> {
-    fn new(config: &'a SpeakerConfig, peer: &'a Peer) -> Option<Self> {
+    fn new(config: &'a SpeakerConfig, id: PeerId, epoch: u32, peer: &'a Peer) -> Option<Self> {
         Some(Self {
             policy: ImportPolicy::new(config, peer)?,
-            checked: None,
-            made: None,
+            decider: Decider {
+                source: id.source(),
+                epoch,
+            },
+            last: None,
             refused: RefusalCounts::default(),
         })
-    }
-
-    fn check(&mut self, routes: &Routes, received: RouteId) {
-        if !matches!(self.checked, Some((known, _)) if known == received) {
-            self.checked = Some((received, self.policy.check(&routes.get(received))));
-            self.made = None;
-        }
     }
 
     /// What becomes of a route as received.
@@ -55,23 +58,59 @@ impl<'a> Import<'a> {
         prefix: &Prefix,
         received: RouteId,
     ) -> Result<RouteId, Refusal> {
-        self.check(routes, received);
-        let operations = match &self.checked {
-            Some((_, Ok(admitted))) => self.policy.filter(admitted, prefix)?,
-            Some((_, Err(refusal))) => return Err(*refusal),
-            None => &[],
+        let outcome = match &mut self.last {
+            Some((last, outcome)) if *last == received => outcome,
+            last => {
+                let outcome = settle(&self.policy, self.decider, routes, received);
+                &mut last.insert((received, outcome)).1
+            }
         };
-        if let Some((same, effective)) = &self.made
+        let (admitted, made) = match outcome {
+            Outcome::Settled(Err(refusal)) => return Err(*refusal),
+            Outcome::Settled(Ok(_)) if !prefix.is_unicast() => {
+                return Err(Refusal::PrefixInvalid);
+            }
+            Outcome::Settled(Ok(effective)) => return Ok(*effective),
+            Outcome::Filtered(admitted, made) => (admitted, made),
+        };
+        let operations = self.policy.filter(admitted, prefix)?;
+        if let Some((same, effective)) = made
             && std::ptr::eq(*same, operations)
         {
             return Ok(*effective);
         }
-        let effective = match self.policy.transform(operations, &routes.get(received)) {
-            Some(route) => routes.intern(route),
-            None => received,
-        };
-        self.made = Some((operations, effective));
+        let transformed = self.policy.transform(operations, &routes.get(received));
+        let effective = transformed.map_or(received, |route| routes.intern(route));
+        *made = Some((operations, effective));
         Ok(effective)
+    }
+}
+
+/// Decides about an attribute set; what can be said of it for every prefix is remembered with it.
+fn settle(
+    policy: &ImportPolicy<'_>,
+    decider: Decider,
+    routes: &mut Routes,
+    received: RouteId,
+) -> Outcome {
+    if let Some(verdict) = routes.verdict(received, decider) {
+        return Outcome::Settled(verdict.map(|()| received));
+    }
+    let route = routes.get(received);
+    let admitted = match policy.check(&route) {
+        Ok(admitted) if admitted.is_filtered() => return Outcome::Filtered(admitted, None),
+        Ok(_) => policy.transform(&[], &route),
+        Err(refusal) => {
+            routes.set_verdict(received, decider, Err(refusal));
+            return Outcome::Settled(Err(refusal));
+        }
+    };
+    match admitted {
+        Some(transformed) => Outcome::Settled(Ok(routes.intern(transformed))),
+        None => {
+            routes.set_verdict(received, decider, Ok(()));
+            Outcome::Settled(Ok(received))
+        }
     }
 }
 
@@ -80,27 +119,76 @@ impl Router {
     pub(super) fn import(&mut self, id: PeerId, update: Update) {
         self.rib.tidy();
         let source = id.source();
-        let mut changed = Vec::new();
+        let mut changed = std::mem::take(&mut self.changed);
         for nlri in &update.withdrawn {
             changed.extend(self.rib.withdraw(&nlri.prefix, source, nlri.path_id));
         }
-        let Some(import) = self
-            .peers
-            .get(&id)
-            .and_then(|peer| Import::new(&self.config, peer))
+        for reach in &update.reach {
+            let received = self.rib.intern(Route {
+                next_hop: Some(reach.next_hop),
+                attributes: update.attributes.clone(),
+                metric: None,
+            });
+            self.announce(id, received, reach.nlri.iter().copied(), &mut changed);
+        }
+        self.spread_and_keep(changed);
+    }
+
+    /// Applies a message if it is a plain UPDATE of an established session with nothing wrong in it, without reading
+    /// attributes that are known; false if it is anything else.
+    pub(super) fn import_plain(&mut self, id: PeerId, message: &[u8]) -> bool {
+        let session = self.peers.get(&id).and_then(|peer| peer.session.as_ref());
+        let Some(context) = session.map(|session| session.context) else {
+            return false;
+        };
+        let Some(update) = PlainUpdate::split(message, &context) else {
+            return false;
+        };
+        self.rib.tidy();
+        let routes = self.rib.routes_mut();
+        let known = routes.find_octets(update.attributes, &context);
+        let Some(received) = known.or_else(|| routes.add_octets(update.attributes, &context))
         else {
+            return false;
+        };
+        let mut changed = std::mem::take(&mut self.changed);
+        for nlri in update.withdrawn {
+            changed.extend(self.rib.withdraw(&nlri.prefix, id.source(), nlri.path_id));
+        }
+        self.announce(id, received, update.announced, &mut changed);
+        self.spread_and_keep(changed);
+        true
+    }
+
+    /// Puts routes with one attribute set into the RIB.
+    fn announce(
+        &mut self,
+        id: PeerId,
+        received: RouteId,
+        nlri: impl Iterator<Item = Nlri>,
+        changed: &mut Vec<DestinationId>,
+    ) {
+        let Some(peer) = self.peers.get(&id) else {
             return;
         };
-        let refused = announce(
-            &mut self.rib,
-            import,
-            id,
-            update.attributes,
-            &update.reach,
-            &mut changed,
-        );
+        let Some(mut import) = Import::new(&self.config, id, self.epoch, peer) else {
+            return;
+        };
+        let rib = &mut self.rib;
+        for Nlri { prefix, path_id } in nlri {
+            let effective = import.decide(rib.routes_mut(), &prefix, received);
+            let path = Path::new(id.source(), received, effective).with_path_id(path_id);
+            changed.extend(rib.announce(prefix, path));
+        }
+        let refused = import.refused;
         self.count_refused(id, &refused);
+    }
+
+    /// Spreads changes and keeps the memory they were in.
+    fn spread_and_keep(&mut self, mut changed: Vec<DestinationId>) {
         self.spread(&changed);
+        changed.clear();
+        self.changed = changed;
     }
 
     /// Decides anew about every route of a peer, after its import policy has changed.
@@ -108,7 +196,7 @@ impl Router {
         let Some(mut import) = self
             .peers
             .get(&id)
-            .and_then(|peer| Import::new(&self.config, peer))
+            .and_then(|peer| Import::new(&self.config, id, self.epoch, peer))
         else {
             return;
         };
@@ -127,28 +215,4 @@ impl Router {
             peer.refused.merge(refused);
         }
     }
-}
-
-fn announce(
-    rib: &mut Rib,
-    mut import: Import<'_>,
-    id: PeerId,
-    attributes: PathAttributes,
-    reach: &[Reach],
-    changed: &mut Vec<crate::rib::DestinationId>,
-) -> RefusalCounts {
-    for Reach { next_hop, nlri, .. } in reach {
-        let route = Route {
-            next_hop: Some(*next_hop),
-            attributes: attributes.clone(),
-            metric: None,
-        };
-        let received = rib.intern(route);
-        for nlri in nlri {
-            let effective = import.decide(rib.routes_mut(), &nlri.prefix, received);
-            let path = Path::new(id.source(), received, effective).with_path_id(nlri.path_id);
-            changed.extend(rib.announce(nlri.prefix, path));
-        }
-    }
-    import.refused
 }

@@ -160,6 +160,10 @@ pub struct Router {
     next_subscriber: u64,
     subscribers: BTreeMap<SubscriberId, Subscriber>,
     rib: Rib,
+    /// Changes with whatever decides about routes: configuration, sessions.
+    epoch: u32,
+    /// Where changed destinations are collected. Empty between calls.
+    changed: Vec<DestinationId>,
     aggregates: Aggregates,
     jitter: Jitter,
     outputs: VecDeque<Output>,
@@ -183,6 +187,8 @@ impl Router {
             next_subscriber: 0,
             subscribers: BTreeMap::new(),
             rib: Rib::new(jitter.next_u64()),
+            epoch: 0,
+            changed: Vec::new(),
             aggregates: Aggregates::default(),
             jitter,
             outputs: VecDeque::new(),

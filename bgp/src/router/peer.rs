@@ -300,6 +300,7 @@ impl Router {
         };
         let restart = negotiated.graceful_restart;
         self.rib.add_source(id.source(), neighbor);
+        self.epoch = self.epoch.wrapping_add(1);
         peer.since = now;
         // From here on the last error is why the session was down before, whatever it was.
         peer.last_failure = peer.last_notification.take().or(peer.last_failure.take());

@@ -2,8 +2,9 @@
 
 use std::time::Instant;
 
-use bytes::Bytes;
+use bytes::BytesMut;
 
+use super::peer::Line;
 use super::{ConnectionId, Output, PeerId, Router};
 use crate::fsm::{ConnectionEvent, Serial};
 use crate::types::{Family, FamilySet};
@@ -15,28 +16,46 @@ impl Router {
     /// Octets have come in on a connection. Whole messages are acted on at once; less than one message is kept.
     pub fn handle_octets(&mut self, now: Instant, connection: ConnectionId, octets: &[u8]) {
         let ConnectionId { peer: id, serial } = connection;
-        if let Some(line) = self
-            .peers
-            .get_mut(&id)
-            .and_then(|peer| peer.line_mut(serial))
-        {
-            line.input.extend_from_slice(octets);
-        }
+        let Some(line) = self.line_mut(id, serial) else {
+            return;
+        };
+        // What has come is worked on where it is, unless it completes a message of which a part came before.
+        let mut before = std::mem::take(&mut line.input);
+        let mut rest = if before.is_empty() {
+            octets
+        } else {
+            before.extend_from_slice(octets);
+            &before
+        };
         // The connection may be closed by any of its messages.
-        while let Some(frame) = self.next_frame(now, id, serial) {
-            self.handle_frame(now, id, serial, &frame);
+        while let Some(length) = self.next_frame(now, id, serial, rest) {
+            let (frame, after) = rest.split_at(length);
+            self.handle_frame(now, id, serial, frame);
+            rest = after;
+        }
+        if let Some(line) = self.line_mut(id, serial)
+            && !rest.is_empty()
+        {
+            line.input = BytesMut::from(rest);
         }
     }
 
-    fn next_frame(&mut self, now: Instant, id: PeerId, serial: Serial) -> Option<Bytes> {
+    fn line_mut(&mut self, id: PeerId, serial: Serial) -> Option<&mut Line> {
+        self.peers.get_mut(&id)?.line_mut(serial)
+    }
+
+    /// The length of the message at the start of `octets`, once all of it is there and as long as the connection is.
+    fn next_frame(
+        &mut self,
+        now: Instant,
+        id: PeerId,
+        serial: Serial,
+        octets: &[u8],
+    ) -> Option<usize> {
         let peer = self.peers.get_mut(&id)?;
-        let context = peer.context_on(serial);
-        let line = peer.line_mut(serial)?;
-        match wire::frame_length(&line.input, &context) {
-            Ok(Some(length)) if line.input.len() >= length => {
-                Some(line.input.split_to(length).freeze())
-            }
-            Ok(_) => None,
+        peer.line_mut(serial)?;
+        match wire::frame_length(octets, &peer.context_on(serial)) {
+            Ok(length) => length.filter(|length| octets.len() >= *length),
             Err(notification) => {
                 self.feed(now, id, serial, ConnectionEvent::MessageError(notification));
                 None
@@ -68,6 +87,9 @@ impl Router {
             {
                 return;
             }
+        }
+        if kind == MessageType::Update && self.import_plain(id, frame) {
+            return self.enforce_limits(now, id);
         }
         let Some(peer) = self.peers.get_mut(&id) else {
             return;

@@ -58,27 +58,73 @@ pub(super) fn decode_nlri(
     };
     routes.reserve(octets.len().div_ceil(typical));
     while !octets.is_empty() {
-        let mut path_id = None;
-        if add_path {
-            let (id, rest) = octets.split_first_chunk().ok_or(MalformedNlri)?;
-            path_id = Some(u32::from_be_bytes(*id));
-            octets = rest;
-        }
-        let (length, rest) = octets.split_first().ok_or(MalformedNlri)?;
-        let (address, after) = rest
-            .split_at_checked(octets_of(*length))
-            .ok_or(MalformedNlri)?;
-        let prefix = match family {
-            Family::Ipv4Unicast => Prefix::v4(Ipv4Addr::from(padded(address, rest)), *length),
-            Family::Ipv6Unicast => Prefix::v6(Ipv6Addr::from(padded(address, rest)), *length),
-        };
-        routes.push(Nlri {
-            prefix: prefix.map_err(|_| MalformedNlri)?,
-            path_id,
-        });
-        octets = after;
+        routes.push(next_nlri(family, add_path, &mut octets)?);
     }
     Ok(())
+}
+
+/// Takes one route off the front of `octets`.
+#[inline]
+fn next_nlri(family: Family, add_path: bool, octets: &mut &[u8]) -> Result<Nlri, MalformedNlri> {
+    let mut path_id = None;
+    if add_path {
+        let (id, rest) = octets.split_first_chunk().ok_or(MalformedNlri)?;
+        path_id = Some(u32::from_be_bytes(*id));
+        *octets = rest;
+    }
+    let (length, rest) = octets.split_first().ok_or(MalformedNlri)?;
+    let (address, after) = rest
+        .split_at_checked(octets_of(*length))
+        .ok_or(MalformedNlri)?;
+    let prefix = match family {
+        Family::Ipv4Unicast => Prefix::v4(Ipv4Addr::from(padded(address, rest)), *length),
+        Family::Ipv6Unicast => Prefix::v6(Ipv6Addr::from(padded(address, rest)), *length),
+    };
+    *octets = after;
+    Ok(Nlri {
+        prefix: prefix.map_err(|_| MalformedNlri)?,
+        path_id,
+    })
+}
+
+/// Routes that are read one by one, after all of them have been looked at and found well-formed.
+#[derive(Clone, Debug)]
+pub struct NlriReader<'a> {
+    family: Family,
+    add_path: bool,
+    octets: &'a [u8],
+}
+
+impl<'a> NlriReader<'a> {
+    /// Looks through all of `octets`; `None` if they are malformed.
+    pub(super) fn new(family: Family, add_path: bool, octets: &'a [u8]) -> Option<Self> {
+        let mut rest = octets;
+        while !rest.is_empty() {
+            let identifier = if add_path { 4 } else { 0 };
+            let length = *rest.get(identifier)?;
+            if length > family.max_length() {
+                return None;
+            }
+            rest = rest.get(identifier + 1 + octets_of(length)..)?;
+        }
+        Some(Self {
+            family,
+            add_path,
+            octets,
+        })
+    }
+}
+
+impl Iterator for NlriReader<'_> {
+    type Item = Nlri;
+
+    #[inline]
+    fn next(&mut self) -> Option<Nlri> {
+        if self.octets.is_empty() {
+            return None;
+        }
+        next_nlri(self.family, self.add_path, &mut self.octets).ok()
+    }
 }
 
 /// The address octets, filled up to a full address. What fills them is masked away by [`Prefix`],

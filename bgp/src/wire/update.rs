@@ -41,15 +41,15 @@ pub struct Reach {
 const NO_ATTRIBUTE: u8 = 0;
 
 /// The three parts of an UPDATE, still octets.
-struct Parts<'a> {
-    withdrawn: &'a [u8],
-    attributes: &'a [u8],
-    nlri: &'a [u8],
+pub(super) struct Parts<'a> {
+    pub(super) withdrawn: &'a [u8],
+    pub(super) attributes: &'a [u8],
+    pub(super) nlri: &'a [u8],
 }
 
 impl<'a> Parts<'a> {
     /// RFC 7606 §3 b: lengths that do not add up end the session, with 3/1.
-    fn split(body: &'a [u8]) -> Result<Self, Notification> {
+    pub(super) fn split(body: &'a [u8]) -> Result<Self, Notification> {
         let (withdrawn, rest) =
             length_and_octets(body).ok_or_else(Notification::malformed_attribute_list)?;
         let (attributes, nlri) =

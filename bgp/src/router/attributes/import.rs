@@ -27,6 +27,13 @@ pub(in crate::router) struct ImportPolicy<'a> {
 #[derive(Debug, Clone)]
 pub(in crate::router) struct Admitted(Option<Prepared>);
 
+impl Admitted {
+    /// Whether there is a filter, which has to see every prefix. Without one all prefixes share one outcome.
+    pub(in crate::router) fn is_filtered(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
 impl<'a> ImportPolicy<'a> {
     /// The policy for an established session; `None` if there is none.
     pub(in crate::router) fn new(speaker: &'a SpeakerConfig, peer: &'a Peer) -> Option<Self> {
