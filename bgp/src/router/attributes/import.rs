@@ -1,6 +1,6 @@
 //! From the route as received to the route that takes part in the decision process.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::operations::apply;
 use super::peer_type;
@@ -126,7 +126,8 @@ impl<'a> ImportPolicy<'a> {
             configured.ipv4.map(IpAddr::V4),
             configured.ipv6.map(IpAddr::V6),
         ];
-        if own.contains(&Some(address)) {
+        let listens = |listener: &SocketAddr| listener.ip() == address;
+        if own.contains(&Some(address)) || self.speaker.listen.iter().any(listens) {
             return Err(Refusal::NextHopOwn);
         }
         // Routers on one host may well talk over its loopback interface, and reach each other there.

@@ -100,7 +100,13 @@ fn what_an_external_peer_may_say() {
             AsSegment::Set(vec![Asn(1), Asn(2)]),
         ]);
     };
-    let table: [(Setup, &[u32], Change, Option<Refusal>); 28] = [
+    let table: [(Setup, &[u32], Change, Option<Refusal>); 29] = [
+        (
+            |s| s.speaker.listen = vec!["10.0.0.9:179".parse().unwrap()],
+            &[PEER],
+            next_hop([10, 0, 0, 9]),
+            Some(Refusal::NextHopOwn),
+        ),
         (
             |s| s.peer.role = Some(PeerRole::RouteServerClient),
             &[1, PEER],
