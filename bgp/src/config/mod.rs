@@ -189,6 +189,8 @@ pub struct PeerConfig {
     pub policy: PeerPolicy,
     /// Several paths for one prefix (RFC 7911).
     pub add_path: AddPath,
+    /// Least time between two announcements to the peer, before jitter (RFC 4271 section 9.2.1.1); zero: at once.
+    pub min_advertisement_interval: Duration,
     /// Offer IPv6 next hops for IPv4 routes (RFC 8950).
     pub extended_next_hop: bool,
     /// Our part in the relation with the peer (RFC 9234); `None` says nothing about it.
@@ -224,6 +226,7 @@ impl PeerConfig {
             next_hop: NextHopMode::Auto,
             policy: PeerPolicy::default(),
             add_path: AddPath::default(),
+            min_advertisement_interval: Duration::ZERO,
             extended_next_hop: address.is_ipv6(),
             role: None,
             role_strict: false,
@@ -294,6 +297,7 @@ impl PeerConfig {
             policy: PeerPolicy::default(),
             max_prefixes: MaxPrefixes::default(),
             shutdown_message: String::new(),
+            min_advertisement_interval: Duration::ZERO,
             ..peer.clone()
         };
         session(self) == session(new) && self.policy.keeps_session(&new.policy)

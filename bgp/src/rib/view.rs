@@ -1,51 +1,9 @@
-//! [`View`]: what one peer or subscriber has been told, and what it still has to be.
+//! [`View`]: what one subscriber has been told, and what it still has to be.
 
-use std::collections::VecDeque;
-
+use super::pending::{Bits, Pending};
 use super::table::{DestinationId, Table};
-use crate::types::FamilySet;
 
-/// One bit for each destination.
-#[derive(Debug, Default)]
-struct Bits(Vec<u64>);
-
-impl Bits {
-    fn get(&self, id: DestinationId) -> bool {
-        let word = self.0.get(id.index() / 64).copied().unwrap_or(0);
-        word >> (id.0 % 64) & 1 != 0
-    }
-
-    /// Sets the bit and returns what it was.
-    fn set(&mut self, id: DestinationId, value: bool) -> bool {
-        let (word, mask) = (id.index() / 64, 1 << (id.0 % 64));
-        if word >= self.0.len() {
-            if !value {
-                return false;
-            }
-            self.0.resize(word + 1, 0);
-        }
-        let before = self.0[word] & mask != 0;
-        if value {
-            self.0[word] |= mask;
-        } else {
-            self.0[word] &= !mask;
-        }
-        before
-    }
-
-    fn iter(&self) -> impl Iterator<Item = DestinationId> {
-        self.0.iter().enumerate().flat_map(|(word, bits)| {
-            (0..64)
-                .filter(move |bit| bits >> bit & 1 != 0)
-                .map(move |bit| {
-                    // Destination numbers are u32, so word * 64 + bit is one.
-                    DestinationId(u32::try_from(word * 64 + bit).unwrap_or(u32::MAX))
-                })
-        })
-    }
-}
-
-/// What one peer or subscriber knows of the table.
+/// What one subscriber knows of the table.
 ///
 /// Bounded whatever happens and however slow its owner is: two bits a destination, and at most one place in the queue for
 /// each. Changes of a destination that is queued already replace one another. A new view is fed the whole table by walking
@@ -57,46 +15,18 @@ impl Bits {
 pub struct View {
     known: Bits,
     known_count: u64,
-    pending: Bits,
-    queue: VecDeque<DestinationId>,
-    feed: Option<Feed>,
-}
-
-/// A walk over the table from `next` up to `end`.
-#[derive(Debug)]
-struct Feed {
-    next: DestinationId,
-    end: DestinationId,
-    families: FamilySet,
+    pending: Pending,
 }
 
 impl View {
     /// A view that knows nothing yet and is going to be fed everything.
     #[must_use]
     pub fn new(table: &Table) -> Self {
-        let mut view = Self {
+        Self {
             known: Bits::default(),
             known_count: 0,
-            pending: Bits::default(),
-            queue: VecDeque::new(),
-            feed: None,
-        };
-        view.feed_again(table, FamilySet::ALL);
-        view
-    }
-
-    /// Feeds every destination of these families again, in addition to what is already being fed.
-    pub fn feed_again(&mut self, table: &Table, families: FamilySet) {
-        let under_way = self
-            .feed
-            .take()
-            .map_or(FamilySet::EMPTY, |feed| feed.families);
-        let families = families.iter().chain(under_way.iter()).collect();
-        self.feed = Some(Feed {
-            next: DestinationId(0),
-            end: table.end(),
-            families,
-        });
+            pending: Pending::new(table),
+        }
     }
 
     /// How many destinations the owner currently knows.
@@ -114,66 +44,34 @@ impl View {
     /// Whether the walk over the table is not finished.
     #[must_use]
     pub fn is_feeding(&self) -> bool {
-        self.feed.is_some()
+        self.pending.is_walking()
     }
 
     /// Whether there is something to [`take`](Self::take), or a walk to finish.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        self.feed.is_some() || !self.queue.is_empty()
+        self.pending.has_work()
     }
 
     /// Notes that a destination changed.
     pub fn mark(&mut self, table: &mut Table, id: DestinationId) {
-        let ahead = |feed: &Feed| {
-            let family = table.get(id).map(|d| d.family());
-            feed.next <= id && id < feed.end && family.is_some_and(|f| feed.families.contains(f))
-        };
-        if self.feed.as_ref().is_some_and(ahead) {
-            return;
-        }
-        if !self.pending.set(id, true) {
-            table.hold(id);
-            self.queue.push_back(id);
-        }
+        self.pending.mark(table, id);
     }
 
     /// Takes up to `limit` destinations to be told. Every one must be [`settle`](Self::settle)d.
     pub fn take(&mut self, table: &mut Table, limit: usize) -> Vec<DestinationId> {
-        let queued = self.queue.len().min(limit);
-        let mut taken: Vec<_> = self.queue.drain(..queued).collect();
-        for id in &taken {
-            // The hold taken by `mark` lasts until `settle`.
-            self.pending.set(*id, false);
-        }
-        while taken.len() < limit {
-            let Some(feed) = &mut self.feed else { break };
-            if feed.next >= feed.end {
-                self.feed = None;
-                break;
-            }
-            let id = feed.next;
-            feed.next = DestinationId(id.0 + 1);
-            let Some(destination) = table.get(id) else {
-                continue;
-            };
-            let wanted = feed.families.contains(destination.family());
-            let news = destination.best().is_some() || self.known.get(id);
-            if wanted && news && !self.pending.get(id) {
-                table.hold(id);
-                taken.push(id);
-            }
-        }
-        taken
+        let known = &self.known;
+        self.pending.take(table, limit, |id| known.get(id))
     }
 
     /// Notes whether the owner knows the destination now.
     pub fn settle(&mut self, table: &mut Table, id: DestinationId, known: bool) {
         let before = self.known.set(id, known);
         match (before, known) {
+            // The hold taken with the destination stays.
             (false, true) => {
                 self.known_count += 1;
-                table.hold(id);
+                return;
             }
             (true, false) => {
                 self.known_count -= 1;
@@ -187,7 +85,7 @@ impl View {
     /// Gives back every number the view holds. A view must not just be dropped.
     pub fn retire(self, table: &mut Table) {
         self.known.iter().for_each(|id| table.release(id));
-        self.pending.iter().for_each(|id| table.release(id));
+        self.pending.retire(table);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
-use super::attributes::{ExportKey, ImportPolicy};
+use super::attributes::ImportPolicy;
 use super::faults::FaultCounts;
 use super::peer::Peer;
 use super::view::MessageCounts;
@@ -13,7 +13,6 @@ use crate::fsm::{Event, PeerFsm, Settings};
 use crate::jitter::Jitter;
 use crate::policy::RefusalCounts;
 use crate::rib::{Neighbor, Path, Route, Source};
-use crate::types::FamilySet;
 use crate::wire::{Cease, NextHop, Notification, PathAttributes};
 
 impl Router {
@@ -108,11 +107,6 @@ impl Router {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        let key = |config: &SpeakerConfig, peer: &Peer| {
-            let session = peer.session.as_ref();
-            session.map(|session| ExportKey::new(config, peer, session))
-        };
-        let export_before = key(old, peer);
         let before = std::mem::replace(&mut peer.config, config.clone());
         peer.internal = settings.is_internal();
         if new_identity || !before.keeps_session(&config) {
@@ -135,7 +129,6 @@ impl Router {
         peer.fsm.set_settings(settings);
         let new_limits = before.max_prefixes != config.max_prefixes;
         let forgiven = new_limits && peer.penalty.take().is_some();
-        let new_export = key(&self.config, peer) != export_before;
         if ImportPolicy::differ(peer.internal, (old, &before), (&self.config, &config)) {
             self.import_again(id);
         }
@@ -144,9 +137,7 @@ impl Router {
         } else if new_limits {
             self.enforce_limits(now, id);
         }
-        if new_export {
-            self.feed_again(id, FamilySet::ALL);
-        }
+        self.regroup(id);
         let strict = |config: &PeerConfig| config.bfd.is_some_and(|bfd| bfd.strict);
         if strict(&before) && !strict(&config) && !config.disabled {
             self.start_peer(now, id);
@@ -165,11 +156,7 @@ impl Router {
         {
             self.rib.add_source(source, Neighbor { client, ..neighbor });
         }
-        let internal = self.peers.iter().filter(|(_, peer)| peer.internal);
-        let internal: Vec<_> = internal.map(|(id, _)| *id).collect();
-        for id in internal {
-            self.feed_again(id, FamilySet::ALL);
-        }
+        self.feed_groups(|key| key.export.is_internal());
     }
 
     /// Tells every state machine what its next OPEN is to say.

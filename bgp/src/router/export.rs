@@ -1,79 +1,82 @@
-//! Which route a peer is given for a destination, if any. What is made of it is in [`super::attributes`].
+//! Which routes peers are given for a destination, if any. What is made of them is in [`super::attributes`].
 
 use std::collections::HashMap;
-use std::net::IpAddr;
-use std::sync::Arc;
 
 use super::attributes::{ExportKey, Passed, Provenance};
-use super::peer::{Peer, Session};
-use crate::config::SpeakerConfig;
 use crate::policy::{Operation, Refusal};
-use crate::rib::{Destination, Rib, Route, RouteId, Source};
-use crate::types::Family;
+use crate::rib::{Path, Rib, Route, RouteId, Source};
+use crate::types::{Family, Prefix};
 
-/// What an attribute set made for a peer depends on: the set it comes from and from where, the operations applied, and the
-/// family, which our own next hop depends on.
-type Recipe = (RouteId, Provenance, *const [Operation], Family);
-
-/// What a peer is given, worked out for a batch of destinations.
-pub(super) struct Export<'a> {
-    key: ExportKey,
-    source: Source,
-    address: IpAddr,
-    rib: &'a Rib,
-    /// Attribute sets already looked at.
-    passed: HashMap<(RouteId, Provenance), Result<Passed, Refusal>>,
-    /// Attribute sets already made for this peer: same input, same operations, same output.
-    made: HashMap<Recipe, Result<Arc<Route>, Refusal>>,
+/// What there is to say about an attribute set and where it came from.
+struct Known {
+    passed: Result<Passed, Refusal>,
+    /// What it was made into, for the operations of a filter and the family, which our own next hop depends on.
+    made: Vec<(*const [Operation], Family, Option<usize>)>,
 }
 
-impl<'a> Export<'a> {
-    pub(super) fn new(
-        config: &'a SpeakerConfig,
-        peer: &'a Peer,
-        session: &'a Session,
-        source: Source,
-        rib: &'a Rib,
-    ) -> Self {
-        Self {
-            key: ExportKey::new(config, peer, session),
-            source,
-            address: peer.address,
-            rib,
-            passed: HashMap::new(),
-            made: HashMap::new(),
-        }
+/// What is given to peers with the same key, worked out for a batch of destinations. Equal recipes share one result.
+///
+/// Only for as long as the RIB stays as it is.
+#[derive(Default)]
+pub(super) struct Export {
+    known: Vec<Known>,
+    index: HashMap<(RouteId, Provenance), usize>,
+    /// The last one asked for: neighbours in the table are mostly alike.
+    last: Option<(RouteId, Source, usize)>,
+    made: Vec<Route>,
+}
+
+impl Export {
+    /// How many different attribute sets were made.
+    pub(super) fn made(&self) -> &[Route] {
+        &self.made
     }
 
-    /// The route to give for `destination`; `None` if there is none, or none for this peer. Equal results share one value.
-    pub(super) fn route(&mut self, destination: &Destination) -> Option<Arc<Route>> {
-        let family = destination.family();
-        let path = destination.best()?;
-        if path.source() == self.source || !self.key.carries(family) {
+    /// What peers are given for a path: the place in [`made`](Self::made), or `None` if nothing. Without regard to who the
+    /// path came from and who is its next hop: neither of them is to be told.
+    pub(super) fn route(
+        &mut self,
+        key: &ExportKey,
+        rib: &Rib,
+        prefix: &Prefix,
+        path: &Path,
+    ) -> Option<usize> {
+        let family = prefix.family();
+        if !key.carries(family) {
             return None;
         }
-        let from = Provenance::of(path.source(), self.rib.neighbor(path.source()));
-        let (rib, id) = (self.rib, path.effective());
-        let passed = self
-            .passed
-            .entry((id, from))
-            .or_insert_with(|| self.key.may_pass(from, &rib.route(id)));
-        let operations = self
-            .key
-            .filter(passed.as_ref().ok()?, &destination.prefix())
-            .ok()?;
-        let recipe = (id, from, std::ptr::from_ref(operations), family);
-        let made = match self.made.get(&recipe) {
-            Some(made) => made.clone(),
-            None => {
-                let route = rib.route(id);
-                let made = self.key.make(from, &route, operations, family);
-                let made = made.map(Arc::new);
-                self.made.insert(recipe, made.clone());
-                made
-            }
+        let (id, source) = (path.effective(), path.source());
+        let from = || Provenance::of(source, rib.neighbor(source));
+        let at = match self.last {
+            Some((last, giver, at)) if last == id && giver == source => at,
+            _ => self.look_up(key, rib, id, from()),
         };
-        made.ok()
-            .filter(|made| ExportKey::is_for(self.address, made))
+        self.last = Some((id, source, at));
+        let Known { passed, made } = self.known.get_mut(at)?;
+        let operations = key.filter(passed.as_ref().ok()?, prefix).ok()?;
+        let same = |known: &&(*const [Operation], Family, Option<usize>)| {
+            std::ptr::eq(known.0, operations) && known.1 == family
+        };
+        if let Some((_, _, result)) = made.iter().find(same) {
+            return *result;
+        }
+        let result = key.make(from(), &rib.route(id), operations, family).ok();
+        let result = result.map(|route| {
+            self.made.push(route);
+            self.made.len() - 1
+        });
+        made.push((&raw const *operations, family, result));
+        result
+    }
+
+    fn look_up(&mut self, key: &ExportKey, rib: &Rib, id: RouteId, from: Provenance) -> usize {
+        let known = &mut self.known;
+        *self.index.entry((id, from)).or_insert_with(|| {
+            known.push(Known {
+                passed: key.may_pass(from, &rib.route(id)),
+                made: Vec::new(),
+            });
+            known.len() - 1
+        })
     }
 }

@@ -15,7 +15,9 @@
 //! | `receive` | octets to messages to events |
 //! | `faults` | what was wrong with UPDATEs, counted |
 //! | `import` | UPDATEs into the RIB |
-//! | `export` | which route a peer is given for a destination |
+//! | `export` | which routes peers are given for a destination |
+//! | `outbound` | what peers were told, and what they still have to be: the Adj-RIBs-Out |
+//! | `membership` | which peers share one, and what changes do to it |
 //! | `transmit` | what is sent on a connection next |
 //! | `subscribe` | routes for whoever installs them |
 //! | `summary` | what people are shown |
@@ -29,6 +31,8 @@ mod export;
 mod faults;
 mod import;
 mod limits;
+mod membership;
+mod outbound;
 #[cfg(test)]
 mod pair;
 mod peer;
@@ -49,13 +53,13 @@ use bytes::Bytes;
 use crate::config::{ConfigError, SpeakerConfig};
 use crate::fsm::{ConnectionEvent, Event, Serial};
 use crate::jitter::Jitter;
-use crate::rib::{self, DestinationId, Rib};
+use crate::rib::{DestinationId, Rib};
 use crate::wire::{Cease, Notification};
 
 use aggregate::Aggregates;
-use attributes::ExportKey;
 use deferral::Deferral;
 pub use faults::FaultCounts;
+use outbound::Groups;
 use peer::Peer;
 use subscribe::Subscriber;
 pub use subscribe::SubscriberId;
@@ -165,6 +169,9 @@ pub struct Router {
     /// Where changed destinations are collected. Empty between calls.
     changed: Vec<DestinationId>,
     aggregates: Aggregates,
+    groups: Groups,
+    /// The time of the last event.
+    clock: Instant,
     jitter: Jitter,
     outputs: VecDeque<Output>,
     deferral: Option<Deferral>,
@@ -190,6 +197,8 @@ impl Router {
             epoch: 0,
             changed: Vec::new(),
             aggregates: Aggregates::default(),
+            groups: Groups::default(),
+            clock: now,
             jitter,
             outputs: VecDeque::new(),
             deferral: config
@@ -250,6 +259,7 @@ impl Router {
 
     /// Something of what [`Router::transmit`] gave has been taken by the peer's side; `outstanding` if not all of it.
     pub fn handle_written(&mut self, now: Instant, connection: ConnectionId, outstanding: bool) {
+        self.clock = now;
         if let Some(peer) = self.peers.get_mut(&connection.peer)
             && peer.session_on(connection.serial).is_some()
         {
@@ -265,6 +275,8 @@ impl Router {
 
     /// Lets every timer fire that is due.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.clock = now;
+        self.end_rests(now);
         let due: Vec<_> = self
             .peers
             .iter()
@@ -315,7 +327,10 @@ impl Router {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let peers = self.peers.values().filter_map(Peer::poll_timeout);
-        peers.chain(self.deferral_timeout()).min()
+        peers
+            .chain(self.deferral_timeout())
+            .chain(self.poll_rest())
+            .min()
     }
 
     /// The next thing to do.
@@ -338,6 +353,7 @@ impl Router {
 
     /// Feeds an event of a connection to the state machine and does what it asks for.
     fn feed(&mut self, now: Instant, id: PeerId, serial: Serial, event: ConnectionEvent) {
+        self.clock = now;
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.fsm.handle_connection_event(now, serial, event);
         }
@@ -357,30 +373,7 @@ impl Router {
             all = changed.iter().copied().chain(more).collect();
             &all
         };
-        for (id, peer) in &mut self.peers {
-            let Some(session) = &mut peer.session else {
-                continue;
-            };
-            let mut news = false;
-            for destination in changed {
-                // In a full mesh this keeps the routes of internal peers out of every internal peer's queue.
-                let client = peer.config.policy.route_reflector_client;
-                let passes = |from: rib::Neighbor| {
-                    !from.internal || ExportKey::reflects(peer.internal, client, from.client)
-                };
-                let best = self.rib.best_neighbor(*destination);
-                let concerns = session.view.knows(*destination) || best.is_none_or(passes);
-                if concerns {
-                    session.view.mark(self.rib.table_mut(), *destination);
-                    news = true;
-                }
-            }
-            let serial = session.serial;
-            if news && peer.arm(serial) {
-                self.outputs
-                    .push_back(Output::Transmit(ConnectionId { peer: *id, serial }));
-            }
-        }
+        self.spread_to_groups(changed);
         for (id, subscriber) in &mut self.subscribers {
             for destination in changed {
                 subscriber.view.mark(self.rib.table_mut(), *destination);

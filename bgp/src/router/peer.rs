@@ -7,12 +7,13 @@ use bytes::BytesMut;
 
 use super::faults::FaultCounts;
 use super::limits::Penalty;
+use super::outbound::Membership;
 use super::view::MessageCounts;
 use super::{ConnectionId, Output, PeerId, Router};
 use crate::config::PeerConfig;
 use crate::fsm::{Action, Cause, Down, Negotiated, Outgoing, PeerFsm, PeerRestart, Serial};
 use crate::policy::RefusalCounts;
-use crate::rib::{Neighbor, Source, View};
+use crate::rib::{Neighbor, Source};
 use crate::types::{Family, FamilySet};
 use crate::wire::{self, Context, Message, MessageType, SessionKind};
 
@@ -76,8 +77,8 @@ pub(super) struct Session {
     pub(super) context: Context,
     /// Our address on the connection.
     pub(super) local: IpAddr,
-    /// The Adj-RIB-Out.
-    pub(super) view: View,
+    /// Its place among those that are told of routes; there from the start, but for the moment it is made.
+    pub(super) membership: Option<Membership>,
     pub(super) end_of_rib_sent: bool,
     pub(super) end_of_rib_received: FamilySet,
 }
@@ -309,10 +310,14 @@ impl Router {
             context: peer.context_of(&negotiated),
             negotiated,
             local,
-            view: View::new(self.rib.table()),
+            membership: None,
             end_of_rib_sent: false,
             end_of_rib_received: FamilySet::EMPTY,
         });
+        self.enter_group(id);
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
         if peer.arm(serial) {
             self.outputs
                 .push_back(Output::Transmit(ConnectionId { peer: id, serial }));
@@ -347,7 +352,7 @@ impl Router {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        let Some(session) = peer.session.take() else {
+        let Some(mut session) = peer.session.take() else {
             return;
         };
         let restart = session
@@ -360,7 +365,9 @@ impl Router {
             });
         peer.stale_until = restart.and_then(|restart| now.checked_add(restart.time));
         let families = session.negotiated.families;
-        session.view.retire(self.rib.table_mut());
+        if let Some(membership) = session.membership.take() {
+            self.leave_group(id, membership);
+        }
         let changed = match restart {
             Some(restart) => {
                 let kept = restart.families.intersection(families);

@@ -5,7 +5,7 @@ use std::time::Instant;
 use bytes::BytesMut;
 
 use super::peer::Line;
-use super::{ConnectionId, Output, PeerId, Router};
+use super::{ConnectionId, PeerId, Router};
 use crate::fsm::{ConnectionEvent, Serial};
 use crate::types::{Family, FamilySet};
 use crate::wire::{
@@ -138,23 +138,9 @@ impl Router {
 
     fn refresh(&mut self, id: PeerId, refresh: RouteRefresh) {
         if refresh.subtype == RefreshSubtype::Request {
-            self.feed_again(id, [refresh.family].into_iter().collect());
-        }
-    }
-
-    /// Has every route of these families sent to a peer again, or withdrawn if the policy has changed its mind.
-    pub(super) fn feed_again(&mut self, id: PeerId, families: FamilySet) {
-        let Some(peer) = self.peers.get_mut(&id) else {
-            return;
-        };
-        let Some(session) = &mut peer.session else {
-            return;
-        };
-        session.view.feed_again(self.rib.table(), families);
-        let serial = session.serial;
-        if peer.arm(serial) {
-            self.outputs
-                .push_back(Output::Transmit(ConnectionId { peer: id, serial }));
+            let session = self.peers.get(&id).and_then(|peer| peer.session.as_ref());
+            let markers = session.is_some_and(|session| session.negotiated.enhanced_refresh);
+            self.feed_again(id, FamilySet::only(refresh.family), markers);
         }
     }
 }

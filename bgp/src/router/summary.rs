@@ -49,7 +49,7 @@ impl Router {
             agreed: session.map_or_else(Agreed::default, |session| agreed(&session.negotiated)),
             prefixes_received: counts.received,
             prefixes_accepted: counts.accepted,
-            prefixes_sent: session.map_or(0, |session| session.view.known_count()),
+            prefixes_sent: self.prefixes_sent(id, peer),
             messages_received: peer.received,
             messages_sent: peer.sent,
             faults: peer.faults.clone(),

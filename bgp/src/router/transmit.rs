@@ -1,39 +1,33 @@
-//! What is sent on a connection next: messages of the state machine first, then routes, packed by attribute set.
-
-use std::collections::HashMap;
-use std::sync::Arc;
+//! What is sent on a connection next: messages of the state machine first, then routes.
+//!
+//! Which routes, and in which messages, is worked out in [`super::outbound`] for all peers that are given the same; here are
+//! the decisions about one peer's place among them: when it leaves its group's log, and when it joins it again.
 
 use bytes::{Bytes, BytesMut};
 
-use super::export::Export;
+use super::outbound::{
+    Apart, GroupId, Membership, Outbound, Place, Producer, Reader, Sent, together,
+};
 use super::peer::{Peer, Session};
-use super::{ConnectionId, PeerId, Router};
-use crate::config::SpeakerConfig;
-use crate::rib::{DestinationId, Rib, Route};
-use crate::types::Prefix;
-use crate::wire::{self, Context, Message, Nlri, Reach, Update};
+use super::{ConnectionId, Output, PeerId, Router};
+use crate::rib::Pending;
+use crate::types::Family;
+use crate::wire::{self, Message, RefreshSubtype, RouteRefresh};
 
-/// Destinations worked on at a time: enough to fill messages even when the attribute sets come in no order, little enough
-/// that the result is a modest buffer and no other peer waits for long.
-const BATCH: usize = 2048;
-
-/// Routes of one batch with the same attributes and family, going into the same messages.
-struct Group {
-    route: Arc<Route>,
-    members: Vec<(DestinationId, Prefix)>,
-}
-
-/// One batch, sorted into what is to be withdrawn and what is to be announced together.
-#[derive(Default)]
-struct Batch {
-    withdrawn: Vec<Nlri>,
-    groups: Vec<Group>,
-    gone: Vec<DestinationId>,
+/// What came of looking for something to send.
+enum Next {
+    Octets(Bytes),
+    /// There is more to do, after others had their turn.
+    Wait,
+    /// Nothing for now.
+    Nothing,
+    /// Something has changed: look again.
+    Again,
 }
 
 impl Router {
     /// The next octets for a connection, some tens of kilobytes at most as a rule. `None`: there is nothing to send for now,
-    /// and [`super::Output::Transmit`] will say when there is.
+    /// and [`Output::Transmit`] will say when there is.
     pub fn transmit(&mut self, connection: ConnectionId) -> Option<Bytes> {
         let ConnectionId { peer: id, serial } = connection;
         let peer = self.peers.get_mut(&id)?;
@@ -42,151 +36,336 @@ impl Router {
             return Some(line.control.split().freeze());
         }
         if peer.session_on(serial).is_some() && self.deferral.is_none() {
-            let mut out = BytesMut::new();
-            while out.is_empty() && self.next_batch(id, &mut out) {}
-            if out.is_empty() {
-                self.end_of_feed(id, &mut out);
+            loop {
+                match self.next(id) {
+                    Some(Next::Octets(octets)) => return Some(octets),
+                    Some(Next::Again) => {}
+                    Some(Next::Wait) => {
+                        self.outputs.push_back(Output::Transmit(connection));
+                        return None;
+                    }
+                    Some(Next::Nothing) | None => break,
+                }
             }
-            if !out.is_empty() {
-                return Some(out.freeze());
-            }
+            self.rest(id);
         }
         self.peers.get_mut(&id)?.disarm(serial);
         None
     }
 
-    /// Works on one batch of destinations; false if there was none.
-    fn next_batch(&mut self, id: PeerId, out: &mut BytesMut) -> bool {
-        let Some(peer) = self.peers.get_mut(&id) else {
-            return false;
-        };
-        // Out of the peer for the while: the export reads the peer and the table, the view holds on to the table's numbers.
-        let Some(mut session) = peer.session.take() else {
-            return false;
-        };
-        let work = session.view.has_work();
-        if work {
-            let taken = session.view.take(self.rib.table_mut(), BATCH);
-            let batch = sort(&self.config, &self.rib, peer, id, &session, &taken);
-            write(batch, &mut session, &mut self.rib, peer, out);
-        }
-        peer.session = Some(session);
-        work
-    }
-
-    /// Once everything there was at the start has been sent: End-of-RIB for every family (RFC 4724 section 2), which helps
-    /// the peer's convergence whether or not graceful restart is in use.
-    fn end_of_feed(&mut self, id: PeerId, out: &mut BytesMut) {
-        let Some(peer) = self.peers.get_mut(&id) else {
-            return;
-        };
-        let Some(session) = &mut peer.session else {
-            return;
-        };
-        if std::mem::replace(&mut session.end_of_rib_sent, true) {
-            return;
-        }
-        for family in session.negotiated.families.iter() {
-            if wire::encode(&Message::EndOfRib(family), &session.context, out).is_ok() {
-                peer.sent.update += 1;
-            }
+    fn next(&mut self, id: PeerId) -> Option<Next> {
+        let session = self.peers.get(&id)?.session.as_ref()?;
+        match session.membership.as_ref()?.place {
+            Place::Joined(_) => self.next_joined(id),
+            Place::Apart(_) => self.next_apart(id),
         }
     }
-}
 
-fn sort(
-    config: &SpeakerConfig,
-    rib: &Rib,
-    peer: &Peer,
-    id: PeerId,
-    session: &Session,
-    taken: &[DestinationId],
-) -> Batch {
-    let mut export = Export::new(config, peer, session, id.source(), rib);
-    let mut batch = Batch::default();
-    let mut group_of = HashMap::new();
-    for id in taken {
-        let Some(destination) = rib.table().get(*id) else {
-            continue;
+    /// For a peer that reads its group's log.
+    fn next_joined(&mut self, id: PeerId) -> Option<Next> {
+        let peer = self.peers.get_mut(&id)?;
+        let reader = peer.reader(id);
+        let membership = peer.session.as_mut()?.membership.as_mut()?;
+        let group_id = membership.group;
+        let group = self.groups.get_mut(group_id)?;
+        let Place::Joined(cursor) = &mut membership.place else {
+            return None;
         };
-        let prefix = destination.prefix();
-        match export.route(&destination) {
-            Some(route) => {
-                let key = (Arc::as_ptr(&route), prefix.family());
-                let group = *group_of.entry(key).or_insert_with(|| {
-                    batch.groups.push(Group {
-                        route,
-                        members: Vec::new(),
-                    });
-                    batch.groups.len() - 1
-                });
-                batch.groups[group].members.push((*id, prefix));
+        if *cursor < group.end() {
+            let table = self.rib.table_mut();
+            if group.repeats_itself(*cursor) {
+                let out = group.part(table, &reader, *cursor);
+                membership.place = Place::Apart(Box::new(Apart::new(out)));
+                return Some(Next::Again);
             }
-            None => {
-                if session.view.knows(*id) {
-                    batch.withdrawn.push(prefix.into());
+            let octets = group.read(table, &reader, cursor, &mut peer.sent.update);
+            return Some(octets.map_or(Next::Again, Next::Octets));
+        }
+        if group.out.pending.has_work() {
+            if group.is_full() {
+                // The others get their turn first; who does not read then is left behind.
+                if !std::mem::replace(&mut membership.waited, true) {
+                    return Some(Next::Wait);
                 }
-                batch.gone.push(*id);
+                self.leave_behind(group_id);
+                return Some(Next::Again);
+            }
+            membership.waited = false;
+            let resting = group.out.is_resting(self.clock);
+            if group.write(&mut self.rib, self.clock) || !resting {
+                return Some(Next::Again);
+            }
+        } else {
+            group
+                .out
+                .rest(self.clock, group.key.interval, &mut self.jitter);
+        }
+        if let Some(octets) = end_of_rib(peer) {
+            return Some(Next::Octets(octets));
+        }
+        self.admit(group_id);
+        let group = self.groups.get(group_id)?;
+        let more = group.out.pending.has_work() && !group.out.is_resting(self.clock);
+        Some(if more { Next::Again } else { Next::Nothing })
+    }
+
+    /// For a peer that has a state of its own.
+    fn next_apart(&mut self, id: PeerId) -> Option<Next> {
+        let peer = self.peers.get_mut(&id)?;
+        if let Some(octets) = begin_refresh(peer) {
+            return Some(Next::Octets(octets));
+        }
+        let reader = peer.reader(id);
+        let membership = peer.session.as_mut()?.membership.as_mut()?;
+        let group = self.groups.get_mut(membership.group)?;
+        let Place::Apart(apart) = &mut membership.place else {
+            return None;
+        };
+        if apart.out.pending.has_work() {
+            let resting = apart.out.is_resting(self.clock);
+            let mut producer = Producer::new(&group.key, resting).only_for(reader);
+            let chunk = producer.produce(&mut self.rib, &mut apart.out, &|_| false);
+            let mut pieces = Vec::new();
+            peer.sent.update += chunk.read(&reader, &mut pieces);
+            match together(pieces) {
+                Some(octets) => return Some(Next::Octets(octets)),
+                None if resting => return Some(Next::Nothing),
+                None => return Some(Next::Again),
+            }
+        }
+        apart
+            .out
+            .rest(self.clock, group.key.interval, &mut self.jitter);
+        if let Some(octets) = end_of_rib(peer).or_else(|| end_refresh(peer)) {
+            return Some(Next::Octets(octets));
+        }
+        self.try_join(id)
+    }
+
+    /// A peer that has been told everything goes on with its group, if that is as far.
+    fn try_join(&mut self, id: PeerId) -> Option<Next> {
+        let peer = self.peers.get_mut(&id)?;
+        let membership = peer.session.as_mut()?.membership.as_mut()?;
+        let group_id = membership.group;
+        let group = self.groups.get_mut(group_id)?;
+        let Place::Apart(apart) = &mut membership.place else {
+            return None;
+        };
+        if !group.out.sent.continues(&apart.out.sent) {
+            return Some(Next::Nothing);
+        }
+        if group.incomplete && group.lonely().is_none() {
+            group.incomplete = false;
+            group.out.pending.walk_unknown(self.rib.table());
+            self.wake(group_id);
+            return Some(Next::Again);
+        }
+        if group.out.pending.has_work() {
+            if group.joined() > 0 {
+                // Whoever comes to its end admits those who wait.
+                return Some(Next::Nothing);
+            }
+            // Nobody reads what this writes. It may be a whole table, so others have their turn in between.
+            group.out.rest_until = None;
+            group.write(&mut self.rib, self.clock);
+            return Some(Next::Wait);
+        }
+        let out = Outbound::new(Pending::empty(), Sent::own());
+        let apart = std::mem::replace(&mut apart.out, out);
+        let cursor = group.join(self.rib.table_mut(), id, apart);
+        membership.place = Place::Joined(cursor);
+        Some(Next::Nothing)
+    }
+
+    /// Lets in the members of a group that wait for it to be where they are. Call when it has no more work.
+    fn admit(&mut self, id: GroupId) {
+        let Some(group) = self.groups.get(id) else {
+            return;
+        };
+        if group.apart.is_empty() {
+            return;
+        }
+        let waiting: Vec<_> = group.apart.iter().copied().collect();
+        for peer in waiting {
+            let ready = |session: &Session| match session.membership.as_ref().map(|m| &m.place) {
+                Some(Place::Apart(apart)) => {
+                    !apart.out.pending.has_work()
+                        && apart.refreshing.is_empty()
+                        && session.end_of_rib_sent
+                }
+                _ => false,
+            };
+            let session = self.peers.get(&peer).and_then(|peer| peer.session.as_ref());
+            if session.is_some_and(ready) {
+                self.try_join(peer);
+                self.rest(peer);
             }
         }
     }
-    batch
-}
 
-fn write(batch: Batch, session: &mut Session, rib: &mut Rib, peer: &mut Peer, out: &mut BytesMut) {
-    let Batch {
-        mut withdrawn,
-        groups,
-        gone,
-    } = batch;
-    let mut announced = BytesMut::new();
-    let mut settled: Vec<(DestinationId, bool)> = gone.into_iter().map(|id| (id, false)).collect();
-    for Group { route, members } in groups {
-        let sent = announce(&route, &members, &session.context, &mut announced);
-        peer.sent.update += sent.unwrap_or(0);
-        if sent.is_none() {
-            // The attributes do not fit a message. What cannot be announced must not stay announced as it was.
-            let known = members.iter().filter(|(id, _)| session.view.knows(*id));
-            withdrawn.extend(known.map(|(_, prefix)| Nlri::from(*prefix)));
-        }
-        settled.extend(members.into_iter().map(|(id, _)| (id, sent.is_some())));
-    }
-    if !withdrawn.is_empty() {
-        let update = Update {
-            withdrawn,
-            ..Update::default()
+    /// Has the slowest members of a group go on with a state of their own.
+    fn leave_behind(&mut self, id: GroupId) {
+        let Some(group) = self.groups.get_mut(id) else {
+            return;
         };
-        // Withdrawals have no part that could be too long: they are spread over as many messages as they need.
-        let count = wire::encode(&Message::Update(update), &session.context, out).unwrap_or(0);
-        peer.sent.update += count as u64;
+        let joined: Vec<_> = group.joined_members().collect();
+        while group.is_full() {
+            let mut found = false;
+            for peer_id in &joined {
+                let Some(peer) = self.peers.get_mut(peer_id) else {
+                    continue;
+                };
+                let reader = peer.reader(*peer_id);
+                let Some(membership) = peer.membership_mut() else {
+                    continue;
+                };
+                if let Place::Joined(cursor) = membership.place
+                    && group.is_last(cursor)
+                {
+                    let out = group.part(self.rib.table_mut(), &reader, cursor);
+                    membership.place = Place::Apart(Box::new(Apart::new(out)));
+                    membership.idle = false;
+                    group.idle.retain(|idle| idle != peer_id);
+                    found = true;
+                    break;
+                }
+            }
+            if !found {
+                break;
+            }
+        }
     }
-    out.unsplit(announced);
-    for (id, known) in settled {
-        session.view.settle(rib.table_mut(), id, known);
+
+    /// A peer has nothing to send: its group tells it when that changes.
+    fn rest(&mut self, id: PeerId) {
+        let Some(membership) = self.peers.get_mut(&id).and_then(Peer::membership_mut) else {
+            return;
+        };
+        membership.waited = false;
+        if matches!(membership.place, Place::Joined(_))
+            && let Some(group) = self.groups.get_mut(membership.group)
+            && !std::mem::replace(&mut membership.idle, true)
+        {
+            group.idle.push(id);
+        }
+    }
+
+    /// Has the members of a group that read its log look for something to send.
+    pub(super) fn wake(&mut self, id: GroupId) {
+        let Some(group) = self.groups.get_mut(id) else {
+            return;
+        };
+        for peer in std::mem::take(&mut group.idle) {
+            if let Some(membership) = self.peers.get_mut(&peer).and_then(Peer::membership_mut) {
+                membership.idle = false;
+            }
+            self.arm(peer);
+        }
+    }
+
+    /// Has a peer look for something to send.
+    pub(super) fn arm(&mut self, id: PeerId) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let Some(serial) = peer.session.as_ref().map(|session| session.serial) else {
+            return;
+        };
+        if peer.arm(serial) {
+            self.outputs
+                .push_back(Output::Transmit(ConnectionId { peer: id, serial }));
+        }
     }
 }
 
-/// Writes a group and returns how many messages it took.
-fn announce(
-    route: &Route,
-    members: &[(DestinationId, Prefix)],
-    context: &Context,
-    out: &mut BytesMut,
-) -> Option<u64> {
-    let (_, first) = members.first()?;
-    let reach = Reach {
-        family: first.family(),
-        next_hop: route.next_hop?,
-        nlri: members
-            .iter()
-            .map(|(_, prefix)| Nlri::from(*prefix))
-            .collect(),
+impl Peer {
+    pub(super) fn membership_mut(&mut self) -> Option<&mut Membership> {
+        self.session.as_mut()?.membership.as_mut()
+    }
+
+    pub(super) fn reader(&self, id: PeerId) -> Reader {
+        Reader {
+            id,
+            address: self.address,
+        }
+    }
+}
+
+/// Once everything there was at the start has been sent: End-of-RIB for every family (RFC 4724 section 2), which helps
+/// the peer's convergence whether or not graceful restart is in use.
+fn end_of_rib(peer: &mut Peer) -> Option<Bytes> {
+    let session = peer.session.as_mut()?;
+    if std::mem::replace(&mut session.end_of_rib_sent, true) {
+        return None;
+    }
+    let mut out = BytesMut::new();
+    for family in session.negotiated.families.iter() {
+        if wire::encode(&Message::EndOfRib(family), &session.context, &mut out).is_ok() {
+            peer.sent.update += 1;
+        }
+    }
+    (!out.is_empty()).then(|| out.freeze())
+}
+
+/// Tells that families are going to be sent again (RFC 7313 section 4).
+fn begin_refresh(peer: &mut Peer) -> Option<Bytes> {
+    let session = peer.session.as_mut()?;
+    // Not before the End-of-RIB: all that is being sent is still the first time.
+    if !session.end_of_rib_sent {
+        return None;
+    }
+    let Some(Place::Apart(apart)) = session.membership.as_mut().map(|m| &mut m.place) else {
+        return None;
     };
-    let update = Update {
-        withdrawn: Vec::new(),
-        reach: vec![reach],
-        attributes: route.attributes.clone(),
+    let begun: Vec<_> = apart
+        .refreshing
+        .extract_if(.., |(_, begun)| !*begun)
+        .collect();
+    apart
+        .refreshing
+        .extend(begun.iter().map(|(family, _)| (*family, true)));
+    mark(
+        peer,
+        begun.into_iter().map(|(family, _)| family),
+        RefreshSubtype::Begin,
+    )
+}
+
+/// Tells that families have been sent again (RFC 7313 section 4).
+fn end_refresh(peer: &mut Peer) -> Option<Bytes> {
+    let session = peer.session.as_mut()?;
+    let Some(Place::Apart(apart)) = session.membership.as_mut().map(|m| &mut m.place) else {
+        return None;
     };
-    let count = wire::encode(&Message::Update(update), context, out).ok()?;
-    Some(count as u64)
+    let ended = std::mem::take(&mut apart.refreshing);
+    mark(
+        peer,
+        ended.into_iter().map(|(family, _)| family),
+        RefreshSubtype::End,
+    )
+}
+
+fn mark(
+    peer: &mut Peer,
+    families: impl Iterator<Item = Family>,
+    subtype: RefreshSubtype,
+) -> Option<Bytes> {
+    let session = peer.session.as_ref()?;
+    let mut out = BytesMut::new();
+    for family in families {
+        let message = Message::RouteRefresh(RouteRefresh { family, subtype });
+        if wire::encode(&message, &session.context, &mut out).is_ok() {
+            peer.sent.route_refresh += 1;
+        }
+    }
+    (!out.is_empty()).then(|| out.freeze())
+}
+
+impl Apart {
+    pub(super) fn new(out: Outbound) -> Self {
+        Self {
+            out,
+            refreshing: Default::default(),
+        }
+    }
 }

@@ -16,7 +16,7 @@ pub enum SessionKind {
 /// What decides the meaning of octets on one session.
 ///
 /// The default is what holds before OPEN messages are exchanged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Context {
     /// Both sides sent the four-octet AS number capability (RFC 6793).
     pub four_octet_asn: bool,

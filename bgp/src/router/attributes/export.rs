@@ -1,6 +1,5 @@
 //! From the best route to what a peer is given.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::next_hop::NextHopPolicy;
@@ -9,14 +8,14 @@ use super::path::PathPolicy;
 use super::{Facts, Provenance, peer_type};
 use crate::config::{PeerConfig, PeerRole, SpeakerConfig};
 use crate::policy::{Filter, Operation, Prepared, Refusal, Subject};
-use crate::rib::{DEFAULT_LOCAL_PREF, Route};
+use crate::rib::{DEFAULT_LOCAL_PREF, Neighbor, Route};
 use crate::router::peer::{Peer, Session};
 use crate::types::{Community, Family, FamilySet, Prefix, RouterId};
 use crate::wire::NextHop;
 
 /// Everything of a peer that decides what it is given: peers with equal keys are given the same, but for two things that
 /// remain to the caller. A path does not go back to the peer it came from ([`Refusal::Sender`]), and a route whose next hop
-/// is the peer itself does not go to it ([`ExportKey::is_for`]).
+/// is the peer itself does not go to it (RFC 4271 section 5.1.3).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(in crate::router) struct ExportKey {
     /// Families the session carries.
@@ -94,6 +93,16 @@ impl ExportKey {
     /// ours.
     pub(in crate::router) fn reflects(internal: bool, to_client: bool, from_client: bool) -> bool {
         !internal || to_client || from_client
+    }
+
+    /// Whether routes whose best path is from this neighbor may concern the peers at all.
+    pub(in crate::router) fn may_concern(&self, from: &Neighbor) -> bool {
+        !from.internal || Self::reflects(self.internal, self.client, from.client)
+    }
+
+    /// Whether the peers are in our AS.
+    pub(in crate::router) fn is_internal(&self) -> bool {
+        self.internal
     }
 
     /// Whether something made of these attributes may be given: RFC 4271 section 9.2, RFC 4456 section 6, RFC 8212, and the
@@ -212,12 +221,5 @@ impl ExportKey {
         }
         attributes.originator_id = None;
         attributes.cluster_list.clear();
-    }
-
-    /// Whether a route made may go to the peer at `address`: a peer is never told to send packets to itself (RFC 4271
-    /// section 5.1.3).
-    pub(in crate::router) fn is_for(address: IpAddr, made: &Route) -> bool {
-        made.next_hop
-            .is_none_or(|next_hop| next_hop.address() != address)
     }
 }

@@ -162,6 +162,10 @@ pub struct NeighborEntry {
     /// Several paths for one prefix (RFC 7911).
     #[serde(default)]
     pub add_path: AddPath,
+    /// Least seconds between two announcements to the neighbor (RFC 4271 section 9.2.1.1), less up to a quarter; withdrawals
+    /// never wait. 0: announced at once.
+    #[serde(default)]
+    pub min_advertisement_interval: u16,
     /// IPv6 next hops for IPv4 routes (RFC 8950); left out: offered on sessions over IPv6.
     #[serde(default)]
     pub extended_next_hop: Option<bool>,

@@ -250,6 +250,7 @@ impl NeighborEntry {
             },
             asn: self.asn.clone(),
             add_path: self.add_path,
+            min_advertisement_interval: seconds(self.min_advertisement_interval),
             extended_next_hop: self.extended_next_hop.unwrap_or(defaults.extended_next_hop),
             role: self.role,
             role_strict: self.role_strict,
