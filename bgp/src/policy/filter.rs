@@ -190,7 +190,17 @@ impl Filter {
                 .index
                 .first(rules, prefix, |rule| prepared.holds(rule))
         });
-        match rule.and_then(|rule| rules.get(rule)) {
+        self.outcome(rule)
+    }
+
+    /// What [`Filter::decide`] says if that is the same for every prefix; `None`: it depends.
+    #[must_use]
+    pub fn decide_any(&self, prepared: &Prepared) -> Option<Option<&[Operation]>> {
+        prepared.fixed.map(|rule| self.outcome(rule))
+    }
+
+    fn outcome(&self, rule: Option<usize>) -> Option<&[Operation]> {
+        match rule.and_then(|rule| self.rules().get(rule)) {
             Some(rule) => rule.outcome(),
             None => (self.otherwise() == Verdict::Accept).then_some(&[]),
         }

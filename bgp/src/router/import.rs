@@ -97,15 +97,22 @@ fn settle(
         return Outcome::Settled(verdict.map(|()| received));
     }
     let route = routes.get(received);
-    let admitted = match policy.check(&route) {
-        Ok(admitted) if admitted.is_filtered() => return Outcome::Filtered(admitted, None),
-        Ok(_) => policy.transform(&[], &route),
+    let decided = policy
+        .check(&route)
+        .map(|admitted| (policy.filter_any(&admitted), admitted));
+    let operations = match decided {
+        Ok((None, admitted)) => return Outcome::Filtered(admitted, None),
+        Ok((Some(operations), _)) => operations,
+        Err(refusal) => Err(refusal),
+    };
+    let transformed = match operations {
+        Ok(operations) => policy.transform(operations, &route),
         Err(refusal) => {
             routes.set_verdict(received, decider, Err(refusal));
             return Outcome::Settled(Err(refusal));
         }
     };
-    match admitted {
+    match transformed {
         Some(transformed) => Outcome::Settled(Ok(routes.intern(transformed))),
         None => {
             routes.set_verdict(received, decider, Ok(()));

@@ -27,13 +27,6 @@ pub(in crate::router) struct ImportPolicy<'a> {
 #[derive(Debug, Clone)]
 pub(in crate::router) struct Admitted(Option<Prepared>);
 
-impl Admitted {
-    /// Whether there is a filter, which has to see every prefix. Without one all prefixes share one outcome.
-    pub(in crate::router) fn is_filtered(&self) -> bool {
-        self.0.is_some()
-    }
-}
-
 impl<'a> ImportPolicy<'a> {
     /// The policy for an established session; `None` if there is none.
     pub(in crate::router) fn new(speaker: &'a SpeakerConfig, peer: &'a Peer) -> Option<Self> {
@@ -167,6 +160,20 @@ impl<'a> ImportPolicy<'a> {
                 filter.decide(prepared, prefix).ok_or(Refusal::Filter)
             }
             _ => Ok(&[]),
+        }
+    }
+
+    /// What [`filter`](Self::filter) says if that is the same for every unicast prefix; `None`: it depends.
+    pub(in crate::router) fn filter_any(
+        &self,
+        admitted: &Admitted,
+    ) -> Option<Result<&'a [Operation], Refusal>> {
+        match (&self.peer.import, &admitted.0) {
+            (Some(filter), Some(prepared)) => {
+                let fixed = filter.decide_any(prepared)?;
+                Some(fixed.ok_or(Refusal::Filter))
+            }
+            _ => Some(Ok(&[])),
         }
     }
 
