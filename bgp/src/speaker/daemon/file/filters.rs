@@ -448,10 +448,10 @@ impl RuleEntry {
         }
         // Of either family; IPv4 prefixes are never as long as IPv6 lengths may ask for.
         let mut v4 = entry(Prefix::DEFAULT_V4);
-        let bounded = |length: Option<u8>| length.map(|l| l.min(Family::Ipv4Unicast.max_length()));
-        v4.prefix_length.max = bounded(lengths.max);
+        let longest = Family::Ipv4Unicast.max_length();
+        v4.prefix_length.max = lengths.max.map(|max| max.min(longest));
         let mut all = vec![entry(Prefix::DEFAULT_V6).prefix_match("prefixLength")?];
-        if lengths.min <= Some(Family::Ipv4Unicast.max_length()) {
+        if lengths.min <= Some(longest) {
             all.push(v4.prefix_match("prefixLength")?);
         }
         Ok(all)
