@@ -5,6 +5,7 @@
 //! themselves (which is also how they appear in JSON and YAML); how they look on the wire is
 //! `wire`'s business.
 
+mod asn_range;
 mod community;
 mod extended_community;
 mod family;
@@ -16,6 +17,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+pub use asn_range::{AsnRange, ParseAsnRangeError};
 pub use community::{Community, LargeCommunity, ParseCommunityError};
 pub use extended_community::{
     ExtendedAdministrator, ExtendedCommunity, ExtendedKind, ExtendedParts,

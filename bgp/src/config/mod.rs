@@ -25,7 +25,7 @@ pub use policy::{Aggregate, LocalAs, PeerPolicy, RemovePrivateAs};
 pub use bfd::{BfdConfig, LONGEST_BFD_INTERVAL, SHORTEST_BFD_INTERVAL};
 pub use capabilities::{AddPath, PeerRole};
 pub use limits::{DEFAULT_MAX_PREFIXES, DEFAULT_RESTART_AFTER, MaxPrefixes, MaxPrefixesAction};
-pub use peer_asn::{AsnRange, PeerAsn};
+pub use peer_asn::PeerAsn;
 
 /// The port BGP listens on (RFC 4271 section 2).
 pub const BGP_PORT: u16 = 179;

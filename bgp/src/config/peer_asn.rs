@@ -5,7 +5,7 @@ use std::fmt;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::types::Asn;
+use crate::types::{Asn, AsnRange};
 
 /// The AS a peer must present in its OPEN.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,15 +20,6 @@ pub enum PeerAsn {
     OneOf(Vec<AsnRange>),
 }
 
-/// AS numbers from `first` to `last`, both included. Written `65001` or `65100-65199`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AsnRange {
-    /// The lowest.
-    pub first: Asn,
-    /// The highest.
-    pub last: Asn,
-}
-
 impl PeerAsn {
     /// Whether a peer in AS `theirs` may have a session with us in AS `ours`. AS 0 (RFC 7607) and AS_TRANS (RFC 6793) never.
     #[must_use]
@@ -40,9 +31,7 @@ impl PeerAsn {
             Self::Number(asn) => *asn == theirs,
             Self::Internal => ours == theirs,
             Self::External => ours != theirs,
-            Self::OneOf(ranges) => ranges
-                .iter()
-                .any(|range| (range.first..=range.last).contains(&theirs)),
+            Self::OneOf(ranges) => ranges.iter().any(|range| range.contains(theirs)),
         }
     }
 
@@ -73,7 +62,7 @@ impl PeerAsn {
             Self::Number(asn) => Some(*asn).filter(reserved),
             Self::OneOf(ranges) => ranges
                 .iter()
-                .flat_map(|range| [range.first, range.last])
+                .flat_map(|range| [range.low, range.high])
                 .find(reserved),
             Self::Internal | Self::External => None,
         }
@@ -103,60 +92,12 @@ impl fmt::Display for PeerAsn {
     }
 }
 
-impl fmt::Display for AsnRange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.first == self.last {
-            return self.first.fmt(f);
-        }
-        write!(f, "{}-{}", self.first, self.last)
-    }
-}
-
-impl std::str::FromStr for AsnRange {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let number = |part: &str| {
-            part.trim().parse::<Asn>().map_err(|_| {
-                format!("{text:?} is neither an AS number nor a range such as 65100-65199")
-            })
-        };
-        let (first, last) = text.split_once('-').unwrap_or((text, text));
-        let range = Self {
-            first: number(first)?,
-            last: number(last)?,
-        };
-        if range.first > range.last {
-            return Err(format!("{text:?}: the lower number comes first"));
-        }
-        Ok(range)
-    }
-}
-
 /// A number or a word, as files have it.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Written {
     Number(u32),
     Text(String),
-}
-
-impl<'de> Deserialize<'de> for AsnRange {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match Written::deserialize(deserializer)? {
-            Written::Number(number) => Ok(Self {
-                first: Asn(number),
-                last: Asn(number),
-            }),
-            Written::Text(text) => text.parse().map_err(D::Error::custom),
-        }
-    }
-}
-
-impl Serialize for AsnRange {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
 }
 
 impl<'de> Deserialize<'de> for PeerAsn {
@@ -170,7 +111,7 @@ impl<'de> Deserialize<'de> for PeerAsn {
                     let ranges: Result<Vec<AsnRange>, _> =
                         text.split(',').map(str::parse).collect();
                     match ranges.map_err(D::Error::custom)?.as_slice() {
-                        [one] if one.first == one.last => Ok(Self::Number(one.first)),
+                        [one] if one.low == one.high => Ok(Self::Number(one.low)),
                         ranges => Ok(Self::OneOf(ranges.to_vec())),
                     }
                 }

@@ -12,8 +12,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::AsnRange;
-use crate::types::Asn;
+use crate::types::{Asn, AsnRange};
 use crate::wire::{AsPath, AsSegment};
 
 /// Most AS positions an expression may have, repetitions written out.

@@ -5,10 +5,10 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AsPathPattern, AsnRange, CommunityMatch, CommunityPattern, ExtendedCommunityPattern,
+    AsPathPattern, CommunityMatch, CommunityPattern, ExtendedCommunityPattern,
     LargeCommunityPattern,
 };
-use crate::types::{Asn, Prefix};
+use crate::types::{Asn, AsnRange, Prefix};
 use crate::wire::{AsSegment, PathAttributes};
 
 /// Whether a session is with a peer in our AS.

@@ -5,7 +5,6 @@
 //! sessions or the decision process, and nothing here changes a route: that is `router::attributes`.
 
 mod as_path;
-mod asn_range;
 mod community;
 mod conditions;
 mod filter;
@@ -16,7 +15,6 @@ mod refusal;
 mod refusal_counts;
 
 pub use as_path::{AsPathPattern, ParseAsPathError};
-pub use asn_range::{AsnRange, ParseAsnRangeError};
 pub use community::{
     CommunityMatch, CommunityPattern, ExtendedCommunityPattern, LargeCommunityPattern,
     ParsePatternError,

@@ -1,8 +1,7 @@
 //! The text of an AS path pattern. Recursive descent with bounds on length, depth and positions.
 
 use super::{Class, Node, POSITIONS};
-use crate::policy::AsnRange;
-use crate::types::Asn;
+use crate::types::{Asn, AsnRange};
 
 /// Longest text, in octets.
 const LENGTH: usize = 1024;

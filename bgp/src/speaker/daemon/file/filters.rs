@@ -9,11 +9,11 @@ use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor, value};
 use serde::{Deserialize, Serialize};
 
 use crate::policy::{
-    AsPathPattern, AsnRange, CommunityMatch, CommunityPattern, Conditions,
-    ExtendedCommunityPattern, Filter, LargeCommunityPattern, MAX_PREPEND, MatchOperator, Operation,
-    PeerType, PrefixMatch, RouteSource, Rule, Verdict,
+    AsPathPattern, CommunityMatch, CommunityPattern, Conditions, ExtendedCommunityPattern, Filter,
+    LargeCommunityPattern, MAX_PREPEND, MatchOperator, Operation, PeerType, PrefixMatch,
+    RouteSource, Rule, Verdict,
 };
-use crate::types::{Asn, Community, ExtendedCommunity, Family, LargeCommunity, Prefix};
+use crate::types::{Asn, AsnRange, Community, ExtendedCommunity, Family, LargeCommunity, Prefix};
 
 /// Lists of prefixes by name.
 pub type PrefixLists = BTreeMap<String, Vec<PrefixEntry>>;

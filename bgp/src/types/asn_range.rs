@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use serde::{Serialize, Serializer};
 
-use crate::types::Asn;
+use super::Asn;
 
 /// AS numbers from one to another, both included. Written as a number or as `LOW-HIGH`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,8 +36,14 @@ impl From<Asn> for AsnRange {
 
 /// A text that is not a range of AS numbers.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is neither an AS number nor a range LOW-HIGH of them")]
-pub struct ParseAsnRangeError(String);
+pub enum ParseAsnRangeError {
+    /// No numbers.
+    #[error("{0:?} is neither an AS number nor a range such as 65100-65199")]
+    Numbers(String),
+    /// The wrong way round.
+    #[error("{0:?}: the lower number comes first")]
+    Order(String),
+}
 
 impl FromStr for AsnRange {
     type Err = ParseAsnRangeError;
@@ -46,7 +52,8 @@ impl FromStr for AsnRange {
         let (low, high) = text.split_once('-').unwrap_or((text, text));
         match (low.trim().parse(), high.trim().parse()) {
             (Ok(low), Ok(high)) if low <= high => Ok(Self { low, high }),
-            _ => Err(ParseAsnRangeError(text.to_owned())),
+            (Ok(_), Ok(_)) => Err(ParseAsnRangeError::Order(text.to_owned())),
+            _ => Err(ParseAsnRangeError::Numbers(text.to_owned())),
         }
     }
 }
