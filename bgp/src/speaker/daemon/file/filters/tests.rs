@@ -155,7 +155,7 @@ fn what_is_wrong_is_named() {
             json!({"communities": "1:1"}),
             "a list of communities, or an object with any, all and none",
         ),
-        (json!({"originAs": ["9-1"]}), "a range LOW-HIGH"),
+        (json!({"originAs": ["9-1"]}), "the lower number comes first"),
         (
             json!({"nextHop": ["x"]}),
             "neither an IP address nor a network",
