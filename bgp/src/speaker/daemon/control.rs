@@ -140,6 +140,16 @@ fn neighbor(line: &PeerSummary, query: Query, (now, wall): (Instant, SystemTime)
         "flaps": line.flaps,
         "notes": line.notes,
     });
+    if let (Some(bfd), Value::Object(fields)) = (&line.bfd, &mut value) {
+        let bfd = match query {
+            Query::Neighbors => {
+                let age = now.saturating_duration_since(bfd.since);
+                super::bfd::session(bfd, wall.checked_sub(age).unwrap_or(wall))
+            }
+            _ => json!({ "state": bfd.state }),
+        };
+        fields.insert("bfd".to_owned(), bfd);
+    }
     if query == Query::Neighbors
         && let Value::Object(fields) = &mut value
     {

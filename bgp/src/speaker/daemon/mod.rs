@@ -4,6 +4,7 @@
 //! [`Daemon`] the running program: a [`Speaker`] and, if asked for, a socket that answers questions about it. No Kubernetes,
 //! and no root as long as the port is high. Kernel routes are not installed here; [`Daemon::speaker`] can be subscribed to.
 
+mod bfd;
 mod control;
 mod file;
 mod time;
