@@ -195,6 +195,9 @@ impl Session {
         if packet.is_final && self.poll == Poll::Sent {
             self.poll = Poll::Idle;
             self.tx_in_force = self.desired_min_tx;
+        } else if !self.polls() {
+            // With the first packet after the answer, not with the answer itself: there are peers that answer at once, but
+            // finish the interval they are in before they become faster (FRR 8 does).
             self.rx_in_force = self.settings.min_rx;
         }
         self.heard = Some(now);

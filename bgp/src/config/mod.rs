@@ -298,6 +298,7 @@ impl PeerConfig {
             max_prefixes: MaxPrefixes::default(),
             shutdown_message: String::new(),
             min_advertisement_interval: Duration::ZERO,
+            bfd: None,
             ..peer.clone()
         };
         session(self) == session(new) && self.policy.keeps_session(&new.policy)

@@ -70,7 +70,7 @@ pub(crate) fn v4(n: usize) -> [String; 2] {
 
 /// As [`v4`].
 pub(crate) fn v6(n: usize) -> [String; 2] {
-    [format!("fd98:{n}::1"), format!("fd98:{n}::2")]
+    [1, 2].map(|last| format!("fd98:0:0:{}::{last}", n + 1))
 }
 
 pub(crate) struct Lab {
