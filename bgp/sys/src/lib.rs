@@ -8,7 +8,9 @@
 mod datagram;
 mod option;
 mod schedule;
+mod signature;
 
 pub use datagram::{Datagram, receive, tell_hop_limit_and_interface};
-pub use option::admit_icmpv6;
+pub use option::{admit_icmpv6, require_hop_limit};
 pub use schedule::{nice, real_time};
+pub use signature::{MD5_KEY_LIMIT, has_tcp_ao, set_md5_key};

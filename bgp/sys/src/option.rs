@@ -40,3 +40,18 @@ pub fn admit_icmpv6(socket: impl AsFd, types: &[u8]) -> io::Result<()> {
     }
     set(socket.as_fd(), libc::IPPROTO_ICMPV6, ICMP6_FILTER, &filter)
 }
+
+/// Has a TCP socket drop what arrives with a lower TTL or hop limit (GTSM, RFC 5082): `least` of 255 lets only direct neighbours
+/// through, 0 everybody. Connections accepted from a listening socket inherit it.
+///
+/// # Errors
+/// What the system says.
+pub fn require_hop_limit(socket: impl AsFd, ipv6: bool, least: u8) -> io::Result<()> {
+    const IPV6_MINHOPCOUNT: libc::c_int = 73;
+    let (level, name) = if ipv6 {
+        (libc::IPPROTO_IPV6, IPV6_MINHOPCOUNT)
+    } else {
+        (libc::IPPROTO_IP, libc::IP_MINTTL)
+    };
+    set(socket.as_fd(), level, name, &libc::c_int::from(least))
+}
