@@ -10,6 +10,7 @@ mod capabilities;
 mod limits;
 mod peer_asn;
 mod policy;
+mod security;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -26,6 +27,7 @@ pub use bfd::{BfdConfig, LONGEST_BFD_INTERVAL, SHORTEST_BFD_INTERVAL};
 pub use capabilities::{AddPath, PeerRole};
 pub use limits::{DEFAULT_MAX_PREFIXES, DEFAULT_RESTART_AFTER, MaxPrefixes, MaxPrefixesAction};
 pub use peer_asn::PeerAsn;
+pub use security::{PASSWORD_LIMIT, Secret, Security};
 
 /// The port BGP listens on (RFC 4271 section 2).
 pub const BGP_PORT: u16 = 179;
@@ -199,6 +201,8 @@ pub struct PeerConfig {
     pub role_strict: bool,
     /// Watch the path with BFD; `None` does not.
     pub bfd: Option<BfdConfig>,
+    /// How the peer's packets are told from those of others.
+    pub security: Security,
     /// How much the peer may send.
     pub max_prefixes: MaxPrefixes,
     /// What a peer is told whose session is taken down because it is `disabled` (RFC 9003); at most 255 octets count.
@@ -231,6 +235,7 @@ impl PeerConfig {
             role: None,
             role_strict: false,
             bfd: None,
+            security: Security::default(),
             max_prefixes: MaxPrefixes::default(),
             shutdown_message: String::new(),
         }
@@ -265,6 +270,13 @@ impl PeerConfig {
         {
             return Err(ConfigError::LocalAddress { peer: address });
         }
+        if let Some((field, problem)) = self.security.problem() {
+            return Err(ConfigError::Security {
+                peer: address,
+                field,
+                problem,
+            });
+        }
         let limits = &self.max_prefixes;
         if limits.limit == 0 || !(1..=100).contains(&limits.warn_percent) {
             return Err(ConfigError::MaxPrefixes { peer: address });
@@ -295,6 +307,11 @@ impl PeerConfig {
             next_hop: NextHopMode::Auto,
             connect_retry_time: DEFAULT_CONNECT_RETRY,
             policy: PeerPolicy::default(),
+            // A new password is put on the running connection.
+            security: Security {
+                password: None,
+                ..peer.security.clone()
+            },
             max_prefixes: MaxPrefixes::default(),
             shutdown_message: String::new(),
             min_advertisement_interval: Duration::ZERO,
@@ -424,6 +441,16 @@ pub enum ConfigError {
     /// BFD that cannot work.
     #[error("neighbor {peer}: bfd.{field}: {problem}")]
     Bfd {
+        /// The peer's address.
+        peer: IpAddr,
+        /// The field.
+        field: &'static str,
+        /// What is allowed.
+        problem: &'static str,
+    },
+    /// A password or a distance that cannot be.
+    #[error("neighbor {peer}: {field}: {problem}")]
+    Security {
         /// The peer's address.
         peer: IpAddr,
         /// The field.

@@ -50,7 +50,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use crate::config::{ConfigError, SpeakerConfig};
+use crate::config::{ConfigError, Security, SpeakerConfig};
 use crate::fsm::{ConnectionEvent, Event, Serial};
 use crate::jitter::Jitter;
 use crate::rib::{DestinationId, Rib};
@@ -271,6 +271,20 @@ impl Router {
     #[must_use]
     pub fn ttl(&self, connection: ConnectionId) -> Option<u8> {
         self.peers.get(&connection.peer).map(Peer::ttl)
+    }
+
+    /// How the packets of a connection's peer are told from those of others, and the peer's address.
+    #[must_use]
+    pub fn security(&self, connection: ConnectionId) -> Option<(IpAddr, &Security)> {
+        let peer = self.peers.get(&connection.peer)?;
+        Some((peer.address, &peer.config.security))
+    }
+
+    /// Adds to what is known about why a connection could not be opened.
+    pub fn add_hint(&mut self, connection: ConnectionId, hint: &str) {
+        if let Some(peer) = self.peers.get_mut(&connection.peer) {
+            peer.add_hint(hint);
+        }
     }
 
     /// Lets every timer fire that is due.

@@ -125,6 +125,9 @@ impl Peer {
 
     /// A peer in another AS is a neighbour on the link unless configured otherwise (RFC 4271 section 5.1.3).
     pub(super) fn ttl(&self) -> u8 {
+        if self.config.security.ttl_security.is_some() {
+            return 255;
+        }
         self.config
             .ttl
             .unwrap_or(if self.internal { 64 } else { 1 })
@@ -174,6 +177,21 @@ impl Peer {
         } else {
             self.last_notification = Some(down.reason);
             self.last_failure = None;
+        }
+    }
+
+    /// Says more about the last failure, unless it has been said already.
+    pub(super) fn add_hint(&mut self, hint: &str) {
+        if self.session.is_some() {
+            return;
+        }
+        match &mut self.last_failure {
+            Some(failure) if !failure.contains(hint) => {
+                failure.push_str("; ");
+                failure.push_str(hint);
+            }
+            Some(_) => {}
+            None => self.last_failure = Some(hint.to_owned()),
         }
     }
 

@@ -39,6 +39,12 @@ pub enum SpeakerError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The speaker's thread could not be started.
+    #[error("cannot start the speaker's thread: {source}")]
+    Thread {
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// The speaker has been shut down.
     #[error("the speaker has been shut down")]
     Stopped,

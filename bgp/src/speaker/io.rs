@@ -3,7 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use margay_bgp_sys as sys;
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -11,14 +12,20 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tracing::debug;
 
+use crate::config::Security;
 use crate::router::ConnectionId;
 
 /// Most octets taken in one read.
-const READ: usize = 64 * 1024;
+const READ: usize = 32 * 1024;
 /// How long what is left may take to be written once the connection is to be closed, and the peer to close its side.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Traffic class of routing protocols: precedence Internetwork Control (RFC 4271 appendix E).
 const TRAFFIC_CLASS: u32 = 0xc0;
+
+thread_local! {
+    /// Where reads go first.
+    static BUFFER: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
+}
 
 /// What connections and listeners report to the owner.
 #[derive(Debug)]
@@ -43,15 +50,24 @@ pub(super) enum Event {
     },
 }
 
+/// How a connection is to be opened.
+pub(super) struct How {
+    /// The source address; `None` leaves it to the system.
+    pub(super) local: Option<IpAddr>,
+    /// TTL or hop limit of our packets.
+    pub(super) ttl: u8,
+    /// How the peer's packets are told from those of others.
+    pub(super) security: Security,
+}
+
 /// Opens a connection and reports what came of it.
 pub(super) async fn connect(
     connection: ConnectionId,
     remote: SocketAddr,
-    local: Option<IpAddr>,
-    ttl: u8,
+    how: How,
     events: mpsc::Sender<Event>,
 ) {
-    let event = match open(remote, local, ttl).await {
+    let event = match open(remote, &how).await {
         Ok((stream, local)) => Event::Connected {
             connection,
             stream,
@@ -66,19 +82,22 @@ pub(super) async fn connect(
     let _ = events.send(event).await;
 }
 
-async fn open(
-    remote: SocketAddr,
-    local: Option<IpAddr>,
-    ttl: u8,
-) -> std::io::Result<(TcpStream, SocketAddr)> {
+async fn open(remote: SocketAddr, how: &How) -> std::io::Result<(TcpStream, SocketAddr)> {
     let socket = if remote.is_ipv4() {
         TcpSocket::new_v4()?
     } else {
         TcpSocket::new_v6()?
     };
     set_options(SockRef::from(&socket), remote.is_ipv4())?;
-    set_socket_ttl(SockRef::from(&socket), remote.is_ipv4(), ttl)?;
-    if let Some(local) = local {
+    set_socket_ttl(SockRef::from(&socket), remote.is_ipv4(), how.ttl)?;
+    if how.security.least_ttl() > 0 {
+        sys::require_hop_limit(&socket, remote.is_ipv6(), how.security.least_ttl())?;
+    }
+    if let Some(password) = &how.security.password {
+        let key = password.reveal().as_bytes();
+        sys::set_md5_key(&socket, remote.is_ipv6(), remote.ip(), None, 0, key)?;
+    }
+    if let Some(local) = how.local {
         socket.bind((local, 0).into())?;
     }
     let stream = socket.connect(remote).await?;
@@ -96,7 +115,7 @@ pub(super) fn set_options(socket: SockRef<'_>, ipv4: bool) -> std::io::Result<()
     }
 }
 
-fn set_socket_ttl(socket: SockRef<'_>, ipv4: bool, ttl: u8) -> std::io::Result<()> {
+pub(super) fn set_socket_ttl(socket: SockRef<'_>, ipv4: bool, ttl: u8) -> std::io::Result<()> {
     if ipv4 {
         socket.set_ttl_v4(ttl.into())
     } else {
@@ -110,6 +129,18 @@ pub(super) fn set_ttl(stream: &TcpStream, ttl: u8) {
     let ipv4 = stream.peer_addr().is_ok_and(|address| address.is_ipv4());
     if let Err(error) = set_socket_ttl(SockRef::from(stream), ipv4, ttl) {
         debug!(%error, ttl, "cannot set the TTL of a connection");
+    }
+}
+
+/// Has the kernel drop what arrives on an accepted connection with a lower TTL (RFC 5082). The handshake has been let through
+/// before that, but no octet of a message.
+pub(super) fn require_ttl(stream: &TcpStream, least: u8) {
+    if least == 0 {
+        return;
+    }
+    let ipv6 = stream.peer_addr().is_ok_and(|address| address.is_ipv6());
+    if let Err(error) = sys::require_hop_limit(stream, ipv6, least) {
+        debug!(%error, least, "cannot set the least TTL of a connection");
     }
 }
 
@@ -141,19 +172,30 @@ async fn read(
     events: &mpsc::Sender<Event>,
 ) -> String {
     loop {
-        let mut buffer = BytesMut::with_capacity(READ);
-        match reader.read_buf(&mut buffer).await {
-            Ok(0) => return "the peer closed the connection".to_owned(),
-            Ok(_) => {
-                let octets = buffer.freeze();
-                if events
-                    .send(Event::Octets { connection, octets })
-                    .await
-                    .is_err()
-                {
+        if let Err(error) = reader.readable().await {
+            return format!("connection lost: {error}");
+        }
+        // One buffer for all connections of the thread: a connection that has nothing to say costs none.
+        let read = BUFFER.with_borrow_mut(|buffer| {
+            if buffer.is_empty() {
+                buffer.resize(READ, 0);
+            }
+            let length = reader.try_read(buffer)?;
+            Ok::<_, std::io::Error>(Bytes::copy_from_slice(
+                buffer.get(..length).unwrap_or_default(),
+            ))
+        });
+        match read {
+            Ok(octets) if octets.is_empty() => {
+                return "the peer closed the connection".to_owned();
+            }
+            Ok(octets) => {
+                let event = Event::Octets { connection, octets };
+                if events.send(event).await.is_err() {
                     return "the speaker stopped".to_owned();
                 }
             }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
             Err(error) => return format!("connection lost: {error}"),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -12,6 +13,7 @@ use tracing::warn;
 
 use super::handle::SpeakerError;
 use super::io::{self, Event};
+use super::keys::{self, Keys};
 
 /// Connections the system keeps for us until they are accepted: a rack of peers may come at once.
 const BACKLOG: i32 = 256;
@@ -19,12 +21,15 @@ const BACKLOG: i32 = 256;
 /// The listeners in force, by the address that was asked for.
 pub(super) struct Listeners {
     open: BTreeMap<SocketAddr, Listener>,
+    keys: Keys,
     events: mpsc::Sender<Event>,
 }
 
 /// A listener that accepts until it is dropped.
 pub(super) struct Listener {
     bound: SocketAddr,
+    /// The socket itself, for changing its keys.
+    socket: OwnedFd,
     task: JoinHandle<()>,
 }
 
@@ -38,6 +43,7 @@ impl Listeners {
     pub(super) fn new(events: mpsc::Sender<Event>) -> Self {
         Self {
             open: BTreeMap::new(),
+            keys: Keys::new(),
             events,
         }
     }
@@ -63,7 +69,28 @@ impl Listeners {
     }
 
     pub(super) fn keep(&mut self, opened: Vec<(SocketAddr, Listener)>) {
+        for (_, listener) in &opened {
+            keys::change(
+                &listener.socket,
+                listener.bound.is_ipv6(),
+                &Keys::new(),
+                &self.keys,
+            );
+        }
         self.open.extend(opened);
+    }
+
+    /// Makes these the TCP-MD5 keys of every listener.
+    pub(super) fn set_keys(&mut self, wanted: Keys) {
+        for listener in self.open.values() {
+            keys::change(
+                &listener.socket,
+                listener.bound.is_ipv6(),
+                &self.keys,
+                &wanted,
+            );
+        }
+        self.keys = wanted;
     }
 
     pub(super) fn close_unwanted(&mut self, wanted: &[SocketAddr]) {
@@ -88,13 +115,17 @@ fn open(address: SocketAddr, events: mpsc::Sender<Event>) -> std::io::Result<Lis
         socket.set_only_v6(true)?;
     }
     io::set_options(SockRef::from(&socket), address.is_ipv4())?;
+    // The answer to a SYN is the listener's. A peer with GTSM takes none that was sent with less, to others it does no harm.
+    io::set_socket_ttl(SockRef::from(&socket), address.is_ipv4(), u8::MAX)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
+    let handle = socket.as_fd().try_clone_to_owned()?;
     let listener = TcpListener::from_std(socket.into())?;
     let bound = listener.local_addr()?;
     Ok(Listener {
         bound,
+        socket: handle,
         task: tokio::spawn(accept(listener, events)),
     })
 }

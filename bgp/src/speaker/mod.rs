@@ -1,8 +1,9 @@
 //! The tokio shell around [`crate::router::Router`]: sockets, timers, tasks.
 //!
-//! One owner task holds the router and everything it knows; a task per connection moves bytes through bounded buffers; a
-//! task per listener accepts. A [`Speaker`] is a handle to the owner task, a [`RouteStream`] a bounded view of its routes.
-//! Nothing here decides anything about BGP.
+//! Everything runs on one thread of its own, so that nothing else in the process can keep a session waiting and no lock is
+//! needed: one owner task holds the router and everything it knows; a task per connection moves bytes through bounded
+//! buffers; a task per listener accepts. A [`Speaker`] is a handle to the owner task, a [`RouteStream`] a bounded view of its
+//! routes. Nothing here decides anything about BGP.
 //!
 //! Kernel routes are not installed here: that is for whoever subscribes.
 
@@ -10,6 +11,7 @@ mod bfd;
 pub mod daemon;
 mod handle;
 mod io;
+mod keys;
 mod listen;
 mod owner;
 mod stream;

@@ -12,6 +12,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -27,9 +28,10 @@ use tracing::{debug, info, warn};
 use super::bfd::{self, Bfd, News};
 use super::handle::{Shutdown, SpeakerError};
 use super::io::{self, Event};
+use super::keys;
 use super::listen::Listeners;
 use super::stream::RouteStream;
-use crate::config::SpeakerConfig;
+use crate::config::{Secret, SpeakerConfig};
 use crate::router::{
     ConnectionId, Lost, Output, PeerSummary, RibEntry, RouteBatch, Router, SubscriberId,
 };
@@ -76,6 +78,8 @@ enum Connection {
     Open {
         chunks: mpsc::Sender<Bytes>,
         close: oneshot::Sender<Bytes>,
+        /// The socket itself, for changing its key.
+        signed: Option<(OwnedFd, Secret)>,
     },
 }
 
@@ -94,32 +98,49 @@ struct Owner {
     subscribers: HashMap<SubscriberId, mpsc::Sender<RouteBatch>>,
     places: Places,
     tasks: JoinSet<()>,
+    /// Segments the kernel had dropped for their signature when it was last looked at.
+    signature_failures: Option<u64>,
     bfd: Bfd,
     events: mpsc::Sender<Event>,
 }
 
-/// Opens the listeners and starts the owner task.
+/// Opens the listeners and starts the owner task on a thread of its own.
 pub(super) async fn start(config: SpeakerConfig) -> Result<mpsc::Sender<Command>, SpeakerError> {
     config.validate()?;
-    let (events, event_inbox) = mpsc::channel(EVENTS);
-    let mut listeners = Listeners::new(events.clone());
-    let opened = listeners.open_missing(&config.listen)?;
-    listeners.keep(opened);
-    let mut bfd = Bfd::default();
-    bfd.configure(bfd::wanted(&config));
-    let owner = Owner {
-        router: Router::new(now(), config, seed())?,
-        listeners,
-        connections: HashMap::new(),
-        subscribers: HashMap::new(),
-        places: FuturesUnordered::new(),
-        tasks: JoinSet::new(),
-        bfd,
-        events,
-    };
-    let (commands, command_inbox) = mpsc::channel(64);
-    tokio::spawn(owner.run(command_inbox, event_inbox));
+    let (commands, inbox) = mpsc::channel(64);
+    let (ready, started) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("bgp".to_owned())
+        .spawn(move || serve(config, inbox, ready))
+        .map_err(|source| SpeakerError::Thread { source })?;
+    // A thread that goes without a word has panicked.
+    started.await.unwrap_or(Err(SpeakerError::Stopped))?;
     Ok(commands)
+}
+
+/// The thread.
+fn serve(
+    config: SpeakerConfig,
+    commands: mpsc::Receiver<Command>,
+    ready: oneshot::Sender<Result<(), SpeakerError>>,
+) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(source) => return drop(ready.send(Err(SpeakerError::Thread { source }))),
+    };
+    runtime.block_on(async {
+        let (events, event_inbox) = mpsc::channel(EVENTS);
+        match Owner::new(config, events) {
+            Ok(owner) => {
+                let _ = ready.send(Ok(()));
+                owner.run(commands, event_inbox).await;
+            }
+            Err(error) => drop(ready.send(Err(error))),
+        }
+    });
 }
 
 fn now() -> std::time::Instant {
@@ -135,6 +156,27 @@ fn seed() -> u64 {
 }
 
 impl Owner {
+    fn new(config: SpeakerConfig, events: mpsc::Sender<Event>) -> Result<Self, SpeakerError> {
+        let mut listeners = Listeners::new(events.clone());
+        let opened = listeners.open_missing(&config.listen)?;
+        listeners.keep(opened);
+        // Before the first connection is accepted: keys are taken over by it.
+        listeners.set_keys(keys::wanted(&config));
+        let mut bfd = Bfd::default();
+        bfd.configure(bfd::wanted(&config));
+        Ok(Self {
+            router: Router::new(now(), config, seed())?,
+            listeners,
+            connections: HashMap::new(),
+            subscribers: HashMap::new(),
+            places: FuturesUnordered::new(),
+            tasks: JoinSet::new(),
+            signature_failures: keys::failures(),
+            bfd,
+            events,
+        })
+    }
+
     async fn run(
         mut self,
         mut commands: mpsc::Receiver<Command>,
@@ -196,6 +238,7 @@ impl Owner {
         self.router.configure(now(), config)?;
         self.bfd.configure(bfd);
         self.listeners.keep(opened);
+        self.change_keys();
         self.listeners.close_unwanted(&wanted);
         Ok(())
     }
@@ -266,9 +309,67 @@ impl Owner {
         });
     }
 
+    /// Puts passwords that have changed on the listeners and on the connections that are open.
+    fn change_keys(&mut self) {
+        self.listeners.set_keys(keys::wanted(self.router.config()));
+        for (connection, state) in &mut self.connections {
+            let Some((address, security)) = self.router.security(*connection) else {
+                continue;
+            };
+            let Connection::Open { signed, .. } = state else {
+                continue;
+            };
+            let Some((socket, known)) = signed else {
+                continue;
+            };
+            let wanted = security.password.clone().unwrap_or_default();
+            if *known != wanted {
+                let key = security.password.as_ref();
+                keys::set(&*socket, address.is_ipv6(), (address, None), key);
+                *known = wanted;
+            }
+        }
+    }
+
+    /// An attempt to connect was given up. With a password there may be more to say about it.
+    fn explain(&mut self, connection: ConnectionId) {
+        let Some((_, security)) = self.router.security(connection) else {
+            return;
+        };
+        if let Some(hops) = security.ttl_security {
+            let hint = format!("ttlSecurity drops what comes from farther than {hops} hops");
+            self.router.add_hint(connection, &hint);
+        }
+        let signs = self.router.security(connection);
+        if signs.is_none_or(|(_, security)| security.password.is_none()) {
+            return;
+        }
+        let failures = keys::failures();
+        if failures > self.signature_failures {
+            self.signature_failures = failures;
+            self.router.add_hint(
+                connection,
+                "segments were dropped for their TCP-MD5 signature: is the password the same on both sides?",
+            );
+        } else {
+            self.router.add_hint(
+                connection,
+                "a peer with another TCP-MD5 password does not answer at all",
+            );
+        }
+    }
+
     fn attach(&mut self, connection: ConnectionId, stream: tokio::net::TcpStream) {
         if let Some(ttl) = self.router.ttl(connection) {
             io::set_ttl(&stream, ttl);
+        }
+        let mut signed = None;
+        if let Some((_, security)) = self.router.security(connection) {
+            io::require_ttl(&stream, security.least_ttl());
+            signed = security.password.clone().and_then(|password| {
+                let socket = stream.as_fd().try_clone_to_owned().ok()?;
+                Some((socket, password))
+            });
         }
         let (chunks, inbox) = mpsc::channel(CHUNKS);
         let (close, closing) = oneshot::channel();
@@ -279,12 +380,19 @@ impl Owner {
             closing,
             self.events.clone(),
         ));
-        self.connections
-            .insert(connection, Connection::Open { chunks, close });
+        self.connections.insert(
+            connection,
+            Connection::Open {
+                chunks,
+                close,
+                signed,
+            },
+        );
     }
 
     /// Does what the router asks for.
     fn act(&mut self) {
+        let mut given_up = Vec::new();
         while let Some(output) = self.router.poll_output() {
             match output {
                 Output::Connect {
@@ -293,7 +401,14 @@ impl Owner {
                     local,
                     ttl,
                 } => {
-                    let task = io::connect(connection, remote, local, ttl, self.events.clone());
+                    let security = self.router.security(connection);
+                    let security = security.map(|(_, security)| security.clone());
+                    let how = io::How {
+                        local,
+                        ttl,
+                        security: security.unwrap_or_default(),
+                    };
+                    let task = io::connect(connection, remote, how, self.events.clone());
                     let abort = self.tasks.spawn(task);
                     self.connections
                         .insert(connection, Connection::Connecting(abort));
@@ -301,11 +416,17 @@ impl Owner {
                 Output::Transmit(connection) => self.await_place_on(connection),
                 Output::Routes(subscriber) => self.await_place_for(subscriber),
                 Output::Close { connection, last } => match self.connections.remove(&connection) {
-                    Some(Connection::Connecting(abort)) => abort.abort(),
+                    Some(Connection::Connecting(abort)) => {
+                        abort.abort();
+                        given_up.push(connection);
+                    }
                     Some(Connection::Open { close, .. }) => drop(close.send(last)),
                     None => {}
                 },
             }
+        }
+        for connection in given_up {
+            self.explain(connection);
         }
     }
 

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{
     AddPath, BGP_PORT, BfdConfig, GracefulRestart, LocalAs, NextHops, PeerAsn, PeerRole,
-    RemovePrivateAs,
+    RemovePrivateAs, Secret,
 };
 use crate::types::{Asn, Community, ExtendedCommunity, Family, LargeCommunity, Prefix, RouterId};
 
@@ -178,6 +178,15 @@ pub struct NeighborEntry {
     /// Watch the path with BFD; left out: no. `bfd: {}` does with 300 ms x 3.
     #[serde(default)]
     pub bfd: Option<BfdConfig>,
+    /// TCP-MD5 password (RFC 2385), 1 to 80 octets.
+    #[serde(default)]
+    pub password: Option<Secret>,
+    /// A file whose content is the password; a newline at its end does not count.
+    #[serde(default)]
+    pub password_file: Option<PathBuf>,
+    /// GTSM (RFC 5082): the most hops the neighbor may be away, 1 for a direct one.
+    #[serde(default)]
+    pub ttl_security: Option<u8>,
     /// How many prefixes of each family it may send; left out: 2,000,000.
     #[serde(default)]
     pub max_prefixes: MaxPrefixesEntry,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{AnnounceEntry, File, LimitAction, MaxPrefixesEntry, NeighborEntry, NextHopEntry};
 use crate::config::{
     Announcement, ConfigError, DEFAULT_RESTART_AFTER, MaxPrefixes, MaxPrefixesAction, NextHopMode,
-    PeerConfig, PeerPolicy, SpeakerConfig,
+    PeerConfig, PeerPolicy, Secret, Security, SpeakerConfig,
 };
 use crate::policy::{Filter, Verdict};
 use crate::types::{Family, Prefix};
@@ -100,6 +100,22 @@ pub enum FileError {
     InstallTable {
         /// The number.
         table: u32,
+    },
+    /// Both ways of giving a password.
+    #[error("neighbors[{index}]: password and passwordFile exclude one another")]
+    TwoPasswords {
+        /// Position of the neighbor, from 0.
+        index: usize,
+    },
+    /// A password that cannot be read. Without it the neighbor would be spoken to unsigned, so nothing is.
+    #[error("neighbors[{index}].passwordFile: {path}: {reason}")]
+    PasswordFile {
+        /// Position of the neighbor, from 0.
+        index: usize,
+        /// The file.
+        path: std::path::PathBuf,
+        /// What the system said.
+        reason: String,
     },
     /// What the speaker itself has to say.
     #[error(transparent)]
@@ -255,8 +271,32 @@ impl NeighborEntry {
             role: self.role,
             role_strict: self.role_strict,
             bfd: self.bfd,
+            security: self.security(index)?,
             max_prefixes: self.max_prefixes.limits(),
             shutdown_message: self.admin_down.clone().unwrap_or_default(),
+        })
+    }
+}
+
+impl NeighborEntry {
+    fn security(&self, index: usize) -> Result<Security, FileError> {
+        let password = match (&self.password, &self.password_file) {
+            (Some(_), Some(_)) => return Err(FileError::TwoPasswords { index }),
+            (Some(password), None) => Some(password.clone()),
+            (None, Some(path)) => {
+                let text = std::fs::read_to_string(path);
+                let text = text.map_err(|error| FileError::PasswordFile {
+                    index,
+                    path: path.clone(),
+                    reason: error.to_string(),
+                })?;
+                Some(Secret::from(text.trim_end_matches(['\r', '\n'])))
+            }
+            (None, None) => None,
+        };
+        Ok(Security {
+            password,
+            ttl_security: self.ttl_security,
         })
     }
 }
