@@ -25,6 +25,8 @@ pub struct Rib {
     routes: Routes,
     sources: Sources,
     multipath: Multipath,
+    /// See [`Rib::note_others`].
+    others: Option<Vec<DestinationId>>,
 }
 
 impl Knowledge for (&Sources, &Routes) {
@@ -50,7 +52,20 @@ impl Rib {
             routes: Routes::default(),
             sources: Sources::default(),
             multipath: Multipath::default(),
+            others: None,
         }
+    }
+
+    /// Has changes of paths that are not selected noted as well: for sessions that are sent several paths (RFC 7911).
+    pub fn note_others(&mut self, wanted: bool) {
+        if wanted != self.others.is_some() {
+            self.others = wanted.then(Vec::new);
+        }
+    }
+
+    /// The destinations with accepted paths that changed without being selected, since last asked.
+    pub fn take_others(&mut self) -> Vec<DestinationId> {
+        self.others.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// The destinations.
@@ -167,6 +182,12 @@ impl Rib {
         let reselected = self.reselect(id);
         // The replaced path was in the selection, or the new one is: that is a change even if all marks look the same.
         let selected = old.is_some_and(|p| p.is_multipath()) || self.is_selected(id, &path);
+        if !(reselected || selected)
+            && (path.is_accepted() || old.is_some_and(|p| p.is_accepted()))
+            && let Some(others) = &mut self.others
+        {
+            others.push(id);
+        }
         (reselected || selected).then_some(id)
     }
 
@@ -376,7 +397,14 @@ impl Rib {
         };
         self.forget(id, &old);
         // A path that was not chosen can still change the choice by leaving: its MED may have kept another one out.
-        self.reselect(id) || old.is_multipath()
+        let changed = self.reselect(id) || old.is_multipath();
+        if !changed
+            && old.is_accepted()
+            && let Some(others) = &mut self.others
+        {
+            others.push(id);
+        }
+        changed
     }
 
     fn is_ipv6(&self, id: DestinationId) -> bool {

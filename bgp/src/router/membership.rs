@@ -65,6 +65,7 @@ impl Router {
                 waited: false,
             });
         }
+        self.note_others();
     }
 
     /// A session is over.
@@ -78,6 +79,7 @@ impl Router {
             }
         };
         self.groups.leave(table, membership.group, id, cursor);
+        self.note_others();
     }
 
     /// The configuration has changed, and with it perhaps what a peer is given: the differences are sent.
@@ -186,8 +188,10 @@ impl Router {
                 if !known && !best.concerns(&group.key) {
                     continue;
                 }
-                if !known && key_is_plain && lonely.is_some_and(|only| best.is_from(&only)) {
-                    group.incomplete = true;
+                if let Some(only) = lonely.filter(|only| key_is_plain && best.is_from(only))
+                    && !known
+                {
+                    group.incomplete = group.incomplete.or(Some(only.id));
                     continue;
                 }
                 group.out.pending.mark(self.rib.table_mut(), *destination);
@@ -217,6 +221,40 @@ impl Router {
         }
         woken.into_iter().for_each(|id| self.wake(id));
         armed.into_iter().for_each(|id| self.arm(id));
+    }
+
+    /// Tells the groups with ADD-PATH of paths that changed behind the best one.
+    pub(super) fn spread_others(&mut self) {
+        let others = self.rib.take_others();
+        if others.is_empty() {
+            return;
+        }
+        let mut armed = Vec::new();
+        for (_, group) in self.groups.iter_mut() {
+            if group.key.alone.is_none() {
+                continue;
+            }
+            for id in &others {
+                group.out.pending.mark(self.rib.table_mut(), *id);
+            }
+            armed.extend(group.joined_members());
+            for peer in &group.apart {
+                let membership = self.peers.get_mut(peer).and_then(Peer::membership_mut);
+                if let Some(Place::Apart(apart)) = membership.map(|m| &mut m.place) {
+                    for id in &others {
+                        apart.out.pending.mark(self.rib.table_mut(), *id);
+                    }
+                    armed.push(*peer);
+                }
+            }
+        }
+        armed.into_iter().for_each(|id| self.arm(id));
+    }
+
+    /// Whether somebody is sent several paths has perhaps changed.
+    fn note_others(&mut self) {
+        let wanted = self.groups.iter().any(|group| group.key.alone.is_some());
+        self.rib.note_others(wanted);
     }
 
     /// How many routes a peer has from us.

@@ -376,6 +376,7 @@ impl Router {
 
     /// Tells every view that these destinations changed.
     fn spread(&mut self, changed: &[DestinationId]) {
+        self.spread_others();
         if changed.is_empty() {
             return;
         }

@@ -3,6 +3,7 @@
 mod chaos;
 mod deferral;
 mod limits;
+mod outbound;
 mod policy;
 mod restart;
 mod routes;

@@ -154,8 +154,8 @@ impl Router {
         if !group.out.sent.continues(&apart.out.sent) {
             return Some(Next::Nothing);
         }
-        if group.incomplete && group.lonely().is_none() {
-            group.incomplete = false;
+        if group.incomplete.is_some_and(|only| only != id) {
+            group.incomplete = None;
             group.out.pending.walk_unknown(self.rib.table());
             self.wake(group_id);
             return Some(Next::Again);

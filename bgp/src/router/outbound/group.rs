@@ -35,8 +35,8 @@ pub(in crate::router) struct Group {
     pub(in crate::router) apart: BTreeSet<PeerId>,
     /// The members to tell when there is something to read.
     pub(in crate::router) idle: Vec<PeerId>,
-    /// Routes of the only member were not looked at: a second member finds that they are missing here.
-    pub(in crate::router) incomplete: bool,
+    /// Routes that this one is not given were not looked at when it was the only member: others would miss them here.
+    pub(in crate::router) incomplete: Option<PeerId>,
 }
 
 impl Group {
@@ -54,7 +54,7 @@ impl Group {
             addresses: BTreeSet::new(),
             apart: BTreeSet::new(),
             idle: Vec::new(),
-            incomplete: false,
+            incomplete: None,
         }
     }
 
@@ -99,7 +99,7 @@ impl Group {
     pub(in crate::router) fn enter(&mut self, reader: Reader) -> Option<u64> {
         self.members.insert(reader.id, reader.address);
         self.addresses.insert(reader.address);
-        if self.out.sent.is_empty() && !self.incomplete {
+        if self.out.sent.is_empty() && self.incomplete.is_none() {
             return Some(self.end());
         }
         self.apart.insert(reader.id);
@@ -205,7 +205,9 @@ impl Group {
         let resting = self.out.is_resting(now);
         let mut producer = Producer::new(&self.key, resting).lonely(lonely);
         let chunk = producer.produce(rib, &mut self.out, &anyone);
-        self.incomplete |= producer.incomplete;
+        if producer.incomplete {
+            self.incomplete = self.incomplete.or(lonely.map(|only| only.id));
+        }
         chunk
     }
 }
