@@ -392,3 +392,62 @@ fn aggregates_in_aggregates_and_from_announcements() {
     assert_eq!(lab.summary(0, 1).prefixes_sent, 0);
     assert!(lab.routers[0].rib().is_empty());
 }
+
+#[test]
+fn whatever_the_reason_the_route_before_is_gone_everywhere() {
+    // 0 gives 1 a good route, then the same prefix with something wrong; 2 has it from 1.
+    type Change = fn(&mut Lab);
+    let table: [(Refusal, Change); 4] = [
+        (Refusal::AsLoop, |lab| {
+            let operations = vec![Operation::PrependPath(vec![crate::types::Asn(64512)])];
+            let rule = Rule {
+                operations,
+                ..Rule::new(Verdict::Accept)
+            };
+            let export = Filter::new(vec![rule], Verdict::Reject);
+            lab.reconfigure(0, |c| {
+                c.peers.get_mut(&address(1)).unwrap().export = Some(export)
+            });
+        }),
+        (Refusal::NextHopOwn, |lab| {
+            lab.reconfigure(1, |c| c.next_hop.ipv4 = Some([10, 0, 9, 9].into()));
+            next_hop(lab, [10, 0, 9, 9]);
+        }),
+        (Refusal::NextHopInvalid, |lab| next_hop(lab, [127, 0, 0, 9])),
+        (Refusal::Filter, |lab| {
+            let mut rule = Rule::new(Verdict::Reject);
+            rule.conditions.communities.any = vec!["1:1".parse().unwrap()];
+            let import = Filter::new(vec![rule], Verdict::Accept);
+            lab.reconfigure(1, |c| {
+                c.peers.get_mut(&address(0)).unwrap().import = Some(import)
+            });
+            lab.reconfigure(0, |c| {
+                let announcement = c.announcements.get_mut(&prefix("10.1.0.0/24")).unwrap();
+                announcement.communities.insert(Community::new(1, 1));
+            });
+        }),
+    ];
+    for (refusal, change) in table {
+        let mut lab = lab(&[65000, 64512, 65002], &[(0, 1), (1, 2)]);
+        lab.announce(0, "10.1.0.0/24");
+        lab.establish();
+        lab.run(SECOND);
+        assert!(has(&lab, 2, "10.1.0.0/24"));
+        change(&mut lab);
+        lab.run(SECOND);
+        let kept = lab.routers[1].rib().remove(0);
+        assert_eq!(kept.refused, Some(refusal));
+        assert_eq!(lab.summary(1, 0).refused.get(refusal), 1, "{refusal}");
+        assert_eq!(lab.summary(1, 0).prefixes_accepted, 0, "{refusal}");
+        assert!(lab.routers[2].rib().is_empty(), "{refusal}");
+        assert_eq!(flaps(&lab), 0, "{refusal}");
+    }
+}
+
+/// Router 0 announces with this next hop.
+fn next_hop(lab: &mut Lab, octets: [u8; 4]) {
+    lab.reconfigure(0, |c| {
+        let announcement = c.announcements.get_mut(&prefix("10.1.0.0/24")).unwrap();
+        announcement.next_hop = Some(octets.into());
+    });
+}
