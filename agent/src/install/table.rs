@@ -303,7 +303,7 @@ fn ways(paths: &[BestPath]) -> Option<Vec<Way>> {
         .iter()
         .map(|path| Way {
             next_hop: path.next_hop,
-            extra_weight: 0,
+            extra_weight: path.weight.saturating_sub(1),
         })
         .collect();
     ways.sort_unstable();

@@ -20,6 +20,7 @@ fn path(next_hop: &str) -> BestPath {
         med: None,
         metric: None,
         as_path_length: 1,
+        weight: 1,
     }
 }
 

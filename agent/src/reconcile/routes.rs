@@ -194,6 +194,7 @@ mod tests {
                 metric: None,
                 med: None,
                 as_path_length: 0,
+                weight: 1,
             }],
         });
         best.handle(RouteBatch {

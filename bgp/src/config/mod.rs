@@ -8,6 +8,7 @@
 mod bfd;
 mod capabilities;
 mod limits;
+mod multipath;
 mod peer_asn;
 mod policy;
 mod security;
@@ -26,6 +27,7 @@ pub use policy::{Aggregate, LocalAs, PeerPolicy, RemovePrivateAs};
 pub use bfd::{BfdConfig, LONGEST_BFD_INTERVAL, SHORTEST_BFD_INTERVAL};
 pub use capabilities::{AddPath, PeerRole};
 pub use limits::{DEFAULT_MAX_PREFIXES, DEFAULT_RESTART_AFTER, MaxPrefixes, MaxPrefixesAction};
+pub use multipath::Multipath;
 pub use peer_asn::PeerAsn;
 pub use security::{PASSWORD_LIMIT, Secret, Security};
 
@@ -68,6 +70,8 @@ pub struct SpeakerConfig {
     /// Networks that neighbors share with each other and with this speaker: an external peer in one of them is given next
     /// hops in it unchanged (RFC 4271 section 5.1.3, third party next hops). Empty: external peers are given this speaker.
     pub shared_segments: BTreeSet<Prefix>,
+    /// How many ways to a destination are used at the same time. Never touches a session.
+    pub multipath: Multipath,
 }
 
 impl SpeakerConfig {
@@ -87,6 +91,7 @@ impl SpeakerConfig {
             cluster_id: None,
             aggregates: BTreeMap::new(),
             shared_segments: BTreeSet::new(),
+            multipath: Multipath::default(),
         }
     }
 
@@ -106,6 +111,9 @@ impl SpeakerConfig {
         }
         if self.asn == Asn::ZERO || self.asn == Asn::TRANS {
             return Err(ConfigError::Asn { asn: self.asn });
+        }
+        if self.multipath.max == 0 {
+            return Err(ConfigError::Multipath);
         }
         let mut aggregates = self.aggregates.keys();
         if let Some(prefix) = aggregates.find(|prefix| self.announcements.contains_key(prefix)) {
@@ -432,6 +440,9 @@ pub enum ConfigError {
         /// The number refused.
         asn: Asn,
     },
+    /// A destination without any path.
+    #[error("multipath.max: 0 paths are not enough; use 1 for the best path alone, or more")]
+    Multipath,
     /// One prefix announced for two reasons.
     #[error("aggregates: {prefix} is under announce as well; keep one of the two")]
     AnnouncedAggregate {

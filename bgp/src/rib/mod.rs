@@ -29,3 +29,6 @@ pub use routes::{Decider, RouteId, Routes};
 pub use source::Counts;
 pub use table::{Destination, DestinationId, Table};
 pub use view::View;
+
+#[cfg(test)]
+mod tests;

@@ -41,6 +41,7 @@ impl Router {
                 Some(id) => self.change_peer(now, id, peer, &old, new_identity),
             }
         }
+        self.change_multipath(&old);
         self.drop_aggregates(&old);
         self.change_announcements(&old);
         self.add_aggregates();

@@ -21,6 +21,7 @@
 //! | `transmit` | what is sent on a connection next |
 //! | `subscribe` | routes for whoever installs them |
 //! | `summary` | what people are shown |
+//! | `ways` | next hops, their costs and their weights |
 
 mod aggregate;
 mod attributes;
@@ -43,6 +44,7 @@ mod summary;
 mod tests;
 mod transmit;
 mod view;
+mod ways;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};

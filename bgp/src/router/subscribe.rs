@@ -3,8 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::view::{BestPath, RouteBatch, RouteChange};
+use super::ways::{bandwidth, weigh};
 use super::{Output, Router};
-use crate::rib::{DEFAULT_LOCAL_PREF, Destination, Rib, View};
+use crate::rib::{DEFAULT_LOCAL_PREF, Destination, DestinationId, Rib, View};
 use crate::types::Family;
 
 /// Changes in one batch at most.
@@ -46,6 +47,20 @@ impl Router {
         id
     }
 
+    /// Has a subscriber told everything again.
+    pub(super) fn feed_subscriber_again(&mut self, id: SubscriberId) {
+        if let Some(subscriber) = self.subscribers.get_mut(&id) {
+            for destination in (0..self.rib.table().end().0).map(DestinationId) {
+                if self.rib.table().get(destination).is_some() {
+                    subscriber.view.mark(self.rib.table_mut(), destination);
+                }
+            }
+            if subscriber.arm() {
+                self.outputs.push_back(Output::Routes(id));
+            }
+        }
+    }
+
     /// Forgets a subscriber.
     pub fn unsubscribe(&mut self, id: SubscriberId) {
         if let Some(subscriber) = self.subscribers.remove(&id) {
@@ -57,6 +72,7 @@ impl Router {
     ///
     /// Changes that are not fetched wait here, one for each prefix at most; the latest state is what counts.
     pub fn poll_routes(&mut self, id: SubscriberId) -> Option<RouteBatch> {
+        let by_bandwidth = self.config.multipath.weight_by_link_bandwidth;
         let subscriber = self.subscribers.get_mut(&id)?;
         if self.deferral.is_some() {
             subscriber.armed = false;
@@ -69,7 +85,7 @@ impl Router {
                 let Some(destination) = self.rib.table().get(destination_id) else {
                     continue;
                 };
-                let change = describe(&self.rib, destination);
+                let change = describe(&self.rib, destination, by_bandwidth);
                 let known = !change.paths.is_empty();
                 if known || subscriber.view.knows(destination_id) {
                     changes.push(change);
@@ -92,13 +108,14 @@ impl Router {
     }
 }
 
-fn describe(rib: &Rib, destination: Destination<'_>) -> RouteChange {
+fn describe(rib: &Rib, destination: Destination<'_>, by_bandwidth: bool) -> RouteChange {
     let prefix = destination.prefix();
     let nowhere = match prefix.family() {
         Family::Ipv4Unicast => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         Family::Ipv6Unicast => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
     };
     let mut paths: Vec<BestPath> = Vec::new();
+    let mut bandwidths = Vec::new();
     let all = destination.paths();
     let best = all.iter().filter(|path| path.is_best());
     for path in best.chain(
@@ -118,6 +135,7 @@ fn describe(rib: &Rib, destination: Destination<'_>) -> RouteChange {
             local_pref: attributes.local_pref.unwrap_or(DEFAULT_LOCAL_PREF),
             med: attributes.med,
             metric: route.metric,
+            weight: 1,
             as_path_length: u32::try_from(attributes.as_path.length()).unwrap_or(u32::MAX),
         };
         // Two peers with the same next hop are one way for packets.
@@ -126,7 +144,11 @@ fn describe(rib: &Rib, destination: Destination<'_>) -> RouteChange {
             .all(|known| known.next_hop != described.next_hop)
         {
             paths.push(described);
+            bandwidths.push(bandwidth(rib, path));
         }
+    }
+    if by_bandwidth {
+        weigh(&mut paths, &bandwidths);
     }
     RouteChange { prefix, paths }
 }

@@ -112,6 +112,8 @@ impl Router {
                 .rib
                 .neighbor(path.source())
                 .map(|neighbor| neighbor.address),
+            path_id: Some(path.path_id()).filter(|id| *id != 0),
+            stale: path.is_stale(),
             best: path.is_best(),
             multipath: path.is_multipath(),
             accepted: path.is_accepted(),

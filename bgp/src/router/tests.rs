@@ -8,3 +8,4 @@ mod policy;
 mod restart;
 mod routes;
 mod sessions;
+mod ways;

@@ -41,6 +41,8 @@ pub struct BestPath {
     pub metric: Option<u32>,
     /// Number of ASes in the path as the decision process counts them (RFC 4271 section 9.1.2.2 a).
     pub as_path_length: u32,
+    /// Which share of the traffic it takes, relative to the other paths, 1 to 255.
+    pub weight: u8,
 }
 
 /// Some changes for a subscriber, in one batch so that they can be applied in one go.
@@ -174,6 +176,11 @@ pub struct RibEntry {
     pub next_hop: Option<IpAddr>,
     /// The peer it was learned from; `None` for a route of our own.
     pub peer: Option<IpAddr>,
+    /// Which of the peer's paths to the prefix it is (RFC 7911), if it gave that a number other than 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path_id: Option<u32>,
+    /// Kept although the peer has gone away for a restart (RFC 4724), or for longer than that (RFC 9494).
+    pub stale: bool,
     /// The path the decision process chose.
     pub best: bool,
     /// Equal to the best path for multipath, or the best path itself.

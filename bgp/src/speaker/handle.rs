@@ -1,6 +1,6 @@
 //! [`Speaker`], the handle through which a program uses the speaker.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -101,6 +101,19 @@ impl Speaker {
     /// [`SpeakerError::Stopped`].
     pub async fn rib(&self) -> Result<Vec<RibEntry>, SpeakerError> {
         self.ask(|reply| Command::Rib { reply }).await
+    }
+
+    /// Says what it costs to reach next hops; `None`: it cannot be reached, and no path over it is used. A next hop that was
+    /// never told of is reachable at cost 0. One call for many is one walk over the table.
+    ///
+    /// # Errors
+    /// [`SpeakerError::Stopped`].
+    pub async fn set_next_hop_costs(
+        &self,
+        costs: Vec<(IpAddr, Option<u32>)>,
+    ) -> Result<(), SpeakerError> {
+        self.ask(|reply| Command::NextHopCosts { costs, reply })
+            .await
     }
 
     /// The addresses the listeners are bound to, with the ports the system chose where port 0 was asked for.

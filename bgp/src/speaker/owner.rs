@@ -11,7 +11,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::time::Duration;
@@ -62,6 +62,10 @@ pub(super) enum Command {
     },
     Rib {
         reply: oneshot::Sender<Vec<RibEntry>>,
+    },
+    NextHopCosts {
+        costs: Vec<(IpAddr, Option<u32>)>,
+        reply: oneshot::Sender<()>,
     },
     Listening {
         reply: oneshot::Sender<Vec<SocketAddr>>,
@@ -223,6 +227,10 @@ impl Owner {
             }
             Command::Summary { reply } => self.summarize(reply),
             Command::Rib { reply } => drop(reply.send(self.router.rib())),
+            Command::NextHopCosts { costs, reply } => {
+                self.router.set_next_hop_costs(costs);
+                let _ = reply.send(());
+            }
             Command::Listening { reply } => drop(reply.send(self.listeners.addresses())),
             // Ends the loop in `run`.
             Command::Shutdown { reply, .. } => drop(reply.send(())),

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{
-    AddPath, BGP_PORT, BfdConfig, GracefulRestart, LocalAs, NextHops, PeerAsn, PeerRole,
+    AddPath, BGP_PORT, BfdConfig, GracefulRestart, LocalAs, Multipath, NextHops, PeerAsn, PeerRole,
     RemovePrivateAs, Secret,
 };
 use crate::types::{Asn, Community, ExtendedCommunity, Family, LargeCommunity, Prefix, RouterId};
@@ -72,6 +72,9 @@ pub struct File {
     /// The longest that routes wait after a restart for the neighbors to send theirs, in seconds; left out: 60.
     #[serde(default)]
     pub selection_deferral: Option<u16>,
+    /// How many equally good paths are used at the same time; left out: the best one alone.
+    #[serde(default = "best_alone")]
+    pub multipath: Multipath,
     /// Announce graceful restart (RFC 4724).
     #[serde(default)]
     pub graceful_restart: Option<GracefulRestart>,
@@ -278,7 +281,11 @@ const fn yes() -> bool {
     true
 }
 
-const fn bgp_port() -> u16 {
+const fn best_alone() -> Multipath {
+    Multipath::OFF
+}
+
+fn bgp_port() -> u16 {
     BGP_PORT
 }
 

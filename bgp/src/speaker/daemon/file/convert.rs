@@ -137,6 +137,7 @@ impl File {
         self.install.target()?;
         config.require_policy = self.require_policy;
         config.next_hop = self.next_hop;
+        config.multipath = self.multipath;
         config.graceful_restart = self.graceful_restart;
         if let Some(seconds) = self.selection_deferral {
             config.selection_deferral = Duration::from_secs(seconds.into());

@@ -162,3 +162,18 @@ requirePolicy: false
     );
     assert_eq!(config.peers.len(), 1);
 }
+
+#[test]
+fn multipath_is_off_unless_asked_for() {
+    let config = |more: &str| {
+        let text = format!("asn: 65000\nrouterId: 10.0.0.1\n{more}");
+        let file: File = serde_saphyr::from_str(&text).unwrap();
+        file.speaker_config()
+    };
+    assert_eq!(config("").unwrap().multipath, Multipath::OFF);
+    let asked = config("multipath: {max: 8, relax: true, weightByLinkBandwidth: true}").unwrap();
+    assert_eq!(asked.multipath.max, 8);
+    assert!(asked.multipath.relax && asked.multipath.weight_by_link_bandwidth);
+    let none = config("multipath: {max: 0}").unwrap_err();
+    assert!(none.to_string().contains("multipath.max"), "{none}");
+}
