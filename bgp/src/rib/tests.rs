@@ -109,7 +109,7 @@ fn neighbor(source: u32) -> Neighbor {
         address: [10, 1, 0, source as u8].into(),
         // The higher the number, the lower the identifier.
         router_id: RouterId(100 - source),
-        internal: source % 2 == 0,
+        internal: source.is_multiple_of(2),
         client: false,
     }
 }

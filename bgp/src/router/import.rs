@@ -15,6 +15,7 @@ struct Import<'a> {
     decider: Decider,
     last: Option<(RouteId, Outcome)>,
     refused: RefusalCounts,
+    has_refused: bool,
 }
 
 /// What becomes of routes with one attribute set.
@@ -35,6 +36,7 @@ impl<'a> Import<'a> {
             },
             last: None,
             refused: RefusalCounts::default(),
+            has_refused: false,
         })
     }
 
@@ -48,6 +50,7 @@ impl<'a> Import<'a> {
         let decision = self.look(routes, prefix, received);
         if let Err(refusal) = &decision {
             self.refused.add(*refusal);
+            self.has_refused = true;
         }
         decision
     }
@@ -187,8 +190,11 @@ impl Router {
             let path = Path::new(id.source(), received, effective).with_path_id(path_id);
             changed.extend(rib.announce(prefix, path));
         }
-        let refused = import.refused;
-        self.count_refused(id, &refused);
+        // Most UPDATEs have nothing to count.
+        let refused = import.has_refused.then_some(import.refused);
+        if let Some(refused) = refused {
+            self.count_refused(id, &refused);
+        }
     }
 
     /// Spreads changes and keeps the memory they were in.

@@ -39,8 +39,8 @@ fn lab(bandwidths: &[Option<f32>]) -> (Lab, SubscriberId) {
 fn ways(lab: &mut Lab, subscriber: SubscriberId) -> Option<Vec<(IpAddr, u8)>> {
     lab.run(SECOND);
     let batches = lab.routes(0, subscriber);
-    let changes = batches.into_iter().flat_map(|batch| batch.changes);
-    let last = changes.filter(|c| c.prefix == prefix(DESTINATION)).last()?;
+    let mut changes = batches.into_iter().flat_map(|batch| batch.changes).rev();
+    let last = changes.find(|c| c.prefix == prefix(DESTINATION))?;
     let way = |path: &super::super::BestPath| (path.next_hop, path.weight);
     Some(last.paths.iter().map(way).collect())
 }
