@@ -11,6 +11,7 @@
 
 pub mod bfd;
 pub mod config;
+pub mod discovery;
 pub mod fsm;
 pub mod jitter;
 pub mod observe;

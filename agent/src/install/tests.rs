@@ -13,6 +13,7 @@ fn path(next_hop: &str) -> BestPath {
     let next_hop: IpAddr = next_hop.parse().unwrap();
     BestPath {
         next_hop,
+        scope: 0,
         peer: next_hop,
         internal: false,
         local: false,

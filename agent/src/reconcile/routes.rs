@@ -187,6 +187,7 @@ mod tests {
             prefix: prefix.parse().unwrap(),
             paths: vec![BestPath {
                 next_hop: next_hop.parse().unwrap(),
+                scope: 0,
                 peer: next_hop.parse().unwrap(),
                 internal: true,
                 local: false,

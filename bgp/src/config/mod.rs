@@ -52,6 +52,9 @@ pub struct SpeakerConfig {
     pub listen: Vec<SocketAddr>,
     /// The peers, by the address they are reached at.
     pub peers: BTreeMap<IpAddr, PeerConfig>,
+    /// Peers by the interface they are found on by router advertisements (RFC 4861): what each is to be like. The shell looks
+    /// for them; this crate's core only sees `peers`.
+    pub interfaces: BTreeMap<String, PeerConfig>,
     /// The routes this speaker originates. A change here never touches a session.
     pub announcements: BTreeMap<Prefix, Announcement>,
     /// The addresses other speakers reach this node at, for next hops a session's own local address cannot supply.
@@ -83,6 +86,7 @@ impl SpeakerConfig {
             router_id,
             listen: Vec::new(),
             peers: BTreeMap::new(),
+            interfaces: BTreeMap::new(),
             announcements: BTreeMap::new(),
             next_hop: NextHops::default(),
             graceful_restart: None,
@@ -119,10 +123,15 @@ impl SpeakerConfig {
         if let Some(prefix) = aggregates.find(|prefix| self.announcements.contains_key(prefix)) {
             return Err(ConfigError::AnnouncedAggregate { prefix: *prefix });
         }
-        self.peers.iter().try_for_each(|(address, peer)| {
-            peer.validate(*address)?;
-            peer.policy.validate(*address, &peer.asn, self.asn)
-        })
+        let found = self.interfaces.values();
+        let found = found.map(|peer| (&IpAddr::V6(Ipv6Addr::UNSPECIFIED), peer));
+        self.peers
+            .iter()
+            .chain(found)
+            .try_for_each(|(address, peer)| {
+                peer.validate(*address)?;
+                peer.policy.validate(*address, &peer.asn, self.asn)
+            })
     }
 }
 
@@ -209,6 +218,8 @@ pub struct PeerConfig {
     pub role_strict: bool,
     /// Watch the path with BFD; `None` does not.
     pub bfd: Option<BfdConfig>,
+    /// Index of the interface a link-local address belongs to; 0 for all other addresses.
+    pub scope: u32,
     /// How the peer's packets are told from those of others.
     pub security: Security,
     /// How much the peer may send.
@@ -243,9 +254,20 @@ impl PeerConfig {
             role: None,
             role_strict: false,
             bfd: None,
+            scope: 0,
             security: Security::default(),
             max_prefixes: MaxPrefixes::default(),
             shutdown_message: String::new(),
+        }
+    }
+
+    /// A peer that is found on an interface: with default timers, both address families, and IPv6 next hops for IPv4 routes.
+    #[must_use]
+    pub fn on_interface(interface: &str, asn: impl Into<PeerAsn>) -> Self {
+        Self {
+            name: interface.to_owned(),
+            families: Family::ALL.into_iter().collect(),
+            ..Self::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), asn)
         }
     }
 

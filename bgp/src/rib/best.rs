@@ -26,6 +26,8 @@ pub struct Neighbor {
     pub internal: bool,
     /// The peer is a client of ours, to reflect routes for (RFC 4456).
     pub client: bool,
+    /// Index of the interface a link-local address of the peer belongs to; 0 for all other addresses.
+    pub scope: u32,
 }
 
 /// Which paths beside the best one are used with it.

@@ -235,6 +235,13 @@ impl Router {
         {
             return None;
         }
+        // The same link-local address on another link is somebody else.
+        if let SocketAddr::V6(remote) = remote
+            && peer.config.scope != 0
+            && remote.scope_id() != peer.config.scope
+        {
+            return None;
+        }
         let serial = peer.fsm.accept(now)?;
         peer.add_line(serial, Some(local));
         self.drain(now, id);

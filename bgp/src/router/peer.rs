@@ -1,6 +1,6 @@
 //! One peer as the router sees it: configuration, state machine, connections, session, counters.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -141,6 +141,16 @@ impl Peer {
         }
     }
 
+    /// Where to connect to, with the interface if the address needs one.
+    fn socket_address(&self) -> SocketAddr {
+        match self.address {
+            IpAddr::V4(_) => (self.address, self.config.port).into(),
+            IpAddr::V6(address) => {
+                SocketAddrV6::new(address, self.config.port, 0, self.config.scope).into()
+            }
+        }
+    }
+
     /// It insists on BFD, which is not up.
     pub(super) fn waits_for_bfd(&self) -> bool {
         !self.bfd_up && self.config.bfd.is_some_and(|bfd| bfd.strict)
@@ -255,7 +265,7 @@ impl Router {
                 peer.add_line(serial, None);
                 self.outputs.push_back(Output::Connect {
                     connection: ConnectionId { peer: id, serial },
-                    remote: (peer.address, peer.config.port).into(),
+                    remote: peer.socket_address(),
                     local: peer.config.local_address,
                     ttl: peer.ttl(),
                 });
@@ -310,6 +320,7 @@ impl Router {
             router_id: negotiated.peer_id,
             internal: peer.internal,
             client: peer.config.policy.route_reflector_client,
+            scope: peer.config.scope,
         };
         // Only the OPEN tells for a peer whose AS was not named.
         peer.internal = negotiated.internal;

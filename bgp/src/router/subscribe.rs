@@ -125,10 +125,11 @@ fn describe(rib: &Rib, destination: Destination<'_>, by_bandwidth: bool) -> Rout
         let from = rib.neighbor(path.source());
         let route = rib.route(path.effective());
         let attributes = &route.attributes;
+        let next_hop = route.next_hop.map_or(nowhere, |n| n.address());
+        let on_link = matches!(next_hop, IpAddr::V6(address) if address.is_unicast_link_local());
         let described = BestPath {
-            next_hop: route
-                .next_hop
-                .map_or(nowhere, |next_hop| next_hop.address()),
+            next_hop,
+            scope: from.filter(|_| on_link).map_or(0, |from| from.scope),
             peer: from.map_or(nowhere, |from| from.address),
             internal: from.is_some_and(|from| from.internal),
             local: path.source().is_local(),
@@ -141,7 +142,7 @@ fn describe(rib: &Rib, destination: Destination<'_>, by_bandwidth: bool) -> Rout
         // Two peers with the same next hop are one way for packets.
         if paths
             .iter()
-            .all(|known| known.next_hop != described.next_hop)
+            .all(|known| (known.next_hop, known.scope) != (described.next_hop, described.scope))
         {
             paths.push(described);
             bandwidths.push(bandwidth(rib, path));

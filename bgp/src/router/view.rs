@@ -10,6 +10,15 @@ use crate::fsm::State;
 use crate::policy::{Refusal, RefusalCounts};
 use crate::types::{Asn, Family, Prefix, RouterId};
 
+/// Most next hops need none.
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands it out like this"
+)]
+fn no_scope(scope: &u32) -> bool {
+    *scope == 0
+}
+
 /// The best paths of one prefix after a change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -26,6 +35,9 @@ pub struct RouteChange {
 pub struct BestPath {
     /// Where to send packets. For a route of our own without a next hop of its own: the unspecified address.
     pub next_hop: IpAddr,
+    /// Index of the interface a link-local next hop is on; 0 for all other addresses.
+    #[serde(skip_serializing_if = "no_scope")]
+    pub scope: u32,
     /// The peer it was learned from; the unspecified address for a route of our own.
     pub peer: IpAddr,
     /// Learned over iBGP.

@@ -15,6 +15,7 @@ mod keys;
 mod listen;
 mod owner;
 mod stream;
+mod unnumbered;
 
 pub use handle::{Shutdown, Speaker, SpeakerError};
 pub use stream::RouteStream;

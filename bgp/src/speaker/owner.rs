@@ -31,6 +31,7 @@ use super::io::{self, Event};
 use super::keys;
 use super::listen::Listeners;
 use super::stream::RouteStream;
+use super::unnumbered::{Found, Unnumbered};
 use crate::config::{Secret, SpeakerConfig};
 use crate::router::{
     ConnectionId, Lost, Output, PeerSummary, RibEntry, RouteBatch, Router, SubscriberId,
@@ -105,6 +106,9 @@ struct Owner {
     /// Segments the kernel had dropped for their signature when it was last looked at.
     signature_failures: Option<u64>,
     bfd: Bfd,
+    /// The configuration as it was asked for, without the peers that were found.
+    wanted: SpeakerConfig,
+    unnumbered: Unnumbered,
     events: mpsc::Sender<Event>,
 }
 
@@ -135,6 +139,10 @@ fn serve(
         Ok(runtime) => runtime,
         Err(source) => return drop(ready.send(Err(SpeakerError::Thread { source }))),
     };
+    // Keepalives and withdrawals should not wait behind whatever else keeps the machine busy. Not permitted is no harm.
+    if let Err(error) = margay_bgp_sys::nice(-10) {
+        debug!(%error, "the speaker runs with ordinary precedence");
+    }
     runtime.block_on(async {
         let (events, event_inbox) = mpsc::channel(EVENTS);
         match Owner::new(config, events) {
@@ -168,7 +176,11 @@ impl Owner {
         listeners.set_keys(keys::wanted(&config));
         let mut bfd = Bfd::default();
         bfd.configure(bfd::wanted(&config));
+        let mut unnumbered = Unnumbered::default();
+        unnumbered.watch(&config.interfaces);
         Ok(Self {
+            wanted: config.clone(),
+            unnumbered,
             router: Router::new(now(), config, seed())?,
             listeners,
             connections: HashMap::new(),
@@ -204,6 +216,7 @@ impl Owner {
                 // The channel cannot end: the owner holds a sender.
                 Some(event) = events.recv() => self.happened(event),
                 news = self.bfd.news() => self.heard(news),
+                found = self.unnumbered.found() => self.found(&found),
                 Some(place) = self.places.next() => self.fill(place),
                 Some(_) = self.tasks.join_next() => {}
                 () = timer => self.router.handle_timeout(now()),
@@ -242,13 +255,34 @@ impl Owner {
         // New listeners first: if one fails, nothing has changed.
         let opened = self.listeners.open_missing(&config.listen)?;
         let wanted = config.listen.clone();
-        let bfd = bfd::wanted(&config);
-        self.router.configure(now(), config)?;
-        self.bfd.configure(bfd);
+        self.unnumbered.watch(&config.interfaces);
+        self.put_in_force(&config)?;
         self.listeners.keep(opened);
         self.change_keys();
         self.listeners.close_unwanted(&wanted);
+        self.wanted = config;
         Ok(())
+    }
+
+    /// Makes a configuration the one in force, with the peers that were found for it.
+    fn put_in_force(&mut self, config: &SpeakerConfig) -> Result<(), SpeakerError> {
+        let config = self.unnumbered.complete(config);
+        let bfd = bfd::wanted(&config);
+        self.router.configure(now(), config)?;
+        self.bfd.configure(bfd);
+        Ok(())
+    }
+
+    /// A router was found on an interface, or the interface is gone.
+    fn found(&mut self, found: &Found) {
+        if !self.unnumbered.remember(found) {
+            return;
+        }
+        let config = self.wanted.clone();
+        if let Err(error) = self.put_in_force(&config) {
+            warn!(interface = found.interface, %error, "the router found cannot be a peer");
+        }
+        self.change_keys();
     }
 
     fn happened(&mut self, event: Event) {

@@ -61,6 +61,7 @@ impl Knowledge for Lab<'_> {
             router_id: RouterId(c.router_id),
             internal: c.internal,
             client: false,
+            scope: 0,
         })
     }
 

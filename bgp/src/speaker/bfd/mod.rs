@@ -156,7 +156,7 @@ impl Drop for Running {
 pub(super) fn wanted(config: &SpeakerConfig) -> BTreeMap<Path, Wanted> {
     let peers = config.peers.iter().filter(|(_, peer)| !peer.disabled);
     peers
-        .filter_map(|(address, peer)| session_for(*address, 0, peer))
+        .filter_map(|(address, peer)| session_for(*address, peer.scope, peer))
         .collect()
 }
 

@@ -95,8 +95,12 @@ pub struct ListenEntry {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NeighborEntry {
-    /// The address the peer is reached at.
-    pub address: IpAddr,
+    /// The address the peer is reached at. Either this or an interface.
+    #[serde(default)]
+    pub address: Option<IpAddr>,
+    /// The interface the peer is found on by its router advertisements (RFC 4861), and spoken to at its link-local address.
+    #[serde(default)]
+    pub interface: Option<String>,
     /// The AS it must present: a number, `internal`, `external`, or ranges such as `65100-65199`.
     pub asn: PeerAsn,
     /// What to call it; left out: its address.

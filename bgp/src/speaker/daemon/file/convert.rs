@@ -27,6 +27,22 @@ pub enum FileError {
         /// The address.
         address: IpAddr,
     },
+    /// Two entries for one interface.
+    #[error(
+        "neighbors[{index}].interface: {interface} is there already; one entry for each interface"
+    )]
+    DuplicateInterface {
+        /// Position of the second entry, from 0.
+        index: usize,
+        /// The interface.
+        interface: String,
+    },
+    /// It is not said who the neighbor is, or it is said twice.
+    #[error("neighbors[{index}]: exactly one of address and interface is needed")]
+    NeighborKey {
+        /// Position of the entry, from 0.
+        index: usize,
+    },
     /// Two entries for one prefix.
     #[error("announce[{index}].prefix: {prefix} is there already; one entry for each prefix")]
     DuplicateAnnouncement {
@@ -144,10 +160,20 @@ impl File {
         }
         let filters = self.compile_filters()?;
         for (index, neighbor) in self.neighbors.iter().enumerate() {
-            let address = neighbor.address;
             let peer = neighbor.peer_config(index, &filters)?;
-            if config.peers.insert(address, peer).is_some() {
-                return Err(FileError::DuplicateNeighbor { index, address });
+            match (neighbor.address, &neighbor.interface) {
+                (Some(address), None) => {
+                    if config.peers.insert(address, peer).is_some() {
+                        return Err(FileError::DuplicateNeighbor { index, address });
+                    }
+                }
+                (None, Some(interface)) => {
+                    if config.interfaces.insert(interface.clone(), peer).is_some() {
+                        let interface = interface.clone();
+                        return Err(FileError::DuplicateInterface { index, interface });
+                    }
+                }
+                _ => return Err(FileError::NeighborKey { index }),
             }
         }
         for (index, entry) in self.announce.iter().enumerate() {
@@ -230,7 +256,13 @@ impl NeighborEntry {
             },
         };
         let seconds = |value: u16| Duration::from_secs(value.into());
-        let defaults = PeerConfig::new(self.address, self.asn.clone());
+        let defaults = match (self.address, &self.interface) {
+            (None, Some(interface)) => PeerConfig::on_interface(interface, self.asn.clone()),
+            (address, _) => {
+                let address = address.unwrap_or(IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED));
+                PeerConfig::new(address, self.asn.clone())
+            }
+        };
         Ok(PeerConfig {
             name: self.name.clone().unwrap_or(defaults.name),
             port: self.port,
@@ -248,6 +280,7 @@ impl NeighborEntry {
                 self.families.clone()
             },
             ttl: self.ttl,
+            scope: 0,
             import: filter("import", &self.import)?,
             export: filter("export", &self.export)?,
             next_hop: match self.next_hop {
