@@ -111,6 +111,7 @@ fn neighbor(source: u32) -> Neighbor {
         router_id: RouterId(100 - source),
         internal: source.is_multiple_of(2),
         client: false,
+        scope: 0,
     }
 }
 
