@@ -31,7 +31,8 @@ fn up() -> Packet {
 fn every_bit_has_its_place() {
     assert_eq!(Packet::decode(&UP), Ok(up()));
     assert_eq!(up().encode(), UP);
-    let cases: [(usize, u8, fn(&mut Packet)); 9] = [
+    type Change = fn(&mut Packet);
+    let cases: [(usize, u8, Change); 9] = [
         (0, 0x27, |p| {
             p.diagnostic = Diagnostic::ADMINISTRATIVELY_DOWN
         }),
