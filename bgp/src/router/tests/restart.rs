@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use super::super::pair::{Lab, address, peer, prefix, speaker};
 use super::super::{Router, SubscriberId};
-use crate::config::GracefulRestart;
+use crate::config::{BfdConfig, GracefulRestart};
+use crate::fsm::State;
+use crate::router::Lost;
 use crate::types::Prefix;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -159,4 +161,56 @@ fn a_notification_or_a_removed_peer_is_no_restart() {
     lab.reconfigure(0, |config| drop(config.peers.remove(&address(1))));
     lab.run(SECOND);
     assert_eq!(lab.best(2, "10.1.0.0/24"), None);
+}
+
+#[test]
+fn bfd_ends_a_restart_only_if_it_does_not_restart_along() {
+    for independent in [false, true] {
+        let mut lab = lab();
+        let subscriber = subscriber(&mut lab);
+        die(&mut lab);
+        assert!(changed(&mut lab, subscriber).is_empty());
+        // RFC 5882 section 4.3: a BFD that shares the fate of the restarting process says nothing about forwarding.
+        let lost = Lost::Bfd {
+            diagnostic: "control detection time expired (1)".to_owned(),
+            independent,
+        };
+        let now = lab.now;
+        lab.routers[0].handle_peer_lost(now, address(1), &lost);
+        let gone = changed(&mut lab, subscriber);
+        assert_eq!(gone.len(), if independent { 2 } else { 0 });
+    }
+}
+
+#[test]
+fn a_peer_that_insists_on_bfd_waits_for_it() {
+    let mut lab = lab();
+    lab.reconfigure(0, |config| {
+        let peer = config.peers.get_mut(&address(1)).unwrap();
+        peer.bfd = Some(BfdConfig {
+            strict: true,
+            ..BfdConfig::default()
+        });
+    });
+    // Asked for on a session that is up, it leaves that alone; once BFD failed it counts.
+    assert_eq!(lab.summary(0, 1).state, State::Established);
+    let lost = Lost::Bfd {
+        diagnostic: "control detection time expired (1)".to_owned(),
+        independent: false,
+    };
+    let now = lab.now;
+    lab.routers[0].handle_peer_lost(now, address(1), &lost);
+    lab.run(60 * SECOND);
+    let line = lab.summary(0, 1);
+    assert_eq!(line.state, State::Idle);
+    assert!(line.last_error.unwrap().contains("waits for BFD"));
+    let now = lab.now;
+    lab.routers[0].handle_bfd(now, address(1), true);
+    lab.run(60 * SECOND);
+    assert_eq!(lab.summary(0, 1).state, State::Established);
+    // Taken down on purpose, it takes nothing along.
+    let now = lab.now;
+    lab.routers[0].handle_bfd(now, address(1), false);
+    lab.run(SECOND);
+    assert_eq!(lab.summary(0, 1).state, State::Established);
 }

@@ -177,3 +177,45 @@ fn multipath_is_off_unless_asked_for() {
     let none = config("multipath: {max: 0}").unwrap_err();
     assert!(none.to_string().contains("multipath.max"), "{none}");
 }
+
+#[test]
+fn bfd_and_interfaces_of_neighbors() {
+    let config = |neighbor: &str| {
+        let text = format!("asn: 65000\nrouterId: 10.0.0.1\nneighbors:\n- {neighbor}");
+        let file: File = serde_saphyr::from_str(&text).unwrap();
+        file.speaker_config()
+    };
+    let found = config("{interface: eth0, asn: external, bfd: {}}").unwrap();
+    assert!(found.peers.is_empty());
+    let peer = &found.interfaces["eth0"];
+    assert_eq!((peer.name.as_str(), peer.families.len()), ("eth0", 2));
+    assert!(peer.extended_next_hop);
+    let bfd = peer.bfd.unwrap();
+    assert_eq!((bfd.min_tx, bfd.min_rx, bfd.multiplier), (300, 300, 3));
+    let fast = "{address: 10.0.0.2, asn: 65001, bfd: {minTx: 50, minRx: 20, multihop: true}}";
+    let fast = config(fast).unwrap().peers[&"10.0.0.2".parse::<IpAddr>().unwrap()].bfd;
+    let fast = fast.unwrap();
+    assert_eq!((fast.min_tx, fast.min_rx, fast.multihop), (50, 20, true));
+    for (neighbor, expected) in [
+        ("{asn: 65001}", "neighbors[0]: exactly one of"),
+        (
+            "{address: 10.0.0.2, interface: eth0, asn: 65001}",
+            "neighbors[0]: exactly one of",
+        ),
+        (
+            "{address: 10.0.0.2, asn: 65001, bfd: {minTx: 9}}",
+            "neighbor 10.0.0.2: bfd.minTx: must be 10 to 60000 milliseconds",
+        ),
+        (
+            "{address: 10.0.0.2, asn: 65001, bfd: {multiplier: 0}}",
+            "neighbor 10.0.0.2: bfd.multiplier: ",
+        ),
+        (
+            "{interface: eth0, asn: 65001}\n- {interface: eth0, asn: 65002}",
+            "neighbors[1].interface: eth0 is there already",
+        ),
+    ] {
+        let error = config(neighbor).unwrap_err().to_string();
+        assert!(error.starts_with(expected), "{error}");
+    }
+}
