@@ -338,7 +338,7 @@ impl<K: Kernel> Dataplane<K> {
             }
             return Err(reasons.join("; "));
         }
-        Ok(RouteTarget::NextHops(hops))
+        Ok(RouteTarget::next_hops(hops))
     }
 }
 

@@ -83,7 +83,7 @@ pub(super) fn tunnelled(
         onlink: true,
         extra_weight: 0,
     });
-    Ok(RouteTarget::NextHops(hops.collect()))
+    Ok(RouteTarget::next_hops(hops))
 }
 
 /// The next hops whose interface is up, or why there is none.
@@ -112,7 +112,7 @@ pub(super) fn unnumbered(
         }
         return Err(reasons.join("; "));
     }
-    Ok(RouteTarget::NextHops(hops))
+    Ok(RouteTarget::next_hops(hops))
 }
 
 /// Why a next hop cannot be that of a direct route, and the way out.

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
 
@@ -138,10 +139,17 @@ pub enum RouteTarget {
         /// The interface's name.
         interface: String,
     },
-    /// Through next hops.
-    NextHops(BTreeSet<NextHop>),
+    /// Through next hops. Shared: most routes of a table go through the same ones.
+    NextHops(Arc<BTreeSet<NextHop>>),
     /// Something that Margay never installs, in words; always differs from what is wanted.
     Other(String),
+}
+
+impl RouteTarget {
+    /// Through these next hops.
+    pub fn next_hops(hops: impl IntoIterator<Item = NextHop>) -> Self {
+        Self::NextHops(Arc::new(hops.into_iter().collect()))
+    }
 }
 
 /// A route as the kernel holds it or is to hold it: every name resolved.
@@ -223,7 +231,7 @@ impl fmt::Display for Route {
             }
             RouteTarget::NextHops(hops) => {
                 write!(f, "{}", self.key())?;
-                for hop in hops {
+                for hop in hops.iter() {
                     let separator = if hops.len() > 1 { " nexthop" } else { "" };
                     write!(f, "{separator} via {} dev {}", hop.gateway, hop.interface)?;
                     if hop.onlink {

@@ -218,9 +218,9 @@ impl<K: Kernel + 'static> Edge<K> {
                 extra_weight: 0,
                 ..hop
             });
-            return Resolution::To(RouteTarget::NextHops(alone.collect()));
+            return Resolution::To(RouteTarget::next_hops(alone));
         }
-        Resolution::To(RouteTarget::NextHops(hops))
+        Resolution::To(RouteTarget::next_hops(hops))
     }
 
     /// Logs each problem when it appears and not again while it lasts.

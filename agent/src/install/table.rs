@@ -77,10 +77,17 @@ impl Table {
         let odd = actual.iter().map(|route| route.destination);
         self.dirty.extend(odd);
         self.dirty.extend(self.wanted.keys());
+        let mut shared: BTreeSet<RouteTarget> = BTreeSet::new();
         let keyed = actual.into_iter().map(|route| {
             // The preferred source is never ours to set, so such a route differs.
             let target = match route.source {
-                None => route.target.clone(),
+                None => match shared.get(&route.target) {
+                    Some(known) => known.clone(),
+                    None => {
+                        shared.insert(route.target.clone());
+                        route.target.clone()
+                    }
+                },
                 Some(source) => RouteTarget::Other(format!("from {source}")),
             };
             (route.key(), target)

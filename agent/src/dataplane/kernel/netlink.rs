@@ -18,6 +18,9 @@ use super::route_message::{self, Indices, Names};
 use super::socket::Socket;
 use super::{Kernel, LinkChange, Lookup};
 
+/// How many route changes are messages at a time: a message is much larger than a change.
+const ENCODED: usize = 512;
+
 /// The network namespace of the thread that opened it, with the routes of one table. Clones share
 /// one socket.
 #[derive(Debug, Clone)]
@@ -274,11 +277,14 @@ impl Kernel for NetlinkKernel {
             Ok(indices) => indices,
             Err(error) => return fail_all(changes.len(), &error),
         };
-        let encoded = changes
-            .iter()
-            .map(|change| encode(change, &indices, self.table))
-            .collect();
-        let mut results = send_encoded(&self.socket, encoded).await;
+        let mut results = Vec::with_capacity(changes.len());
+        for some in changes.chunks(ENCODED) {
+            let encoded = some
+                .iter()
+                .map(|change| encode(change, &indices, self.table))
+                .collect();
+            results.extend(send_encoded(&self.socket, encoded).await);
+        }
         for (change, result) in changes.iter().zip(&mut results) {
             // Gone already is what was wanted.
             let gone = matches!(result, Err(error) if error.is_absent());

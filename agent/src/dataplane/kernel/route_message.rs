@@ -196,7 +196,7 @@ impl Parts {
                 self.hops.iter().map(|hop| parse_hop(hop, names)).collect();
             return hops.map_or_else(
                 || RouteTarget::Other("multipath without gateways".to_owned()),
-                RouteTarget::NextHops,
+                RouteTarget::next_hops,
             );
         }
         let Some(index) = self.interface else {
@@ -205,12 +205,12 @@ impl Parts {
         let interface = name(index, names);
         match self.gateway {
             None => RouteTarget::Link { interface },
-            Some(gateway) => RouteTarget::NextHops(BTreeSet::from([NextHop {
+            Some(gateway) => RouteTarget::next_hops([NextHop {
                 gateway,
                 interface,
                 onlink: self.onlink,
                 extra_weight: 0,
-            }])),
+            }]),
         }
     }
 }
@@ -273,7 +273,7 @@ pub(super) fn route_message(
             .scope(RouteScope::Link)
             .output_interface(index(interface, indices)?),
         RouteTarget::NextHops(hops) if hops.len() == 1 => {
-            for hop in hops {
+            for hop in hops.iter() {
                 builder = builder
                     .gateway(hop.gateway)
                     .map_err(|error| unsupported(&error))?

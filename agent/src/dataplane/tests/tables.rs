@@ -1,7 +1,5 @@
 //! The pure comparisons: routes, neighbours, tunnels, settings, and the fake's own refusals.
 
-use std::collections::BTreeSet;
-
 use proptest::prelude::*;
 
 use super::super::{neighbours, routes};
@@ -10,12 +8,12 @@ use super::*;
 #[test]
 fn additions_and_replacements_come_before_deletions() {
     let hop = |gateway: &str| {
-        RouteTarget::NextHops(BTreeSet::from([NextHop {
+        RouteTarget::next_hops([NextHop {
             gateway: ip(gateway),
             interface: "eth0".into(),
             onlink: false,
             extra_weight: 0,
-        }]))
+        }])
     };
     let actual = [
         Route::new(net("10.1.0.0/26"), RouteTarget::Blackhole),
@@ -69,12 +67,12 @@ prop_compose! {
         let target = match which {
             0 => RouteTarget::Blackhole,
             1 => RouteTarget::Link { interface: "eth0".into() },
-            many => RouteTarget::NextHops((0..many - 1).map(|more| NextHop {
+            many => RouteTarget::next_hops((0..many - 1).map(|more| NextHop {
                 gateway: IpAddr::from([192, 0, 2, hop + more]),
                 interface: "eth0".into(),
                 onlink: false,
                 extra_weight: 0,
-            }).collect()),
+            })),
         };
         Route::new(IpNetwork::new(IpAddr::from([10, octet, 0, 0]), 26).unwrap(), target)
     }
@@ -271,7 +269,7 @@ async fn the_fake_refuses_what_the_kernel_refuses() {
             onlink,
             extra_weight: 0,
         };
-        RouteTarget::NextHops(BTreeSet::from([hop]))
+        RouteTarget::next_hops([hop])
     };
     let link = |interface: &str| RouteTarget::Link {
         interface: interface.into(),
