@@ -361,8 +361,8 @@ smaller table, since it would take most of the time; it has no ratio there.
   is given on, to the last prefix seen at the far end. Of the mesh: from the first connection on.
 - *CPU seconds*: what the scheduler counted for all the daemon's threads, from before the first octet
   until it is idle. Answering the questions is in it.
-- *peak MB*: the sum of VmHWM of the daemon's processes. *kB a peer*: resident memory with the
-  peers less that without, divided by them.
+- *peak MB*: the sum of VmHWM of the daemon's processes. *kB a peer*: resident memory, of
+  the mesh what its sessions add to the same peers configured, of unreachable peers 1,001 less one.
 - Received prefixes are /24s from 20.0.0.0/24 on. *Packed*: one attribute set, 256 prefixes a message.
   *8 an attribute set*: a set of 3 to 6 ASes and two communities for every 8 prefixes. *1 a message*: as
   many sets, mixed, 57 MB.
