@@ -23,7 +23,7 @@ impl AddPath {
 }
 
 /// Our part in the relation with the peer (RFC 9234 section 4.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum PeerRole {
     /// We give transit to the peer.

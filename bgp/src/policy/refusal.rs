@@ -42,11 +42,15 @@ pub enum Refusal {
     NextHopPeer,
     /// An aggregate stands for it (summaryOnly).
     Summarized,
+    /// ONLY_TO_CUSTOMER says that the route has been leaked (RFC 9234 section 5).
+    RouteLeak,
+    /// ONLY_TO_CUSTOMER keeps the route from providers, peers and route servers (RFC 9234 section 5).
+    OnlyToCustomer,
 }
 
 impl Refusal {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::Filter,
         Self::NoFilter,
         Self::AsLoop,
@@ -64,6 +68,8 @@ impl Refusal {
         Self::NoNextHop,
         Self::NextHopPeer,
         Self::Summarized,
+        Self::RouteLeak,
+        Self::OnlyToCustomer,
     ];
 
     /// In words, for people.
@@ -87,6 +93,8 @@ impl Refusal {
             Self::NoNextHop => "no next hop of our own in this family",
             Self::NextHopPeer => "next hop is the peer",
             Self::Summarized => "part of a summary-only aggregate",
+            Self::RouteLeak => "route leak (RFC 9234)",
+            Self::OnlyToCustomer => "only to customers (RFC 9234)",
         }
     }
 }

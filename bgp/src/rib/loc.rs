@@ -216,16 +216,26 @@ impl Rib {
 
     /// The source has gone away for a restart: its paths of these families become stale, the others go.
     pub fn retain_stale(&mut self, source: Source, families: FamilySet) -> Vec<DestinationId> {
+        self.mark_stale(source, families);
+        self.remove_where(source, |_, destination, _| {
+            !families.contains(destination.family())
+        })
+    }
+
+    /// The paths of these families become stale: each of them has to be announced again, or
+    /// [`sweep_stale`](Self::sweep_stale) takes it out.
+    pub fn mark_stale(&mut self, source: Source, families: FamilySet) {
         for id in self.places(source) {
+            let family = self.table.get(id).map(|d| d.family());
+            if !family.is_some_and(|family| families.contains(family)) {
+                continue;
+            }
             for path in self.table.paths_mut(id) {
                 if path.source() == source {
                     path.set_stale(true);
                 }
             }
         }
-        self.remove_where(source, |_, destination, _| {
-            !families.contains(destination.family())
-        })
     }
 
     /// Takes out the paths of these families that are still stale.

@@ -13,6 +13,7 @@
 //! | `deferral` | routes wait after our own restart |
 //! | `limits` | how much a peer may send |
 //! | `receive` | octets to messages to events |
+//! | `refresh` | routes once more, asked for or announced by the peer |
 //! | `faults` | what was wrong with UPDATEs, counted |
 //! | `import` | UPDATEs into the RIB |
 //! | `export` | which routes peers are given for a destination |
@@ -38,6 +39,7 @@ mod outbound;
 mod pair;
 mod peer;
 mod receive;
+mod refresh;
 mod subscribe;
 mod summary;
 #[cfg(test)]
@@ -317,6 +319,7 @@ impl Router {
             if stale_until.is_some_and(|at| at <= now) {
                 self.end_restart(id);
             }
+            self.end_late_refreshes(now, id);
         }
         self.reconsider_deferral(now);
     }

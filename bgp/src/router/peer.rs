@@ -1,5 +1,6 @@
 //! One peer as the router sees it: configuration, state machine, connections, session, counters.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::time::{Duration, Instant};
 
@@ -81,6 +82,8 @@ pub(super) struct Session {
     pub(super) membership: Option<Membership>,
     pub(super) end_of_rib_sent: bool,
     pub(super) end_of_rib_received: FamilySet,
+    /// Families the peer is sending again, and when it is late with the end of that (RFC 7313).
+    pub(super) refreshed_by_peer: BTreeMap<Family, Instant>,
 }
 
 impl PeerId {
@@ -173,6 +176,7 @@ impl Peer {
         [
             self.fsm.poll_timeout(),
             self.stale_until,
+            self.refresh_timeout(),
             self.penalty.and_then(|penalty| penalty.until),
         ]
         .into_iter()
@@ -342,6 +346,7 @@ impl Router {
             membership: None,
             end_of_rib_sent: false,
             end_of_rib_received: FamilySet::EMPTY,
+            refreshed_by_peer: BTreeMap::new(),
         });
         self.enter_group(id);
         let Some(peer) = self.peers.get_mut(&id) else {
@@ -421,8 +426,13 @@ impl Router {
         if peer.stale_until.take().is_none() {
             return;
         }
-        if peer.session.is_some() {
-            return self.sweep(id, FamilySet::ALL);
+        if let Some(session) = &peer.session {
+            // What is being refreshed is stale for another reason, and has its own time.
+            let late = Family::ALL
+                .into_iter()
+                .filter(|family| !session.refreshed_by_peer.contains_key(family))
+                .collect();
+            return self.sweep(id, late);
         }
         let changed = self.rib.remove_source(id.source());
         self.spread(&changed);

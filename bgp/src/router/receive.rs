@@ -8,9 +8,7 @@ use super::peer::Line;
 use super::{ConnectionId, PeerId, Router};
 use crate::fsm::{ConnectionEvent, Serial};
 use crate::types::{Family, FamilySet};
-use crate::wire::{
-    self, Decoded, HEADER_LENGTH, Message, MessageType, RefreshSubtype, RouteRefresh,
-};
+use crate::wire::{self, Decoded, HEADER_LENGTH, Message, MessageType};
 
 impl Router {
     /// Octets have come in on a connection. Whole messages are acted on at once; less than one message is kept.
@@ -110,7 +108,7 @@ impl Router {
                         self.end_of_rib(id, family);
                         return self.reconsider_deferral(now);
                     }
-                    Message::RouteRefresh(refresh) => return self.refresh(id, refresh),
+                    Message::RouteRefresh(refresh) => return self.handle_refresh(now, id, refresh),
                     Message::Ignored(_) => return,
                 }
             }
@@ -134,13 +132,5 @@ impl Router {
             peer.stale_until = None;
         }
         self.sweep(id, FamilySet::only(family));
-    }
-
-    fn refresh(&mut self, id: PeerId, refresh: RouteRefresh) {
-        if refresh.subtype == RefreshSubtype::Request {
-            let session = self.peers.get(&id).and_then(|peer| peer.session.as_ref());
-            let markers = session.is_some_and(|session| session.negotiated.enhanced_refresh);
-            self.feed_again(id, FamilySet::only(refresh.family), markers);
-        }
     }
 }

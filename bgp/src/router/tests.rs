@@ -5,6 +5,7 @@ mod deferral;
 mod limits;
 mod outbound;
 mod policy;
+mod refresh;
 mod restart;
 mod routes;
 mod sessions;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::next_hop::NextHopPolicy;
 use super::operations::{add, apply};
 use super::path::PathPolicy;
-use super::{Facts, Provenance, peer_type};
+use super::{Facts, Provenance, only_to_customer, peer_type};
 use crate::config::{PeerConfig, PeerRole, SpeakerConfig};
 use crate::policy::{Filter, Operation, Prepared, Refusal, Subject};
 use crate::rib::{DEFAULT_LOCAL_PREF, Neighbor, Route};
@@ -32,6 +32,8 @@ pub(in crate::router) struct ExportKey {
     graceful_shutdown: bool,
     /// Bilateral peering (RFC 9234), as far as RFC 3765 is concerned.
     lateral: bool,
+    /// Our part in the relation with peers in other ASes (RFC 9234).
+    role: Option<PeerRole>,
     /// This speaker is a route server, the peers its clients (RFC 7947).
     route_server: bool,
     /// The aggregates whose more specific routes nobody is given.
@@ -79,6 +81,7 @@ impl ExportKey {
             filter_missing: !facts.internal && config.require_policy && peer.export.is_none(),
             graceful_shutdown: policy.graceful_shutdown,
             lateral: peer.role == Some(PeerRole::Peer),
+            role: peer.role.filter(|_| !facts.internal),
             route_server: !facts.internal && peer.role == Some(PeerRole::RouteServer),
             summaries: summaries.map(|(prefix, _)| *prefix).collect(),
         }
@@ -126,6 +129,13 @@ impl ExportKey {
         let unwanted = || self.lateral && says(Community::NO_PEER);
         if says(Community::NO_ADVERTISE) || (!self.internal && (kept_in() || unwanted())) {
             return Err(Refusal::Community);
+        }
+        let attribute = route.attributes.only_to_customer;
+        if self
+            .role
+            .is_some_and(|role| !only_to_customer::may_leave(role, attribute))
+        {
+            return Err(Refusal::OnlyToCustomer);
         }
         let subject = Subject {
             attributes: &route.attributes,
@@ -185,6 +195,10 @@ impl ExportKey {
         }
         if !self.internal {
             route.attributes.local_pref = None;
+            if let Some(role) = self.role {
+                let attribute = &mut route.attributes.only_to_customer;
+                *attribute = only_to_customer::leaving(role, self.path.presented(), *attribute);
+            }
             if !transparent {
                 route.attributes.as_path = self.path.leaving(&route.attributes.as_path);
             }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::operations::apply;
-use super::peer_type;
+use super::{only_to_customer, peer_type};
 use crate::config::{PeerConfig, PeerRole, SpeakerConfig};
 use crate::policy::{Operation, Prepared, Refusal, RouteSource, Subject};
 use crate::rib::Route;
@@ -63,6 +63,7 @@ impl<'a> ImportPolicy<'a> {
             return Err(Refusal::NoFilter);
         }
         self.check_path(route)?;
+        self.only_to_customer(route)?;
         self.check_reflection(route)?;
         self.check_next_hop(route)?;
         let prepare = |filter: &crate::policy::Filter| filter.prepare(&self.subject(route));
@@ -93,6 +94,15 @@ impl<'a> ImportPolicy<'a> {
             return Err(Refusal::AsLoop);
         }
         Ok(())
+    }
+
+    /// The ONLY_TO_CUSTOMER of the route from here on (RFC 9234 section 5).
+    fn only_to_customer(&self, route: &Route) -> Result<Option<Asn>, Refusal> {
+        let attribute = route.attributes.only_to_customer;
+        match self.peer.role.filter(|_| !self.internal) {
+            Some(role) => only_to_customer::received(role, self.peer_asn, attribute),
+            None => Ok(attribute),
+        }
     }
 
     /// RFC 4456 section 8.
@@ -192,7 +202,11 @@ impl<'a> ImportPolicy<'a> {
             policy.graceful_shutdown
                 || (!self.internal && communities.contains(&Community::GRACEFUL_SHUTDOWN))
         };
+        // A leak has been refused before.
+        let only_to_customer = self.only_to_customer(route);
+        let only_to_customer = only_to_customer.unwrap_or(attributes.only_to_customer);
         if operations.is_empty()
+            && only_to_customer == attributes.only_to_customer
             && !foreign_pref
             && presented.is_none()
             && !leaves(&attributes.communities)
@@ -200,6 +214,7 @@ impl<'a> ImportPolicy<'a> {
             return None;
         }
         let mut route = route.clone();
+        route.attributes.only_to_customer = only_to_customer;
         if foreign_pref {
             route.attributes.local_pref = None;
         }

@@ -13,6 +13,7 @@
 mod export;
 mod import;
 mod next_hop;
+mod only_to_customer;
 mod operations;
 mod path;
 #[cfg(test)]

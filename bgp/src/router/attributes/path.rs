@@ -18,7 +18,7 @@ pub(super) struct PathPolicy {
 
 impl PathPolicy {
     /// The AS that the peer knows this speaker by.
-    fn presented(&self) -> Asn {
+    pub(super) fn presented(&self) -> Asn {
         self.local_as.map_or(self.asn, |local| local.asn)
     }
 

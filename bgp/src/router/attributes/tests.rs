@@ -436,7 +436,10 @@ fn what_roles_say() {
         r.next_hop = Some(NextHop::V4([10, 9, 0, 9].into()));
     });
     let made = session.export(Provenance::External, &original).unwrap();
-    assert_eq!(made, original);
+    // But it says who is a client (RFC 9234 section 5).
+    let mut expected = original;
+    expected.attributes.only_to_customer = Some(Asn(OWN));
+    assert_eq!(made, expected);
     // Its own routes are routes like any other's.
     let made = session
         .export(Provenance::Local, &route(&[], |_| {}))
