@@ -83,7 +83,7 @@ fn too_many_end_the_session_for_a_while() {
     lab.reconfigure(1, |config| config.announcements.clear());
     lab.run(40 * SECOND);
     assert_eq!(lab.summary(0, 1).state, State::Established);
-    assert_eq!(lab.summary(0, 1).last_error.is_some(), true);
+    assert!(lab.summary(0, 1).last_error.is_some());
 }
 
 #[test]
