@@ -1,6 +1,8 @@
 //! One peer's session (RFC 4271 section 8), without sockets and without a clock.
 
 mod event;
+#[cfg(test)]
+mod event_table;
 mod open;
 mod peer;
 #[cfg(test)]

@@ -21,6 +21,9 @@ const IDLE_HOLD_FIRST: Duration = Duration::from_secs(1);
 const IDLE_HOLD_LAST: Duration = Duration::from_secs(30);
 /// A session that lasted this long has proved itself: the next error starts the waits from the beginning.
 const PROVEN: Duration = Duration::from_secs(60);
+/// So many sessions in a row that ended before they proved themselves are taken for an error, whatever they ended with: a peer
+/// that comes and goes each second costs everybody a table each time. One restart, or two, are none.
+const SHORT_LIVED: u32 = 5;
 /// Wait before reconnecting after a session that was up has ended without an error of the peer's.
 const RECONNECT: Duration = Duration::from_secs(1);
 /// How long a finished OPEN exchange gives the preferred other connection to finish its own.
@@ -46,6 +49,8 @@ pub struct PeerFsm {
     connections: [Option<Connection>; 2],
     next_serial: u32,
     errors_in_a_row: u32,
+    /// Sessions in a row that did not last for [`PROVEN`].
+    short_lived: u32,
     established_at: Option<Instant>,
     actions: VecDeque<Action>,
 }
@@ -80,6 +85,7 @@ impl PeerFsm {
             connections: [None, None],
             next_serial: 0,
             errors_in_a_row: 0,
+            short_lived: 0,
             established_at: None,
             actions: VecDeque::new(),
         }

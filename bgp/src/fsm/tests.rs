@@ -30,18 +30,18 @@ fn settings(id: u32, asn: u32, peer: u32) -> Settings {
 }
 
 /// The OPEN of a peer with this identifier.
-fn open_of(id: u32) -> Open {
+pub(super) fn open_of(id: u32) -> Open {
     build(&settings(id, 64513, 64512))
 }
 
 /// A state machine with identifier 5 in AS 64512, and its clock.
-struct Bench {
-    fsm: PeerFsm,
-    now: Instant,
+pub(super) struct Bench {
+    pub(super) fsm: PeerFsm,
+    pub(super) now: Instant,
 }
 
 impl Bench {
-    fn new(passive: bool) -> Self {
+    pub(super) fn new(passive: bool) -> Self {
         let settings = Settings {
             passive,
             ..settings(5, 64512, 64513)
@@ -52,11 +52,11 @@ impl Bench {
         Self { fsm, now }
     }
 
-    fn actions(&mut self) -> Vec<Action> {
+    pub(super) fn actions(&mut self) -> Vec<Action> {
         std::iter::from_fn(|| self.fsm.poll_action()).collect()
     }
 
-    fn event(&mut self, serial: Serial, event: ConnectionEvent) -> Vec<Action> {
+    pub(super) fn event(&mut self, serial: Serial, event: ConnectionEvent) -> Vec<Action> {
         self.fsm.handle_connection_event(self.now, serial, event);
         self.actions()
     }
@@ -65,14 +65,14 @@ impl Bench {
         self.event(serial, ConnectionEvent::BgpOpen(Box::new(open_of(id))))
     }
 
-    fn accept(&mut self) -> Option<Serial> {
+    pub(super) fn accept(&mut self) -> Option<Serial> {
         let accepted = self.fsm.accept(self.now);
         self.actions();
         accepted
     }
 
     /// Jumps to the next timer, and returns how long that took and what it led to.
-    fn wait(&mut self) -> (Duration, Vec<Action>) {
+    pub(super) fn wait(&mut self) -> (Duration, Vec<Action>) {
         let at = self.fsm.poll_timeout().unwrap();
         let took = at - self.now;
         self.now = at;
@@ -91,7 +91,7 @@ impl Bench {
     }
 }
 
-fn notification(actions: &[Action]) -> Option<(u8, u8)> {
+pub(super) fn notification(actions: &[Action]) -> Option<(u8, u8)> {
     actions.iter().find_map(|action| match action {
         Action::Send(_, Outgoing::Notification(n)) => Some((n.code, n.subcode)),
         _ => None,
@@ -106,14 +106,14 @@ fn closed(actions: &[Action]) -> Vec<Serial> {
     actions.iter().filter_map(closed).collect()
 }
 
-fn is_up(actions: &[Action]) -> bool {
+pub(super) fn is_up(actions: &[Action]) -> bool {
     actions
         .iter()
         .any(|action| matches!(action, Action::Established(..)))
 }
 
 /// The states a connection goes through, by the events that lead to them.
-fn in_state(state: State) -> (Bench, Serial) {
+pub(super) fn in_state(state: State) -> (Bench, Serial) {
     let mut bench = Bench::new(false);
     let serial = bench.connected();
     if state >= State::OpenConfirm {
@@ -350,6 +350,40 @@ fn errors_in_a_row_wait_longer_and_refuse_connections_meanwhile() {
         };
         bench.event(serial, ConnectionEvent::TcpConnected);
     }
+}
+
+#[test]
+fn a_peer_that_flaps_each_second_is_held_off_longer_and_longer() {
+    let mut bench = Bench::new(true);
+    let mut refused = 0;
+    let mut sessions = 0;
+    for _ in 0..600 {
+        bench.now += SECOND;
+        if bench.fsm.poll_timeout().is_some_and(|at| at <= bench.now) {
+            bench.fsm.handle_timeout(bench.now);
+        }
+        let Some(serial) = bench.accept() else {
+            refused += 1;
+            continue;
+        };
+        bench.open(serial, 1);
+        assert!(is_up(&bench.event(serial, ConnectionEvent::KeepAliveMsg)));
+        let lost = ConnectionEvent::TcpConnectionFails("reset".to_owned());
+        bench.event(serial, lost);
+        sessions += 1;
+    }
+    assert!((20..40).contains(&sessions), "{sessions}");
+    assert!(refused > 500);
+    // One session that lasts, and all is forgotten.
+    bench.now += 31 * SECOND;
+    bench.fsm.handle_timeout(bench.now);
+    let serial = bench.accept().unwrap();
+    bench.open(serial, 1);
+    bench.event(serial, ConnectionEvent::KeepAliveMsg);
+    bench.now += 61 * SECOND;
+    let lost = ConnectionEvent::TcpConnectionFails("reset".to_owned());
+    bench.event(serial, lost);
+    assert!(bench.accept().is_some());
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use std::time::Instant;
 
-use super::{CEASE, IDLE_HOLD_FIRST, IDLE_HOLD_LAST, Next, PROVEN, PeerFsm, RECONNECT};
+use super::{
+    CEASE, IDLE_HOLD_FIRST, IDLE_HOLD_LAST, Next, PROVEN, PeerFsm, RECONNECT, SHORT_LIVED,
+};
 use crate::fsm::event::{Action, Cause, Down, Outgoing, Serial};
 use crate::fsm::{Role, State, Timer};
 use crate::wire::{Cease, Notification};
@@ -29,6 +31,7 @@ impl PeerFsm {
         self.timers.stop_all();
         self.started = false;
         self.errors_in_a_row = 0;
+        self.short_lived = 0;
     }
 
     /// What ends the session for good must not look like the beginning of a restart to a peer that keeps routes over a
@@ -140,6 +143,9 @@ impl PeerFsm {
         if was_up {
             if proven {
                 self.errors_in_a_row = 0;
+                self.short_lived = 0;
+            } else {
+                self.short_lived = self.short_lived.saturating_add(1);
             }
             self.down(reason, cause);
         } else {
@@ -153,7 +159,8 @@ impl PeerFsm {
         if self.is_open(other) {
             return;
         }
-        match next {
+        let flaps = was_up && self.short_lived >= SHORT_LIVED;
+        match if flaps { Next::Hold } else { next } {
             Next::Hold => {
                 self.close(other);
                 self.hold_idle(now);
