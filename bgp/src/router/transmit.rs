@@ -317,10 +317,9 @@ fn begin_refresh(peer: &mut Peer) -> Option<Bytes> {
     let Some(Place::Apart(apart)) = session.membership.as_mut().map(|m| &mut m.place) else {
         return None;
     };
-    let begun: Vec<_> = apart
-        .refreshing
-        .extract_if(.., |(_, begun)| !*begun)
-        .collect();
+    let waiting = apart.refreshing.iter().filter(|(_, begun)| !begun);
+    let begun: Vec<_> = waiting.copied().collect();
+    apart.refreshing.retain(|(_, begun)| *begun);
     apart
         .refreshing
         .extend(begun.iter().map(|(family, _)| (*family, true)));
