@@ -47,9 +47,25 @@ impl Export {
         }
         let (id, source) = (path.effective(), path.source());
         let from = || Provenance::of(source, rib.neighbor(source));
+        let mut decoded = None;
         let at = match self.last {
             Some((last, giver, at)) if last == id && giver == source => at,
-            _ => self.look_up(key, rib, id, from()),
+            _ => {
+                let from = from();
+                match self.index.get(&(id, from)) {
+                    Some(at) => *at,
+                    None => {
+                        // Attributes are read out of octets: once is enough.
+                        let route = decoded.insert(rib.route(id));
+                        self.known.push(Known {
+                            passed: key.may_pass(from, route),
+                            made: Vec::new(),
+                        });
+                        self.index.insert((id, from), self.known.len() - 1);
+                        self.known.len() - 1
+                    }
+                }
+            }
         };
         self.last = Some((id, source, at));
         let Known { passed, made } = self.known.get_mut(at)?;
@@ -60,23 +76,13 @@ impl Export {
         if let Some((_, _, result)) = made.iter().find(same) {
             return *result;
         }
-        let result = key.make(from(), &rib.route(id), operations, family).ok();
+        let route = decoded.unwrap_or_else(|| rib.route(id));
+        let result = key.make(from(), &route, operations, family).ok();
         let result = result.map(|route| {
             self.made.push(route);
             self.made.len() - 1
         });
         made.push((&raw const *operations, family, result));
         result
-    }
-
-    fn look_up(&mut self, key: &ExportKey, rib: &Rib, id: RouteId, from: Provenance) -> usize {
-        let known = &mut self.known;
-        *self.index.entry((id, from)).or_insert_with(|| {
-            known.push(Known {
-                passed: key.may_pass(from, &rib.route(id)),
-                made: Vec::new(),
-            });
-            known.len() - 1
-        })
     }
 }

@@ -22,7 +22,8 @@ const OURS: u32 = 64512;
 const PEERS: usize = 6;
 
 /// What a peer holds: by prefix and path identifier, next hop and attributes.
-type Table = BTreeMap<(Prefix, Option<u32>), (NextHop, PathAttributes)>;
+type Table = BTreeMap<(Prefix, Option<u32>), Read>;
+type Read = (NextHop, PathAttributes);
 
 /// One peer as the router's counterpart.
 struct Far {
@@ -209,7 +210,7 @@ impl Hub {
     }
 
     /// What the export says for one peer, as it would read it: by prefix, the best path first.
-    fn expected(&self, peer: usize) -> BTreeMap<Prefix, Vec<(bool, (NextHop, PathAttributes))>> {
+    fn expected(&self, peer: usize) -> BTreeMap<Prefix, Vec<(bool, Read)>> {
         let id = id_of(&self.router, peer);
         let near = &self.router.peers[&id];
         let session = near.session.as_ref().unwrap();
