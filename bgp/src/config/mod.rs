@@ -12,6 +12,7 @@ mod multipath;
 mod peer_asn;
 mod policy;
 mod security;
+mod templates;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -30,6 +31,7 @@ pub use limits::{DEFAULT_MAX_PREFIXES, DEFAULT_RESTART_AFTER, MaxPrefixes, MaxPr
 pub use multipath::Multipath;
 pub use peer_asn::PeerAsn;
 pub use security::{PASSWORD_LIMIT, Secret, Security};
+pub use templates::{DEFAULT_RANGE_LIMIT, PeerRange};
 
 /// The port BGP listens on (RFC 4271 section 2).
 pub const BGP_PORT: u16 = 179;
@@ -38,6 +40,8 @@ pub const DEFAULT_HOLD_TIME: Duration = Duration::from_secs(90);
 /// Time between two attempts to connect. RFC 4271 suggests 120 s; a rack whose router has restarted wants its routes sooner.
 pub const DEFAULT_CONNECT_RETRY: Duration = Duration::from_secs(5);
 
+/// Stands for whatever address the neighbour on an interface has.
+const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0);
 /// Longest wait for the peers' routes after a restart.
 pub const DEFAULT_SELECTION_DEFERRAL: Duration = Duration::from_secs(60);
 
@@ -52,6 +56,8 @@ pub struct SpeakerConfig {
     pub listen: Vec<SocketAddr>,
     /// The peers, by the address they are reached at.
     pub peers: BTreeMap<IpAddr, PeerConfig>,
+    /// Who may connect to us from a network; the longest prefix counts, and a peer listed by address comes before all.
+    pub ranges: BTreeMap<Prefix, PeerRange>,
     /// Peers by the interface they are found on by router advertisements (RFC 4861): what each is to be like. The shell looks
     /// for them; this crate's core only sees `peers`.
     pub interfaces: BTreeMap<String, PeerConfig>,
@@ -86,6 +92,7 @@ impl SpeakerConfig {
             router_id,
             listen: Vec::new(),
             peers: BTreeMap::new(),
+            ranges: BTreeMap::new(),
             interfaces: BTreeMap::new(),
             announcements: BTreeMap::new(),
             next_hop: NextHops::default(),
@@ -123,14 +130,20 @@ impl SpeakerConfig {
         if let Some(prefix) = aggregates.find(|prefix| self.announcements.contains_key(prefix)) {
             return Err(ConfigError::AnnouncedAggregate { prefix: *prefix });
         }
-        let found = self.interfaces.values();
-        let found = found.map(|peer| (&IpAddr::V6(Ipv6Addr::UNSPECIFIED), peer));
-        self.peers
-            .iter()
-            .chain(found)
+        if let Some((prefix, _)) = self.ranges.iter().find(|(_, range)| range.limit == 0) {
+            return Err(ConfigError::RangeLimit { range: *prefix });
+        }
+        let listed = self.peers.iter().map(|(address, peer)| (*address, peer));
+        let ranges = self.ranges.iter();
+        let ranges = ranges.map(|(prefix, range)| (prefix.address(), &range.peer));
+        let interfaces = self.interfaces.values();
+        let interfaces = interfaces.map(|peer| (IpAddr::V6(LINK_LOCAL), peer));
+        listed
+            .chain(ranges)
+            .chain(interfaces)
             .try_for_each(|(address, peer)| {
-                peer.validate(*address)?;
-                peer.policy.validate(*address, &peer.asn, self.asn)
+                peer.validate(address)?;
+                peer.policy.validate(address, &peer.asn, self.asn)
             })
     }
 }
@@ -490,6 +503,14 @@ pub enum ConfigError {
         field: &'static str,
         /// What is allowed.
         problem: &'static str,
+    },
+    /// A range that nobody could come from.
+    #[error(
+        "neighbor range {range}: limit must be at least 1; leave the range out to admit nobody"
+    )]
+    RangeLimit {
+        /// The range.
+        range: Prefix,
     },
     /// A limit that nobody can keep.
     #[error(

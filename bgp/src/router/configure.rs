@@ -13,6 +13,7 @@ use crate::fsm::{Event, PeerFsm, Settings};
 use crate::jitter::Jitter;
 use crate::policy::RefusalCounts;
 use crate::rib::{Neighbor, Path, Route, Source};
+use crate::types::Prefix;
 use crate::wire::{Cease, NextHop, Notification, PathAttributes};
 
 impl Router {
@@ -28,7 +29,7 @@ impl Router {
         let old = std::mem::replace(&mut self.config, config);
         self.epoch = self.epoch.wrapping_add(1);
         let new_identity = old.asn != self.config.asn || old.router_id != self.config.router_id;
-        self.remove_peers(now);
+        self.change_others(now, &old, new_identity);
         let wanted: Vec<_> = self
             .config
             .peers
@@ -37,7 +38,7 @@ impl Router {
             .collect();
         for (address, peer) in wanted {
             match self.addresses.get(&address).copied() {
-                None => self.add_peer(now, address, peer),
+                None => drop(self.add_peer(now, address, peer, None)),
                 Some(id) => self.change_peer(now, id, peer, &old, new_identity),
             }
         }
@@ -48,21 +49,46 @@ impl Router {
         Ok(())
     }
 
-    fn remove_peers(&mut self, now: Instant) {
-        let gone: Vec<_> = self
-            .addresses
-            .iter()
-            .filter(|(address, _)| !self.config.peers.contains_key(address))
-            .map(|(address, id)| (*address, *id))
-            .collect();
-        for (address, id) in gone {
-            self.stop_peer(now, id, Notification::cease(Cease::PeerDeconfigured));
-            self.addresses.remove(&address);
-            self.peers.remove(&id);
+    /// Takes out who is not configured any more, and gives those made from a template what it says now.
+    fn change_others(&mut self, now: Instant, old: &SpeakerConfig, new_identity: bool) {
+        let ids: Vec<_> = self.peers.keys().copied().collect();
+        for id in ids {
+            let Some(peer) = self.peers.get(&id) else {
+                continue;
+            };
+            let listed = self.config.peers.contains_key(&peer.address);
+            match peer.range {
+                None if listed => {}
+                Some(prefix) if !listed => match self.config.ranges.get(&prefix) {
+                    Some(range) => {
+                        let config = PeerConfig {
+                            passive: true,
+                            name: peer.config.name.clone(),
+                            ..range.peer.clone()
+                        };
+                        self.change_peer(now, id, config, old, new_identity);
+                    }
+                    None => self.remove_peer(now, id, Notification::cease(Cease::PeerDeconfigured)),
+                },
+                _ => self.remove_peer(now, id, Notification::cease(Cease::PeerDeconfigured)),
+            }
         }
     }
 
-    fn add_peer(&mut self, now: Instant, address: IpAddr, config: PeerConfig) {
+    pub(super) fn remove_peer(&mut self, now: Instant, id: PeerId, notification: Notification) {
+        self.stop_peer(now, id, notification);
+        if let Some(peer) = self.peers.remove(&id) {
+            self.addresses.remove(&peer.address);
+        }
+    }
+
+    pub(super) fn add_peer(
+        &mut self,
+        now: Instant,
+        address: IpAddr,
+        config: PeerConfig,
+        range: Option<Prefix>,
+    ) -> PeerId {
         let id = PeerId(self.next_peer);
         self.next_peer += 1;
         let settings = settings(&self.config, &config, self.is_deferring());
@@ -70,6 +96,7 @@ impl Router {
         let disabled = config.disabled;
         let peer = Peer {
             address,
+            range,
             config,
             internal,
             fsm: PeerFsm::new(settings, Jitter::new(self.jitter.next_u64())),
@@ -94,6 +121,7 @@ impl Router {
         if !disabled {
             self.start_peer(now, id);
         }
+        id
     }
 
     fn change_peer(

@@ -12,6 +12,7 @@
 //! | `configure` | from the configuration in force to the one desired |
 //! | `deferral` | routes wait after our own restart |
 //! | `limits` | how much a peer may send |
+//! | `dynamic` | peers from ranges |
 //! | `receive` | octets to messages to events |
 //! | `refresh` | routes once more, asked for or announced by the peer |
 //! | `faults` | what was wrong with UPDATEs, counted |
@@ -29,6 +30,7 @@ mod attributes;
 mod bfd;
 mod configure;
 mod deferral;
+mod dynamic;
 mod export;
 mod faults;
 mod import;
@@ -227,7 +229,8 @@ impl Router {
         remote: SocketAddr,
         local: SocketAddr,
     ) -> Option<ConnectionId> {
-        let id = *self.addresses.get(&remote.ip().to_canonical())?;
+        let address = remote.ip().to_canonical();
+        let id = self.peer_from(now, address)?;
         let peer = self.peers.get_mut(&id)?;
         let local = local.ip().to_canonical();
         if peer

@@ -15,7 +15,7 @@ use crate::config::PeerConfig;
 use crate::fsm::{Action, Cause, Down, Negotiated, Outgoing, PeerFsm, PeerRestart, Serial};
 use crate::policy::RefusalCounts;
 use crate::rib::{Neighbor, Source};
-use crate::types::{Family, FamilySet};
+use crate::types::{Family, FamilySet, Prefix};
 use crate::wire::{self, Context, Message, MessageType, SessionKind};
 
 /// How long a peer that is back from a restart may take to send all its routes again.
@@ -25,6 +25,8 @@ const CONFIRM: Duration = Duration::from_secs(360);
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) address: IpAddr,
+    /// The range it came from, if it is not configured by address.
+    pub(super) range: Option<Prefix>,
     pub(super) config: PeerConfig,
     /// In our AS.
     pub(super) internal: bool,
@@ -257,6 +259,7 @@ impl Router {
         {
             self.perform(now, id, action);
         }
+        self.forget_if_over(id);
         self.reconsider_deferral(now);
     }
 

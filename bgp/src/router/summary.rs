@@ -37,6 +37,7 @@ impl Router {
                 .asn
                 .number()
                 .or(session.map(|session| session.negotiated.peer_asn)),
+            range: peer.range,
             state: peer.fsm.state(),
             since: peer.since,
             last_error: peer.last_error(),

@@ -2,6 +2,7 @@
 
 mod chaos;
 mod deferral;
+mod dynamic;
 mod limits;
 mod outbound;
 mod policy;

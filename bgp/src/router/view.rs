@@ -75,6 +75,8 @@ pub struct PeerSummary {
     pub address: IpAddr,
     /// The peer's AS: as configured, or as announced on the session where any of several is allowed.
     pub asn: Option<Asn>,
+    /// The range it came from, for a peer that is not listed by address.
+    pub range: Option<Prefix>,
     /// The state of the session, the further of its two connections.
     pub state: State,
     /// When the session last became established or stopped being it; at first, when the peer was configured.

@@ -18,7 +18,11 @@ pub(super) fn wanted(config: &SpeakerConfig) -> Keys {
         let password = peer.security.password.clone()?;
         Some(((*address, None), password))
     });
-    peers.collect()
+    let ranges = config.ranges.iter().filter_map(|(prefix, range)| {
+        let password = range.peer.security.password.clone()?;
+        Some(((prefix.address(), Some(prefix.length())), password))
+    });
+    peers.chain(ranges).collect()
 }
 
 /// Changes the keys of a listening socket from those in force to those wanted.

@@ -128,6 +128,7 @@ fn neighbor(line: &PeerSummary, query: Query, (now, wall): (Instant, SystemTime)
         "name": line.name,
         "address": line.address,
         "asn": line.asn,
+        "range": line.range,
         "state": line.state,
         "since": rfc3339(since),
         "lastError": line.last_error,

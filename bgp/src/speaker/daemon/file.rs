@@ -15,7 +15,9 @@ use crate::config::{
     AddPath, BGP_PORT, BfdConfig, GracefulRestart, LocalAs, Multipath, NextHops, PeerAsn, PeerRole,
     RemovePrivateAs, Secret,
 };
-use crate::types::{Asn, Community, ExtendedCommunity, Family, LargeCommunity, Prefix, RouterId};
+use crate::types::{
+    Asn, AsnRange, Community, ExtendedCommunity, Family, LargeCommunity, Prefix, RouterId,
+};
 
 pub use convert::FileError;
 pub use filters::{
@@ -95,14 +97,24 @@ pub struct ListenEntry {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NeighborEntry {
-    /// The address the peer is reached at. Either this or an interface.
+    /// The address the peer is reached at. Each entry has exactly one of `address`, `range` and `interface`.
     #[serde(default)]
     pub address: Option<IpAddr>,
-    /// The interface the peer is found on by its router advertisements (RFC 4861), and spoken to at its link-local address.
+    /// Peers that connect to us from this network.
+    #[serde(default)]
+    pub range: Option<Prefix>,
+    /// The most peers from the range at a time; left out: 100.
+    #[serde(default)]
+    pub limit: Option<usize>,
+    /// The AS numbers and ranges of them that peers from the range may have, in place of `asn`.
+    #[serde(default)]
+    pub asns: Vec<AsnRange>,
+    /// The neighbor on this interface, by its link-local address.
     #[serde(default)]
     pub interface: Option<String>,
     /// The AS it must present: a number, `internal`, `external`, or ranges such as `65100-65199`.
-    pub asn: PeerAsn,
+    #[serde(default)]
+    pub asn: Option<PeerAsn>,
     /// What to call it; left out: its address.
     #[serde(default)]
     pub name: Option<String>,

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use super::{AnnounceEntry, File, LimitAction, MaxPrefixesEntry, NeighborEntry, NextHopEntry};
 use crate::config::{
-    Announcement, ConfigError, DEFAULT_RESTART_AFTER, MaxPrefixes, MaxPrefixesAction, NextHopMode,
-    PeerConfig, PeerPolicy, Secret, Security, SpeakerConfig,
+    Announcement, ConfigError, DEFAULT_RANGE_LIMIT, DEFAULT_RESTART_AFTER, MaxPrefixes,
+    MaxPrefixesAction, NextHopMode, PeerAsn, PeerConfig, PeerPolicy, PeerRange, Secret, Security,
+    SpeakerConfig,
 };
 use crate::policy::{Filter, Verdict};
 use crate::types::{Family, Prefix};
@@ -20,28 +21,36 @@ const BUILT_IN: [(&str, Verdict); 2] = [("accept", Verdict::Accept), ("reject", 
 #[non_exhaustive]
 pub enum FileError {
     /// Two entries for one peer.
-    #[error("neighbors[{index}].address: {address} is there already; one entry for each neighbor")]
+    #[error("neighbors[{index}].{whom} is there already; one entry for each neighbor")]
     DuplicateNeighbor {
         /// Position of the second entry, from 0.
         index: usize,
-        /// The address.
-        address: IpAddr,
+        /// Whom both are about.
+        whom: Whom,
     },
-    /// Two entries for one interface.
+    /// An entry that is about nobody, or about more than one.
     #[error(
-        "neighbors[{index}].interface: {interface} is there already; one entry for each interface"
+        "neighbors[{index}]: exactly one of address, range and interface says whom it is about"
     )]
-    DuplicateInterface {
-        /// Position of the second entry, from 0.
-        index: usize,
-        /// The interface.
-        interface: String,
-    },
-    /// It is not said who the neighbor is, or it is said twice.
-    #[error("neighbors[{index}]: exactly one of address and interface is needed")]
-    NeighborKey {
+    Whom {
         /// Position of the entry, from 0.
         index: usize,
+    },
+    /// An entry that does not say which AS the neighbor must present.
+    #[error(
+        "neighbors[{index}].asn: say a number, internal or external; with range, asns may list several"
+    )]
+    NoAsn {
+        /// Position of the entry, from 0.
+        index: usize,
+    },
+    /// A field that means something only with `range`.
+    #[error("neighbors[{index}].{field}: only with range")]
+    OnlyWithRange {
+        /// Position of the entry, from 0.
+        index: usize,
+        /// The field.
+        field: &'static str,
     },
     /// Two entries for one prefix.
     #[error("announce[{index}].prefix: {prefix} is there already; one entry for each prefix")]
@@ -138,6 +147,27 @@ pub enum FileError {
     Config(#[from] ConfigError),
 }
 
+/// Whom an entry is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Whom {
+    /// One peer.
+    Address(IpAddr),
+    /// Who comes from a network.
+    Range(Prefix),
+    /// Who is on an interface.
+    Interface(String),
+}
+
+impl std::fmt::Display for Whom {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Address(address) => write!(f, "address: {address}"),
+            Self::Range(prefix) => write!(f, "range: {prefix}"),
+            Self::Interface(name) => write!(f, "interface: {name}"),
+        }
+    }
+}
+
 impl File {
     /// What the file means for the speaker.
     ///
@@ -160,20 +190,19 @@ impl File {
         }
         let filters = self.compile_filters()?;
         for (index, neighbor) in self.neighbors.iter().enumerate() {
-            let peer = neighbor.peer_config(index, &filters)?;
-            match (neighbor.address, &neighbor.interface) {
-                (Some(address), None) => {
-                    if config.peers.insert(address, peer).is_some() {
-                        return Err(FileError::DuplicateNeighbor { index, address });
-                    }
+            let whom = neighbor.whom(index)?;
+            let peer = neighbor.peer_config(index, &whom, &filters)?;
+            let known = match &whom {
+                Whom::Address(address) => config.peers.insert(*address, peer).is_some(),
+                Whom::Interface(name) => config.interfaces.insert(name.clone(), peer).is_some(),
+                Whom::Range(prefix) => {
+                    let limit = neighbor.limit.unwrap_or(DEFAULT_RANGE_LIMIT);
+                    let range = PeerRange { limit, peer };
+                    config.ranges.insert(*prefix, range).is_some()
                 }
-                (None, Some(interface)) => {
-                    if config.interfaces.insert(interface.clone(), peer).is_some() {
-                        let interface = interface.clone();
-                        return Err(FileError::DuplicateInterface { index, interface });
-                    }
-                }
-                _ => return Err(FileError::NeighborKey { index }),
+            };
+            if known {
+                return Err(FileError::DuplicateNeighbor { index, whom });
             }
         }
         for (index, entry) in self.announce.iter().enumerate() {
@@ -239,9 +268,36 @@ impl File {
 }
 
 impl NeighborEntry {
+    fn whom(&self, index: usize) -> Result<Whom, FileError> {
+        match (&self.address, &self.range, &self.interface) {
+            (Some(address), None, None) => {
+                let only = [
+                    ("limit", self.limit.is_some()),
+                    ("asns", !self.asns.is_empty()),
+                ];
+                match only.iter().find(|(_, there)| *there) {
+                    Some((field, _)) => Err(FileError::OnlyWithRange { index, field }),
+                    None => Ok(Whom::Address(*address)),
+                }
+            }
+            (None, Some(prefix), None) => Ok(Whom::Range(*prefix)),
+            (None, None, Some(name)) => Ok(Whom::Interface(name.clone())),
+            _ => Err(FileError::Whom { index }),
+        }
+    }
+
+    fn wanted_asn(&self, index: usize) -> Result<PeerAsn, FileError> {
+        match &self.asn {
+            Some(asn) if self.asns.is_empty() => Ok(asn.clone()),
+            None if !self.asns.is_empty() => Ok(PeerAsn::OneOf(self.asns.clone())),
+            _ => Err(FileError::NoAsn { index }),
+        }
+    }
+
     fn peer_config(
         &self,
         index: usize,
+        whom: &Whom,
         filters: &BTreeMap<&str, Filter>,
     ) -> Result<PeerConfig, FileError> {
         let filter = |field, name: &Option<String>| match name {
@@ -256,12 +312,14 @@ impl NeighborEntry {
             },
         };
         let seconds = |value: u16| Duration::from_secs(value.into());
-        let defaults = match (self.address, &self.interface) {
-            (None, Some(interface)) => PeerConfig::on_interface(interface, self.asn.clone()),
-            (address, _) => {
-                let address = address.unwrap_or(IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED));
-                PeerConfig::new(address, self.asn.clone())
-            }
+        let asn = self.wanted_asn(index)?;
+        let defaults = match whom {
+            Whom::Address(address) => PeerConfig::new(*address, asn),
+            Whom::Interface(interface) => PeerConfig::on_interface(interface, asn),
+            Whom::Range(prefix) => PeerConfig {
+                name: prefix.to_string(),
+                ..PeerConfig::new(prefix.address(), asn)
+            },
         };
         Ok(PeerConfig {
             name: self.name.clone().unwrap_or(defaults.name),
@@ -298,7 +356,7 @@ impl NeighborEntry {
                 accept_as_sets: self.accept_as_sets,
                 graceful_shutdown: self.graceful_shutdown,
             },
-            asn: self.asn.clone(),
+            asn: defaults.asn,
             add_path: self.add_path,
             min_advertisement_interval: seconds(self.min_advertisement_interval),
             extended_next_hop: self.extended_next_hop.unwrap_or(defaults.extended_next_hop),
