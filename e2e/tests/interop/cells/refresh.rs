@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{Ground, Row, US, all};
-use crate::daemons::has;
+use crate::daemons::{Kind, has};
 use crate::model::{Session, Side, THEIRS};
 use crate::ours::{Config, PENDING};
 use crate::process::{ensure, wait};
@@ -17,7 +17,7 @@ pub fn rows() -> Vec<Row> {
             id: "they-refresh",
             title: "the daemon asks, we send everything again",
             run: they_ask,
-            lacks: all,
+            lacks: cannot_ask,
             seconds: 4,
         },
         Row {
@@ -29,6 +29,10 @@ pub fn rows() -> Vec<Row> {
             seconds: 4,
         },
     ]
+}
+
+fn cannot_ask(kind: Kind) -> Option<&'static str> {
+    (kind == Kind::Gobgp).then_some("`softresetin` goes through what it has kept; it never asks")
 }
 
 fn they_ask(ground: &Ground) -> Result<(), String> {

@@ -277,17 +277,19 @@ fn neighbor(text: &mut String, side: &Side, session: &Session) {
         } else {
             families.v4()
         } {
-            announce(text, session, route);
+            announce(text, side, session, route);
         }
     }
     text.push_str("  }\n}\n");
 }
 
 /// Where paths are added there are two of each route, since nobody else gives ExaBGP any.
-fn announce(text: &mut String, session: &Session, route: &Route) {
+fn announce(text: &mut String, side: &Side, session: &Session, route: &Route) {
     let next_hop = match (route.is_v6(), session.local.is_ipv6()) {
         (true, false) => THEIRS[1].to_owned(),
-        (false, true) if !session.extended_next_hop => THEIRS[0].to_owned(),
+        // Of itself it takes its router id.
+        (false, true) if session.extended_next_hop => THEIRS[1].to_owned(),
+        (false, true) => THEIRS[0].to_owned(),
         _ => "self".to_owned(),
     };
     let mut line = |more: &str| {
@@ -300,7 +302,10 @@ fn announce(text: &mut String, session: &Session, route: &Route) {
     };
     if session.add_path_send {
         line(" path-information 0.0.0.1");
-        line(" path-information 0.0.0.2 as-path [ 64520 ]");
+        line(&format!(
+            " path-information 0.0.0.2 as-path [ {} 64520 ]",
+            side.asn
+        ));
     } else {
         line("");
     }

@@ -119,8 +119,9 @@ impl Daemon for Gobgp {
         self.gobgp(&["neighbor", remote, "softresetin"]).map(drop)
     }
 
+    /// The command is called deprecated, but its successor `disable` does not send the reason.
     fn shut_down(&self, remote: &str, text: &str) -> Result<(), String> {
-        self.gobgp(&["neighbor", remote, "disable", "--reason", text])
+        self.gobgp(&["neighbor", remote, "shutdown", "--reason", text])
             .map(drop)
     }
 

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::{Daemon, Place};
-use crate::model::{Extended, Route, Seen, Session, Side, State};
+use crate::model::{Extended, Families, Route, Seen, Session, Side, State, THEIRS};
 use crate::process::{Running, ask, ensure, wait};
 
 /// Where the unprivileged processes lock themselves in.
@@ -145,6 +145,15 @@ fn configuration(side: &Side, place: &Place) -> String {
         neighbor(&mut text, session);
     }
     text.push_str("allow from any\nallow to any\n");
+    let mixed = |session: &&Session| session.families == Families::Both && session.local.is_ipv4();
+    for session in side.sessions.iter().filter(mixed) {
+        // Of itself it takes the first IPv6 address of the machine, which is the loopback's.
+        let _ = writeln!(
+            text,
+            "match to {} inet6 set nexthop {}",
+            session.remote, THEIRS[1]
+        );
+    }
     text
 }
 
