@@ -44,9 +44,11 @@ fn bfd(ground: &Ground) -> Result<(), String> {
     ours.has("fd02::/64", 1)?;
     for version in 0..2 {
         wait("BFD to be up on both sides", || {
-            let state = ours.neighbor(THEIRS[version])?["bfd"]["state"]
-                .to_string()
-                .to_lowercase();
+            let neighbor = ours.neighbor(THEIRS[version])?;
+            let state = neighbor
+                .get("bfd")
+                .map(|bfd| bfd["state"].to_string().to_lowercase());
+            let state = state.unwrap_or_default();
             let theirs = daemon.bfd_up(crate::model::OURS[version])?;
             ensure(state.contains("up") && theirs, || {
                 format!("ours {state}, the daemon's up: {theirs}")

@@ -64,7 +64,7 @@ fn we_limit(ground: &Ground) -> Result<(), String> {
         Kind::Bird => "Maximum number of prefixes reached",
         Kind::Frr => "Maximum Number of Prefixes Reached",
         Kind::Gobgp => "code 6(cease) subcode 1(maximum number of prefixes reached)",
-        Kind::Openbgpd => "Cease, max-prefix exceeded",
+        Kind::Openbgpd => "Last error received: Cease, received max-prefix exceeded",
         Kind::Exabgp => "Maximum Number of Prefixes Reached",
     };
     complains(&*daemon, US, words)

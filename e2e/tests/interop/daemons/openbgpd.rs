@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::{Daemon, Place};
-use crate::model::{Extended, Families, Route, Seen, Session, Side, State, THEIRS};
+use crate::model::{Extended, Route, Seen, Session, Side, State};
 use crate::process::{Running, ask, ensure, wait};
 
 /// Where the unprivileged processes lock themselves in.
@@ -110,6 +110,13 @@ fn seen(path: &Value) -> Seen {
         value.as_array().into_iter().flatten().map(text).collect()
     };
     let extended = list(&path["extended_communities"]);
+    // Attributes that are rare come in a list of their own.
+    let rare = |name: &str| -> Value {
+        let mut all = path["attributes"].as_array().into_iter().flatten();
+        all.find_map(|attribute| attribute.get(name))
+            .cloned()
+            .unwrap_or_default()
+    };
     Seen {
         as_path: text(&path["aspath"]),
         next_hop: text(&path["exit_nexthop"]),
@@ -119,8 +126,8 @@ fn seen(path: &Value) -> Seen {
             .iter()
             .map(|one| one.replace("soo ", "ro:").replace(' ', ":"))
             .collect(),
-        originator: text(&path["originator"]),
-        clusters: list(&path["cluster_list"]),
+        originator: text(&rare("originator")),
+        clusters: list(&rare("cluster_list")),
     }
     .sorted()
 }
@@ -145,15 +152,6 @@ fn configuration(side: &Side, place: &Place) -> String {
         neighbor(&mut text, session);
     }
     text.push_str("allow from any\nallow to any\n");
-    let mixed = |session: &&Session| session.families == Families::Both && session.local.is_ipv4();
-    for session in side.sessions.iter().filter(mixed) {
-        // Of itself it takes the first IPv6 address of the machine, which is the loopback's.
-        let _ = writeln!(
-            text,
-            "match to {} inet6 set nexthop {}",
-            session.remote, THEIRS[1]
-        );
-    }
     text
 }
 
