@@ -103,6 +103,12 @@ unit: build lab-packages ## All tests, those in network namespaces too; one that
 	@scripts/packages.sh nextest kubectl
 	@$(STEP) "tests" scripts/rust-tests.sh
 
+.PHONY: test-interop
+test-interop: TARGETS := --all-targets
+test-interop: build ## The speaker with BIRD, FRR, GoBGP, OpenBGPD and ExaBGP; UPDATE=1 writes docs/interop.md, ONLY="frr bird/md5" runs some (root)
+	@scripts/packages.sh interop
+	@MARGAY_BIN_DIR=$(BIN) $(STEP) "interop" cargo test --quiet --locked --workspace --test interop -- run $(if $(UPDATE),--update) $(ONLY)
+
 .PHONY: bench-lab
 bench-lab: PROFILE := release
 bench-lab: build lab-packages ## Route latency, CNI ADD and memory in RUNS=5 labs of a release build (root)

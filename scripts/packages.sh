@@ -76,7 +76,7 @@ install_packages() {
     die "could not install ${missing[*]}: is the Debian archive reachable? apt says: ${reason#E: }"
   # With systemd the daemon would come up at the next boot.
   local pair
-  for pair in bird2:bird frr:frr gobgpd:gobgpd openbgpd:openbgpd; do
+  for pair in bird2:bird frr:frr gobgpd:gobgpd openbgpd:openbgpd exabgp:exabgp; do
     if [[ " ${missing[*]} " == *" ${pair%:*} "* && -d /run/systemd/system ]]; then
       systemctl disable --quiet "${pair#*:}.service" || true
     fi
@@ -115,13 +115,13 @@ install_kubectl() {
   install -m 0755 "$folder/bin/kubectl" "$CACHE/tools/bin/kubectl"
 }
 
-(($#)) || die "usage: scripts/packages.sh GROUP… (build, lab, daemons, vm, test, nextest, kubectl)"
+(($#)) || die "usage: scripts/packages.sh GROUP… (build, lab, daemons, interop, vm, test, nextest, kubectl)"
 wanted=()
 for group in "$@"; do
   case $group in
     nextest | kubectl) ;;
-    build | lab | daemons | vm | test) read -ra names <<<"${PACKAGES[$group]}" && wanted+=("${names[@]}") ;;
-    *) die "unknown group \"$group\": one of build, lab, daemons, vm, test, nextest, kubectl" ;;
+    build | lab | daemons | interop | vm | test) read -ra names <<<"${PACKAGES[$group]}" && wanted+=("${names[@]}") ;;
+    *) die "unknown group \"$group\": one of build, lab, daemons, interop, vm, test, nextest, kubectl" ;;
   esac
 done
 ((${#wanted[@]})) && install_packages "${wanted[@]}"
