@@ -47,6 +47,13 @@ enum Command {
         #[arg(long, value_name = "ADDRESS")]
         neighbor: Option<String>,
     },
+    /// Asks a neighbor for all its routes again (RFC 2918)
+    Refresh {
+        #[command(flatten)]
+        whom: Whom,
+        /// Its address
+        neighbor: String,
+    },
     /// Has the speaker read its configuration file again; a file in error changes nothing
     Reload {
         #[command(flatten)]
@@ -112,6 +119,10 @@ fn answer(command: &Command) -> Result<String, Failure> {
             let request = rib_request(prefix.as_deref(), neighbor.as_deref());
             (whom, ask(&whom.socket, &request)?)
         }
+        Command::Refresh { whom, neighbor } => {
+            let request = json!({ "query": "refresh", "neighbor": neighbor });
+            (whom, ask(&whom.socket, &request)?)
+        }
         Command::Reload { whom } => (whom, ask(&whom.socket, &json!({ "query": "reload" }))?),
     };
     if whom.output == Output::Json {
@@ -121,6 +132,7 @@ fn answer(command: &Command) -> Result<String, Failure> {
         Command::Summary { .. } => summary(&reply),
         Command::Neighbors { .. } => neighbors(&reply),
         Command::Rib { .. } => rib(&reply),
+        Command::Refresh { neighbor, .. } => format!("{neighbor} was asked for its routes\n"),
         Command::Reload { .. } => "configuration read and in force\n".to_owned(),
     })
 }

@@ -116,6 +116,15 @@ impl Speaker {
             .await
     }
 
+    /// Asks a peer to send all its routes again (RFC 2918). False if it cannot be asked: no session, or a peer that does not
+    /// understand the question.
+    ///
+    /// # Errors
+    /// [`SpeakerError::Stopped`].
+    pub async fn refresh(&self, address: IpAddr) -> Result<bool, SpeakerError> {
+        self.ask(|reply| Command::Refresh { address, reply }).await
+    }
+
     /// The addresses the listeners are bound to, with the ports the system chose where port 0 was asked for.
     ///
     /// # Errors

@@ -68,6 +68,10 @@ pub(super) enum Command {
         costs: Vec<(IpAddr, Option<u32>)>,
         reply: oneshot::Sender<()>,
     },
+    Refresh {
+        address: IpAddr,
+        reply: oneshot::Sender<bool>,
+    },
     Listening {
         reply: oneshot::Sender<Vec<SocketAddr>>,
     },
@@ -243,6 +247,9 @@ impl Owner {
             Command::NextHopCosts { costs, reply } => {
                 self.router.set_next_hop_costs(costs);
                 let _ = reply.send(());
+            }
+            Command::Refresh { address, reply } => {
+                let _ = reply.send(self.router.refresh(address));
             }
             Command::Listening { reply } => drop(reply.send(self.listeners.addresses())),
             // Ends the loop in `run`.

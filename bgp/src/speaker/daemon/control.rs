@@ -1,8 +1,10 @@
 //! The socket that answers questions: one JSON request line, one JSON reply line.
 //!
-//! Requests are `{"query":"summary"}`, `{"query":"neighbors"}` and `{"query":"rib"}`; several may follow one another on a
+//! Requests are `{"query":"summary"}`, `{"query":"neighbors"}` `{"query":"rib"}` and
+//! `{"query":"refresh","neighbor":"ADDRESS"}`; several may follow one another on a
 //! connection. Replies are objects, with the one key `error` if the request could not be understood.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -32,11 +34,15 @@ pub enum Query {
     Neighbors,
     /// Every path held. Walks the RIB.
     Rib,
+    /// Ask the neighbor named by `neighbor`, its address, for all its routes again (RFC 2918).
+    Refresh,
 }
 
 #[derive(Deserialize)]
 struct Request {
     query: Query,
+    #[serde(default)]
+    neighbor: Option<IpAddr>,
 }
 
 /// Opens the socket, in place of one that a dead process left behind. Only its owner may connect.
@@ -86,12 +92,14 @@ async fn converse(
             return Ok(());
         }
         let reply = match serde_json::from_slice::<Request>(&line) {
-            Ok(Request { query }) => match answer(query, speaker, identity).await {
-                Ok(reply) => reply,
-                Err(error) => json!({ "error": error.to_string() }),
-            },
+            Ok(Request { query, neighbor }) => {
+                match answer(query, neighbor, speaker, identity).await {
+                    Ok(reply) => reply,
+                    Err(error) => json!({ "error": error.to_string() }),
+                }
+            }
             Err(error) => {
-                let help = "ask {\"query\":\"summary\"}, \"neighbors\" or \"rib\"";
+                let help = "ask {\"query\":\"summary\"}, \"neighbors\", \"rib\" or \"refresh\"";
                 json!({ "error": format!("request not understood: {error}; {help}") })
             }
         };
@@ -103,6 +111,7 @@ async fn converse(
 
 async fn answer(
     query: Query,
+    whom: Option<IpAddr>,
     speaker: &Speaker,
     (asn, router_id): (Asn, RouterId),
 ) -> Result<Value, SpeakerError> {
@@ -117,6 +126,19 @@ async fn answer(
             json!({ "asn": asn, "routerId": router_id, "neighbors": neighbors })
         }
         Query::Rib => json!({ "routes": speaker.rib().await? }),
+        Query::Refresh => match whom {
+            None => {
+                let help = "say whom to ask: {\"query\":\"refresh\",\"neighbor\":\"ADDRESS\"}";
+                json!({ "error": help })
+            }
+            Some(address) if speaker.refresh(address).await? => json!({ "asked": address }),
+            Some(address) => {
+                let why = format!(
+                    "{address} cannot be asked: there is no session with it, or it did not offer route refresh"
+                );
+                json!({ "error": why })
+            }
+        },
     })
 }
 
