@@ -127,6 +127,7 @@ impl Router {
             let chunk = producer.produce(&mut self.rib, &mut apart.out, &|_| false);
             let mut pieces = Vec::new();
             peer.sent.update += chunk.read(&reader, &mut pieces);
+            chunk.let_go(self.rib.table_mut());
             match together(pieces) {
                 Some(octets) => return Some(Next::Octets(octets)),
                 None if resting => return Some(Next::Nothing),

@@ -54,6 +54,11 @@ impl Chunk {
         messages
     }
 
+    /// Gives back the numbers of the destinations it speaks of, which it holds. A chunk must not just be dropped.
+    pub(in crate::router) fn let_go(&self, table: &mut Table) {
+        self.touched.iter().for_each(|id| table.release(*id));
+    }
+
     fn cost(&self) -> usize {
         self.octets.len()
             + self.segments.len() * size_of::<Segment>()
@@ -90,9 +95,8 @@ impl Log {
     /// Adds a chunk that `readers` members are going to read.
     pub(super) fn push(&mut self, table: &mut Table, chunk: Chunk, readers: usize) {
         if readers == 0 || chunk.is_empty() {
-            return;
+            return chunk.let_go(table);
         }
-        chunk.touched.iter().for_each(|id| table.hold(*id));
         self.cost += chunk.cost();
         self.chunks.push_back((chunk, readers));
     }
@@ -121,7 +125,7 @@ impl Log {
             if let Some((chunk, _)) = self.chunks.pop_front() {
                 self.first += 1;
                 self.cost -= chunk.cost();
-                chunk.touched.iter().for_each(|id| table.release(*id));
+                chunk.let_go(table);
             }
         }
     }
@@ -129,7 +133,7 @@ impl Log {
     /// Gives back every number held.
     pub(super) fn retire(self, table: &mut Table) {
         for (chunk, _) in self.chunks {
-            chunk.touched.iter().for_each(|id| table.release(*id));
+            chunk.let_go(table);
         }
     }
 }

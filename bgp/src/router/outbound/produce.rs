@@ -407,7 +407,8 @@ impl<'a> Producer<'a> {
         }
     }
 
-    /// Notes what is announced now and lets go of what was taken; returns the destinations the chunk speaks of.
+    /// Notes what is announced now and lets go of what was taken, except for the destinations the chunk speaks of, which it
+    /// returns: who has not read the chunk may have to be told of them again, and then their numbers must still be theirs.
     fn settle(
         &mut self,
         rib: &mut Rib,
@@ -434,11 +435,13 @@ impl<'a> Producer<'a> {
                 left.extend(now.iter().filter(|path| !lost(path)));
                 now = &left;
             }
-            if !now.is_empty() || out.sent.knows(*id) {
-                touched.push(*id);
-            }
+            let speaks_of_it = !now.is_empty() || out.sent.knows(*id);
             out.sent.settle(table, *id, now);
-            table.release(*id);
+            if speaks_of_it {
+                touched.push(*id);
+            } else {
+                table.release(*id);
+            }
         }
         touched
     }

@@ -544,3 +544,19 @@ fn announcements_wait_for_the_interval_and_withdrawals_do_not() {
     assert_eq!(held(&hub), 1);
     hub.check();
 }
+
+#[test]
+fn a_withdrawal_not_read_yet_is_not_lost_when_the_group_changes() {
+    let mut hub = Hub::new();
+    hub.establish(1);
+    hub.establish(0);
+    hub.settle();
+    hub.announce(0, 11, 0, 2);
+    hub.read(0);
+    hub.withdraw(0, 11);
+    hub.read(1);
+    hub.read(0);
+    hub.apply(Step::Client(false));
+    hub.settle();
+    hub.check();
+}
