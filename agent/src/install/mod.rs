@@ -1,8 +1,8 @@
 //! Best routes into the kernel, for the speaker that runs alone (`install` in its file).
 //!
 //! Desired → diff → plan → apply, as in [`crate::routing`], but by single prefixes: a full table
-//! comes in batches, and each batch costs what it changes. [`table`] knows what should be and what
-//! the kernel holds, [`edge`] asks the kernel about next hops and drives it. Only routes with
+//! comes in batches, and each batch costs what it changes. `table` knows what should be and what
+//! the kernel holds, `edge` asks the kernel about next hops and drives it. Only routes with
 //! protocol 90 in the one table are looked at or touched. What an earlier process left stays until
 //! the sessions are up and have sent all they have, and is then removed.
 //!

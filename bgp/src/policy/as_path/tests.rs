@@ -1,3 +1,5 @@
+//! Patterns over AS paths: what they match, and what is wrong with those that are refused.
+
 use super::*;
 
 fn path(text: &str) -> AsPath {

@@ -1,3 +1,5 @@
+//! Filters: conditions, operations, the first match.
+
 use super::*;
 use crate::policy::MatchOperator;
 

@@ -1,3 +1,5 @@
+//! The table: numbers, prefixes, what is freed when.
+
 use super::*;
 use crate::policy::Refusal;
 use crate::rib::RouteId;

@@ -42,9 +42,9 @@ fn bfd(ground: &Ground) -> Result<(), String> {
     let ours = ground.ours(&Config::new().neighbor(neighbor(0)).neighbor(neighbor(1)))?;
     ours.has("10.2.0.0/24", 1)?;
     ours.has("fd02::/64", 1)?;
-    for version in 0..2 {
+    for (version, address) in THEIRS.iter().enumerate() {
         wait("BFD to be up on both sides", || {
-            let neighbor = ours.neighbor(THEIRS[version])?;
+            let neighbor = ours.neighbor(address)?;
             let state = neighbor
                 .get("bfd")
                 .map(|bfd| bfd["state"].to_string().to_lowercase());

@@ -116,10 +116,8 @@ impl Daemon for Exabgp {
 
     fn state(&self, remote: &str) -> Result<State, String> {
         let events = self.events();
-        let states = events.iter().filter(|event| event["type"] == "state");
-        let last = states
-            .filter(|event| event["neighbor"]["address"]["peer"] == remote)
-            .last();
+        let mut states = events.iter().filter(|event| event["type"] == "state");
+        let last = states.rfind(|event| event["neighbor"]["address"]["peer"] == remote);
         let neighbor = last
             .map(|event| event["neighbor"].clone())
             .unwrap_or_default();

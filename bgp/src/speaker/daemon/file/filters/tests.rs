@@ -1,3 +1,5 @@
+//! Filters as a file has them: what they mean, and what is wrong with those that are refused.
+
 use serde_json::{Value, json};
 
 use super::*;
