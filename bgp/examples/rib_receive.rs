@@ -227,7 +227,7 @@ fn write_update(
         as_path: AsPath::sequence(
             [65001 + peer, 1000 + set % 50_000, 100 + set / 7, 3356].map(Asn),
         ),
-        med: (set % 3 == 0).then_some(set),
+        med: set.is_multiple_of(3).then_some(set),
         communities: vec![
             Community((65001 << 16) | (set & 0xffff)),
             Community((65001 << 16) | (set >> 16)),

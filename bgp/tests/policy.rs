@@ -159,8 +159,8 @@ async fn from_the_file_to_the_answer() {
     let neighbors = ask(2, "neighbors").await;
     let about = |address: Ipv4Addr| {
         let all = neighbors["neighbors"].as_array().unwrap().iter();
-        all.cloned()
-            .find(|n| n["address"] == json!(address))
+        all.find(|n| n["address"] == json!(address))
+            .cloned()
             .unwrap()
     };
     assert_eq!(about(address(1))["refused"], json!({"filter": 1}));
