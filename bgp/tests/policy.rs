@@ -158,7 +158,7 @@ async fn from_the_file_to_the_answer() {
 
     let neighbors = ask(2, "neighbors").await;
     let about = |address: Ipv4Addr| {
-        let all = neighbors["neighbors"].as_array().unwrap().iter();
+        let mut all = neighbors["neighbors"].as_array().unwrap().iter();
         all.find(|n| n["address"] == json!(address))
             .cloned()
             .unwrap()
