@@ -1,7 +1,11 @@
 //! Passwords and distances over real TCP: TCP-MD5 (RFC 2385) and GTSM (RFC 5082) between two speakers on the loopback.
 
 #![cfg(feature = "speaker")]
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
