@@ -33,6 +33,12 @@ impl Gobgp {
         serde_json::from_str(&text).map_err(|error| format!("gobgp {arguments:?}: {error}: {text}"))
     }
 
+    /// Has the kernel keep its peers away, or lets them in again.
+    fn fence(&self, rule: &str) -> Result<(), String> {
+        let said = ask(&self.place.namespace, "nft", &[rule])?;
+        ensure(said.is_empty(), || said.clone())
+    }
+
     fn add(&self, route: &Route) -> Result<(), String> {
         let family = if route.is_v6() { "ipv6" } else { "ipv4" };
         let (communities, large) = (route.communities.join(","), route.large.join(","));
@@ -65,6 +71,10 @@ impl Daemon for Gobgp {
         if again {
             arguments.push("-r");
         }
+        if again {
+            // It is not to promise that this is all before its routes are there.
+            self.fence("add table inet fence { chain in { type filter hook input priority 0; tcp dport 179 drop; tcp sport 179 drop; }; }")?;
+        }
         let log = self.place.file("gobgpd.log");
         self.process = Some(Running::start(
             &self.place.namespace,
@@ -77,7 +87,12 @@ impl Daemon for Gobgp {
         self.side
             .routes
             .iter()
-            .try_for_each(|route| self.add(route))
+            .try_for_each(|route| self.add(route))?;
+        if again {
+            self.fence("delete table inet fence")
+        } else {
+            Ok(())
+        }
     }
 
     fn crash(&mut self) {
