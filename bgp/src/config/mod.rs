@@ -350,9 +350,9 @@ impl PeerConfig {
             next_hop: NextHopMode::Auto,
             connect_retry_time: DEFAULT_CONNECT_RETRY,
             policy: PeerPolicy::default(),
-            // A new password is put on the running connection.
+            // Another password is put on the running connection; the first one, and none any more, is another connection.
             security: Security {
-                password: None,
+                password: peer.security.password.as_ref().map(|_| Secret::default()),
                 ..peer.security.clone()
             },
             max_prefixes: MaxPrefixes::default(),

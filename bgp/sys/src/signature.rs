@@ -78,8 +78,9 @@ pub fn set_md5_key(
 /// # Errors
 /// What the system says when it cannot even be asked.
 pub fn has_tcp_ao(socket: impl AsFd) -> io::Result<bool> {
-    // One octet is no `struct tcp_ao_info_opt`: a kernel that knows the option finds the length wrong.
-    match set(socket.as_fd(), libc::IPPROTO_TCP, TCP_AO_INFO, &0_u8) {
+    // Four octets are no `struct tcp_ao_info_opt`: a kernel that knows the option finds the length wrong. Less than four it
+    // finds wrong for every option, known or not.
+    match set(socket.as_fd(), libc::IPPROTO_TCP, TCP_AO_INFO, &0_i32) {
         Ok(()) => Ok(true),
         Err(error) => match error.raw_os_error() {
             Some(libc::ENOPROTOOPT) => Ok(false),
@@ -216,6 +217,15 @@ mod tests {
     #[test]
     fn the_kernel_says_whether_it_has_tcp_ao() {
         let socket = socket("127.0.0.1:0".parse().unwrap());
-        assert!(has_tcp_ao(&socket).is_ok());
+        let has = has_tcp_ao(&socket).unwrap();
+        // TCP-AO came with Linux 6.7, and only where the configuration says so.
+        let config = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+        let mut version = config
+            .split(['.', '-'])
+            .filter_map(|part| part.parse::<u32>().ok());
+        let version = (version.next().unwrap_or(0), version.next().unwrap_or(0));
+        assert!(!has || version >= (6, 7), "{version:?}");
+        let bogus = set(socket.as_fd(), libc::IPPROTO_TCP, 250, &0_i32).unwrap_err();
+        assert_eq!(bogus.raw_os_error(), Some(libc::ENOPROTOOPT));
     }
 }
