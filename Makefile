@@ -100,7 +100,7 @@ docs: ## The API documentation: broken links are errors, its examples are run
 .PHONY: unit
 unit: TARGETS := --all-targets
 unit: build lab-packages ## All tests, those in network namespaces too; one that cannot run is a failure (root)
-	@scripts/packages.sh nextest kubectl
+	@scripts/packages.sh nextest kubectl interop
 	@$(STEP) "tests" scripts/rust-tests.sh
 
 .PHONY: test-interop
