@@ -1,9 +1,10 @@
 //! The commands of the binary `margay` other than the agent, and what their failures exit with.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context;
-use margay_bgp::speaker::daemon::{Daemon, DaemonError, InstallTable};
+use margay_bgp::speaker::daemon::{Daemon, DaemonError, File, InstallTable, Source};
 
 use crate::dataplane::KernelError;
 use crate::install::{self, Installer};
@@ -27,11 +28,10 @@ pub struct BgpOptions {
 /// A file that cannot be read or makes no sense ([`UsageError`]), a port that cannot be opened.
 pub async fn bgp(options: BgpOptions) -> anyhow::Result<()> {
     let file = options.config.display();
-    let text = std::fs::read_to_string(&options.config)
-        .map_err(|error| UsageError(format!("--config {file}: {error}")))?;
-    let config = serde_saphyr::from_str(&text)
-        .map_err(|error| UsageError(format!("--config {file}: {error}")))?;
-    let daemon = match Daemon::start(&config).await {
+    let config = read_config(&options.config).map_err(UsageError)?;
+    let path = options.config.clone();
+    let source: Source = Arc::new(move || read_config(&path));
+    let daemon = match Daemon::start_from(&config, Some(source)).await {
         Err(DaemonError::File(error)) => {
             return Err(UsageError(format!("--config {file}: {error}")).into());
         }
@@ -47,12 +47,36 @@ pub async fn bgp(options: BgpOptions) -> anyhow::Result<()> {
                 })?,
         ),
     };
-    shutdown_signal().await;
+    until_shutdown(&daemon).await;
     daemon.shutdown().await;
     if let Some(installer) = installer {
         installer.stop().await;
     }
     Ok(())
+}
+
+fn read_config(path: &Path) -> Result<File, String> {
+    let file = path.display();
+    let text =
+        std::fs::read_to_string(path).map_err(|error| format!("--config {file}: {error}"))?;
+    serde_saphyr::from_str(&text).map_err(|error| format!("--config {file}: {error}"))
+}
+
+/// Reads the configuration again at each SIGHUP, until the process is asked to end.
+async fn until_shutdown(daemon: &Daemon) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let end = shutdown_signal();
+    tokio::pin!(end);
+    let Ok(mut hangup) = signal(SignalKind::hangup()) else {
+        return end.await;
+    };
+    loop {
+        tokio::select! {
+            () = &mut end => return,
+            // What is wrong with it has been logged.
+            _ = hangup.recv() => drop(daemon.reload().await),
+        }
+    }
 }
 
 /// Peers that were told of graceful restart go on sending to us while we are away, so the routes

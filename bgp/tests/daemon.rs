@@ -101,3 +101,45 @@ async fn a_second_daemon_does_not_steal_the_socket() {
     assert!(UnixStream::connect(&socket.0).await.is_ok());
     first.shutdown().await;
 }
+
+#[tokio::test]
+async fn a_reload_changes_what_differs_and_a_mistake_changes_nothing() {
+    let socket = Socket::new("reload");
+    let first = file(&socket);
+    let next = std::sync::Arc::new(std::sync::Mutex::new(Err(
+        "line 3: no such field".to_owned()
+    )));
+    let source = {
+        let next = std::sync::Arc::clone(&next);
+        std::sync::Arc::new(move || next.lock().unwrap().clone())
+    };
+    let daemon = Daemon::start_from(&first, Some(source)).await.unwrap();
+    let mut stream = BufReader::new(UnixStream::connect(&socket.0).await.unwrap());
+    let names = async |stream: &mut BufReader<UnixStream>| {
+        let summary = ask(stream, r#"{"query":"summary"}"#).await;
+        summary["neighbors"][0]["name"].clone()
+    };
+
+    let refused = ask(&mut stream, r#"{"query":"reload"}"#).await;
+    assert_eq!(refused["error"], "line 3: no such field");
+    assert_eq!(names(&mut stream).await, "rack");
+
+    let mut wrong = first.clone();
+    wrong.neighbors[0].import = Some("nosuch".to_owned());
+    *next.lock().unwrap() = Ok(wrong);
+    let refused = ask(&mut stream, r#"{"query":"reload"}"#).await;
+    let error = refused["error"].as_str().unwrap();
+    assert!(
+        error.starts_with("neighbors[0].import: no filter named"),
+        "{error}"
+    );
+    assert_eq!(names(&mut stream).await, "rack");
+
+    let mut better = first.clone();
+    better.neighbors[0].name = Some("tor".to_owned());
+    *next.lock().unwrap() = Ok(better);
+    let reply = ask(&mut stream, r#"{"query":"reload"}"#).await;
+    assert_eq!(reply, json!({ "reloaded": true }));
+    assert_eq!(names(&mut stream).await, "tor");
+    daemon.shutdown().await;
+}

@@ -14,6 +14,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tracing::debug;
 
+use super::reload::Reloader;
 use super::time::rfc3339;
 use crate::router::PeerSummary;
 use crate::speaker::{Speaker, SpeakerError};
@@ -34,6 +35,8 @@ pub enum Query {
     Neighbors,
     /// Every path held. Walks the RIB.
     Rib,
+    /// Read the configuration file again; one with a mistake in it changes nothing.
+    Reload,
     /// Ask the neighbor named by `neighbor`, its address, for all its routes again (RFC 2918).
     Refresh,
 }
@@ -58,13 +61,13 @@ pub(super) fn bind(path: &Path) -> std::io::Result<UnixListener> {
 }
 
 /// Answers until the task is aborted.
-pub(super) async fn serve(listener: UnixListener, speaker: Speaker, identity: (Asn, RouterId)) {
+pub(super) async fn serve(listener: UnixListener, reloader: Reloader, identity: (Asn, RouterId)) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let speaker = speaker.clone();
+                let reloader = reloader.clone();
                 tokio::spawn(async move {
-                    if let Err(error) = converse(stream, &speaker, identity).await {
+                    if let Err(error) = converse(stream, &reloader, identity).await {
                         debug!(%error, "a client of the control socket went away");
                     }
                 });
@@ -79,7 +82,7 @@ pub(super) async fn serve(listener: UnixListener, speaker: Speaker, identity: (A
 
 async fn converse(
     stream: UnixStream,
-    speaker: &Speaker,
+    reloader: &Reloader,
     identity: (Asn, RouterId),
 ) -> std::io::Result<()> {
     let (reader, mut writer) = stream.into_split();
@@ -92,14 +95,21 @@ async fn converse(
             return Ok(());
         }
         let reply = match serde_json::from_slice::<Request>(&line) {
+            Ok(Request {
+                query: Query::Reload,
+                ..
+            }) => match reloader.reload().await {
+                Ok(()) => json!({ "reloaded": true }),
+                Err(error) => json!({ "error": error }),
+            },
             Ok(Request { query, neighbor }) => {
-                match answer(query, neighbor, speaker, identity).await {
+                match answer(query, neighbor, &reloader.speaker, identity).await {
                     Ok(reply) => reply,
                     Err(error) => json!({ "error": error.to_string() }),
                 }
             }
             Err(error) => {
-                let help = "ask {\"query\":\"summary\"}, \"neighbors\", \"rib\" or \"refresh\"";
+                let help = "ask {\"query\":\"summary\"}, \"neighbors\", \"rib\", \"refresh\" or \"reload\"";
                 json!({ "error": format!("request not understood: {error}; {help}") })
             }
         };
@@ -126,6 +136,8 @@ async fn answer(
             json!({ "asn": asn, "routerId": router_id, "neighbors": neighbors })
         }
         Query::Rib => json!({ "routes": speaker.rib().await? }),
+        // Answered before it comes here.
+        Query::Reload => Value::Null,
         Query::Refresh => match whom {
             None => {
                 let help = "say whom to ask: {\"query\":\"refresh\",\"neighbor\":\"ADDRESS\"}";

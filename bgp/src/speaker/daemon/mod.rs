@@ -7,6 +7,7 @@
 mod bfd;
 mod control;
 mod file;
+mod reload;
 mod time;
 
 use std::path::PathBuf;
@@ -21,6 +22,9 @@ pub use file::{
     MaxPrefixesEntry, NeighborEntry, NextHopEntry, PathLengthRange, PrefixEntry, PrefixLists,
     PrependEntry, RuleEntry,
 };
+
+use reload::Reloader;
+pub use reload::Source;
 
 /// Why the daemon could not start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +50,7 @@ pub enum DaemonError {
 #[derive(Debug)]
 pub struct Daemon {
     speaker: Speaker,
+    reloader: Reloader,
     control: Option<Control>,
     graceful: bool,
 }
@@ -71,10 +76,19 @@ impl Daemon {
     /// # Errors
     /// A [`DaemonError`] that names the field or the address.
     pub async fn start(file: &File) -> Result<Self, DaemonError> {
+        Self::start_from(file, None).await
+    }
+
+    /// As [`start`](Self::start), and `source` reads the file again when somebody asks for that.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_from(file: &File, source: Option<Source>) -> Result<Self, DaemonError> {
         let config = file.speaker_config()?;
         let graceful = config.graceful_restart.is_some();
         let identity = (config.asn, config.router_id);
         let speaker = Speaker::start(config).await?;
+        let reloader = Reloader::new(speaker.clone(), source);
         let control = match &file.socket {
             None => None,
             Some(path) => {
@@ -83,7 +97,7 @@ impl Daemon {
                     source,
                 };
                 let listener = control::bind(path).map_err(failed)?;
-                let task = tokio::spawn(control::serve(listener, speaker.clone(), identity));
+                let task = tokio::spawn(control::serve(listener, reloader.clone(), identity));
                 Some(Control {
                     path: path.clone(),
                     task,
@@ -92,6 +106,7 @@ impl Daemon {
         };
         Ok(Self {
             speaker,
+            reloader,
             control,
             graceful,
         })
@@ -101,6 +116,15 @@ impl Daemon {
     #[must_use]
     pub fn speaker(&self) -> &Speaker {
         &self.speaker
+    }
+
+    /// Reads the configuration again and makes it the one in force. What concerns the daemon and not the speaker (`socket`,
+    /// `install`, `asn` and `routerId` as the socket tells them) counts from the next start on.
+    ///
+    /// # Errors
+    /// What is wrong with it, for people. The configuration that was in force stays so.
+    pub async fn reload(&self) -> Result<(), String> {
+        self.reloader.reload().await
     }
 
     /// Ends all sessions: silently if the peers were told of graceful restart, so that they keep our routes for it; otherwise
