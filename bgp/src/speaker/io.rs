@@ -132,8 +132,23 @@ pub(super) fn set_ttl(stream: &TcpStream, ttl: u8) {
     }
 }
 
-/// Has the kernel drop what arrives on an accepted connection with a lower TTL (RFC 5082). The handshake has been let through
-/// before that, but no octet of a message.
+/// Whether an accepted connection was opened by a segment with a lower TTL (RFC 5082). The kernel is told of the limit only after
+/// it has accepted, and the peer's first message may be there by then; its SYN tells what that is worth.
+pub(super) fn is_from_afar(stream: &TcpStream, least: u8) -> bool {
+    if least == 0 {
+        return false;
+    }
+    match sys::hop_limit_of_syn(stream) {
+        Ok(limit) => limit.is_some_and(|limit| limit < least),
+        Err(error) => {
+            debug!(%error, least, "cannot tell the hop limit of an incoming connection");
+            false
+        }
+    }
+}
+
+/// Has the kernel drop what arrives on an accepted connection with a lower TTL (RFC 5082) from now on. For what came before see
+/// [`is_from_afar`].
 pub(super) fn require_ttl(stream: &TcpStream, least: u8) {
     if least == 0 {
         return;

@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
+use margay_bgp_sys as sys;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::handle::SpeakerError;
 use super::io::{self, Event};
@@ -117,6 +118,10 @@ fn open(address: SocketAddr, events: mpsc::Sender<Event>) -> std::io::Result<Lis
     io::set_options(SockRef::from(&socket), address.is_ipv4())?;
     // The answer to a SYN is the listener's. A peer with GTSM takes none that was sent with less, to others it does no harm.
     io::set_socket_ttl(SockRef::from(&socket), address.is_ipv4(), u8::MAX)?;
+    // For peers with GTSM; the others are none the worse without it.
+    if let Err(error) = sys::keep_syn(&socket) {
+        debug!(%error, "the hop limits of incoming connections stay unknown");
+    }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;

@@ -300,6 +300,11 @@ impl Owner {
                 remote,
                 local,
             } => match self.router.handle_incoming(now, remote, local) {
+                Some(connection) if self.is_from_afar(connection, &stream) => {
+                    let reason = "the connection came with a lower TTL than ttlSecurity allows";
+                    self.router
+                        .handle_closed(now, connection, reason.to_owned());
+                }
                 Some(connection) => self.attach(connection, stream),
                 None => debug!(%remote, "connection refused: no such peer, or not now"),
             },
@@ -406,6 +411,11 @@ impl Owner {
                 "a peer with another TCP-MD5 password does not answer at all",
             );
         }
+    }
+
+    fn is_from_afar(&self, connection: ConnectionId, stream: &tokio::net::TcpStream) -> bool {
+        let security = self.router.security(connection);
+        security.is_some_and(|(_, security)| io::is_from_afar(stream, security.least_ttl()))
     }
 
     fn attach(&mut self, connection: ConnectionId, stream: tokio::net::TcpStream) {

@@ -11,6 +11,6 @@ mod schedule;
 mod signature;
 
 pub use datagram::{Datagram, receive, tell_hop_limit_and_interface};
-pub use option::{admit_icmpv6, require_hop_limit};
+pub use option::{admit_icmpv6, hop_limit_of_syn, keep_syn, require_hop_limit};
 pub use schedule::{nice, real_time};
 pub use signature::{MD5_KEY_LIMIT, has_tcp_ao, set_md5_key};
