@@ -65,7 +65,9 @@ fn they_ask(ground: &Ground) -> Result<(), String> {
 
 fn we_ask(ground: &Ground) -> Result<(), String> {
     // With graceful restart, which is what brings an End-of-RIB: FRR 8.4 leaves a request unanswered until it has sent one.
+    // Only we dial: when two connections collide, ExaBGP may close the one that was chosen.
     let session = Session {
+        passive: true,
         graceful_restart: true,
         ..Session::with_us(0)
     };
