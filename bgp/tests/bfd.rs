@@ -9,7 +9,7 @@ mod lab;
 
 use std::time::{Duration, Instant};
 
-use lab::{Lab, Load, privileged, v4, v6, wait};
+use lab::{Lab, Load, ip, privileged, v4, v6, wait};
 use margay_bgp::bfd::{SessionReport, State};
 use margay_bgp::config::BfdConfig;
 use margay_bgp::speaker::{
@@ -355,13 +355,13 @@ fn netns_multihop_through_a_router() {
     // The middle only routes; the two ends are one hop further from each other than a single hop reaches.
     for (router, other, n) in [(0, 1, 0), (1, 0, 1)] {
         let namespace = lab.namespace(Some(router));
-        lab::ip(&format!(
+        ip(&format!(
             "-n {namespace} route add 10.98.{other}.0/24 via {}",
             v4(n)[0]
         ));
     }
     let middle = lab.namespace(None);
-    lab::ip(&format!(
+    ip(&format!(
         "netns exec {middle} sysctl -qw net.ipv4.ip_forward=1"
     ));
     let (ours, theirs) = (&v4(1)[1], &v4(0)[1]);
@@ -433,4 +433,71 @@ fn netns_strict_waits_for_bfd_over_ipv6() {
     lab.mend(0);
     lab.established(&speaker);
     end(&lab, [speaker, other]);
+}
+
+/// A dead link is noticed at once, with a hold time of minutes and no BFD; what hangs on no link is left alone.
+#[test]
+fn netns_a_dead_link_ends_its_sessions_at_once() {
+    if !privileged("netns_a_dead_link_ends_its_sessions_at_once") {
+        return;
+    }
+    let lab = Lab::new("link", 2);
+    let mut other = speaker(64513, &[(&v4(0)[0], 64512, None), (&v6(0)[0], 64512, None)]);
+    let announced: Prefix = ROUTE.parse().unwrap();
+    other
+        .announcements
+        .insert(announced, Announcement::default());
+    let addresses = [&v4(0)[1], &v6(0)[1], &v4(1)[1]].map(Clone::clone);
+    let peers = [
+        (addresses[0].as_str(), 64513, None),
+        (addresses[1].as_str(), 64513, None),
+        (addresses[2].as_str(), 64514, None),
+    ];
+    let ours = lab.speaker(None, speaker(64512, &peers));
+    let other = lab.speaker(Some(0), other);
+    let third = lab.speaker(Some(1), speaker(64514, &[(&v4(1)[0], 64512, None)]));
+    let middle = lab.namespace(None).to_owned();
+    let outer = lab.namespace(Some(0)).to_owned();
+    let mut routes = lab.run(third.subscribe()).unwrap();
+    let mut took = Vec::new();
+    for (cut, mend, words) in [
+        (
+            format!("-n {outer} link set eth0 down"),
+            format!("-n {outer} link set eth0 up"),
+            "eth0 lost carrier",
+        ),
+        (
+            format!("-n {middle} link set eth0 down"),
+            format!("-n {middle} link set eth0 up"),
+            "eth0 is down",
+        ),
+    ]
+    .iter()
+    .cycle()
+    .take(6)
+    {
+        lab.established(&ours);
+        lab.run(route(&mut routes, ROUTE, true));
+        // The kernel's answer where a peer is comes a moment after its connection.
+        std::thread::sleep(ms(100));
+        let before = Instant::now();
+        ip(cut);
+        let gone = lab.run(route(&mut routes, ROUTE, false));
+        took.push(gone.saturating_duration_since(before));
+        for peer in [&v4(0)[1], &v6(0)[1]] {
+            let line = lab.line(&ours, peer);
+            let error = line.last_error.unwrap_or_default();
+            assert!(error.contains(words), "{peer}: {error}");
+        }
+        assert_eq!(lab.line(&ours, &v4(1)[1]).flaps, 0);
+        ip(mend);
+        // IPv6 addresses go when their link is taken down.
+        let (m, r) = (&v6(0)[0], &v6(0)[1]);
+        ip(&format!("-n {middle} addr replace {m}/64 dev eth0 nodad"));
+        ip(&format!("-n {outer} addr replace {r}/64 dev eth0 nodad"));
+    }
+    eprintln!("from `ip link set down` to the withdrawal at a third peer: {took:?}");
+    took.sort_unstable();
+    assert!(took[took.len() / 2] <= ms(20), "{took:?}");
+    end(&lab, [ours, other, third]);
 }

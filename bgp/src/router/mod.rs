@@ -287,6 +287,13 @@ impl Router {
         self.peers.get(&connection.peer).map(Peer::ttl)
     }
 
+    /// The address of a connection's peer, and the index of the interface it belongs to; 0 for any.
+    #[must_use]
+    pub fn address(&self, connection: ConnectionId) -> Option<(IpAddr, u32)> {
+        let peer = self.peers.get(&connection.peer)?;
+        Some((peer.address, peer.config.scope))
+    }
+
     /// How the packets of a connection's peer are told from those of others, and the peer's address.
     #[must_use]
     pub fn security(&self, connection: ConnectionId) -> Option<(IpAddr, &Security)> {

@@ -12,6 +12,7 @@ pub mod daemon;
 mod handle;
 mod io;
 mod keys;
+mod links;
 mod listen;
 mod owner;
 mod stream;

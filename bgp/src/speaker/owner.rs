@@ -29,6 +29,7 @@ use super::bfd::{self, Bfd, News};
 use super::handle::{Shutdown, SpeakerError};
 use super::io::{self, Event};
 use super::keys;
+use super::links::{self, Links};
 use super::listen::Listeners;
 use super::stream::RouteStream;
 use super::unnumbered::{Found, Unnumbered};
@@ -113,6 +114,7 @@ struct Owner {
     /// The configuration as it was asked for, without the peers that were found.
     wanted: SpeakerConfig,
     unnumbered: Unnumbered,
+    links: Links,
     events: mpsc::Sender<Event>,
 }
 
@@ -185,6 +187,7 @@ impl Owner {
         Ok(Self {
             wanted: config.clone(),
             unnumbered,
+            links: Links::open(),
             router: Router::new(now(), config, seed())?,
             listeners,
             connections: HashMap::new(),
@@ -221,6 +224,7 @@ impl Owner {
                 Some(event) = events.recv() => self.happened(event),
                 news = self.bfd.news() => self.heard(news),
                 found = self.unnumbered.found() => self.found(&found),
+                news = self.links.news() => self.heard_of_link(news),
                 Some(place) = self.places.next() => self.fill(place),
                 Some(_) = self.tasks.join_next() => {}
                 () = timer => self.router.handle_timeout(now()),
@@ -345,6 +349,24 @@ impl Owner {
         self.router.handle_bfd(now, path.remote, up);
     }
 
+    /// Something about the link that a peer is on.
+    fn heard_of_link(&mut self, news: links::News) {
+        match news {
+            links::News::Lost {
+                connection,
+                remote,
+                lost,
+            } => {
+                if self.connections.contains_key(&connection) {
+                    self.router.handle_peer_lost(now(), remote, &lost);
+                }
+            }
+            links::News::Found { connection, .. }
+                if !self.connections.contains_key(&connection) => {}
+            news => self.links.heard(news),
+        }
+    }
+
     /// Answers with the summary, and with what BFD knows as soon as that has come.
     fn summarize(&mut self, reply: oneshot::Sender<Vec<PeerSummary>>) {
         let mut lines = self.router.summary();
@@ -419,6 +441,9 @@ impl Owner {
     }
 
     fn attach(&mut self, connection: ConnectionId, stream: tokio::net::TcpStream) {
+        if let Some((address, scope)) = self.router.address(connection) {
+            self.links.watch(connection, address, scope);
+        }
         if let Some(ttl) = self.router.ttl(connection) {
             io::set_ttl(&stream, ttl);
         }
@@ -474,14 +499,17 @@ impl Owner {
                 }
                 Output::Transmit(connection) => self.await_place_on(connection),
                 Output::Routes(subscriber) => self.await_place_for(subscriber),
-                Output::Close { connection, last } => match self.connections.remove(&connection) {
-                    Some(Connection::Connecting(abort)) => {
-                        abort.abort();
-                        given_up.push(connection);
+                Output::Close { connection, last } => {
+                    self.links.forget(connection);
+                    match self.connections.remove(&connection) {
+                        Some(Connection::Connecting(abort)) => {
+                            abort.abort();
+                            given_up.push(connection);
+                        }
+                        Some(Connection::Open { close, .. }) => drop(close.send(last)),
+                        None => {}
                     }
-                    Some(Connection::Open { close, .. }) => drop(close.send(last)),
-                    None => {}
-                },
+                }
             }
         }
         for connection in given_up {
