@@ -117,7 +117,12 @@ fn answer(command: &Command) -> Result<String, Failure> {
             neighbor,
         } => {
             let request = rib_request(prefix.as_deref(), neighbor.as_deref());
-            (whom, ask(&whom.socket, &request)?)
+            let mut reply = ask(&whom.socket, &request)?;
+            if let Some(routes) = reply.get_mut("routes").and_then(Value::as_array_mut) {
+                // The speaker tells them in the order of their arrival; the paths of one prefix are together, best first.
+                routes.sort_by_cached_key(prefix_key);
+            }
+            (whom, reply)
         }
         Command::Refresh { whom, neighbor } => {
             let request = json!({ "query": "refresh", "neighbor": neighbor });
@@ -295,6 +300,12 @@ fn rib(reply: &Value) -> String {
         ]);
     }
     lines(&table) + "\n> best, = equal for multipath, ! not eligible\n"
+}
+
+/// Sorts IPv4 before IPv6, then by address and length.
+fn prefix_key(route: &Value) -> Option<(std::net::IpAddr, u8)> {
+    let (address, length) = route.get("prefix")?.as_str()?.split_once('/')?;
+    Some((address.parse().ok()?, length.parse().ok()?))
 }
 
 fn lines(table: &Table) -> String {

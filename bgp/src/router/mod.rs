@@ -13,6 +13,7 @@
 //! | `deferral` | routes wait after our own restart |
 //! | `limits` | how much a peer may send |
 //! | `dynamic` | peers from ranges |
+//! | `entries` | the paths held, in slices |
 //! | `receive` | octets to messages to events |
 //! | `refresh` | routes once more, asked for or announced by the peer |
 //! | `faults` | what was wrong with UPDATEs, counted |
@@ -31,6 +32,7 @@ mod bfd;
 mod configure;
 mod deferral;
 mod dynamic;
+mod entries;
 mod export;
 mod faults;
 mod import;
@@ -64,6 +66,8 @@ use crate::wire::{Cease, Notification};
 
 use aggregate::Aggregates;
 use deferral::Deferral;
+pub(crate) use entries::sort as sort_entries;
+pub use entries::{RibPrefix, RibQuery, RibSlice};
 pub use faults::FaultCounts;
 use outbound::Groups;
 use peer::Peer;

@@ -1,10 +1,9 @@
 //! What people are shown.
 
 use super::peer::Peer;
-use super::view::{Agreed, FamilySummary, PeerSummary, RibEntry};
+use super::view::{Agreed, FamilySummary, PeerSummary};
 use super::{PeerId, Router};
 use crate::fsm::{Negotiated, State};
-use crate::rib::{DEFAULT_LOCAL_PREF, Destination, Path};
 
 impl Router {
     /// One line for each peer, ordered by address. Reads counters only, whatever the size of the RIB.
@@ -91,54 +90,6 @@ impl Router {
             .values()
             .filter(|peer| peer.fsm.state() == State::Established)
             .count()
-    }
-
-    /// Every path held, ordered by prefix. Walks the whole RIB.
-    #[must_use]
-    pub fn rib(&self) -> Vec<RibEntry> {
-        let destinations = self.rib.table().iter();
-        let paths = destinations.flat_map(|d| d.paths().iter().map(move |path| (d, path)));
-        let mut entries: Vec<_> = paths.map(|(d, path)| self.entry(&d, path)).collect();
-        entries.sort_by_key(|entry| (entry.prefix, !entry.best, entry.peer));
-        entries
-    }
-
-    fn entry(&self, destination: &Destination<'_>, path: &Path) -> RibEntry {
-        let route = self.rib.route(path.effective());
-        let attributes = &route.attributes;
-        RibEntry {
-            prefix: destination.prefix(),
-            next_hop: route.next_hop.map(|next_hop| next_hop.address()),
-            peer: self
-                .rib
-                .neighbor(path.source())
-                .map(|neighbor| neighbor.address),
-            path_id: Some(path.path_id()).filter(|id| *id != 0),
-            stale: path.is_stale(),
-            best: path.is_best(),
-            multipath: path.is_multipath(),
-            accepted: path.is_accepted(),
-            refused: path.refusal(),
-            as_path: attributes.as_path.to_string(),
-            local_pref: attributes.local_pref.unwrap_or(DEFAULT_LOCAL_PREF),
-            med: attributes.med,
-            communities: attributes
-                .communities
-                .iter()
-                .map(ToString::to_string)
-                .collect(),
-            large_communities: attributes
-                .large_communities
-                .iter()
-                .map(ToString::to_string)
-                .collect(),
-            extended_communities: attributes
-                .extended_communities
-                .iter()
-                .map(ToString::to_string)
-                .collect(),
-            metric: route.metric,
-        }
     }
 }
 

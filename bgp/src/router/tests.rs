@@ -3,6 +3,7 @@
 mod chaos;
 mod deferral;
 mod dynamic;
+mod entries;
 mod limits;
 mod outbound;
 mod policy;

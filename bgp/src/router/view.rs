@@ -219,4 +219,10 @@ pub struct RibEntry {
     /// The metric the import policy gave it for the kernel's table.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metric: Option<u32>,
+    /// Who brought the route into the AS, if a route reflector says so (RFC 4456).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub originator_id: Option<RouterId>,
+    /// The route reflectors passed, the latest first (RFC 4456).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cluster_list: Vec<RouterId>,
 }

@@ -7,7 +7,8 @@ use tokio::sync::{mpsc, oneshot};
 use super::owner::{self, Command};
 use super::stream::RouteStream;
 use crate::config::{ConfigError, SpeakerConfig};
-use crate::router::{PeerSummary, RibEntry};
+use crate::rib::DestinationId;
+use crate::router::{PeerSummary, RibEntry, RibQuery, RibSlice, sort_entries};
 
 /// How a speaker ends its sessions.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,12 +96,33 @@ impl Speaker {
         self.ask(|reply| Command::Summary { reply }).await
     }
 
-    /// Every path held, ordered by prefix. Walks the whole RIB.
+    /// Every path held, ordered by prefix, slice by slice. As many as there are routes: see [`Speaker::rib_slice`].
     ///
     /// # Errors
     /// [`SpeakerError::Stopped`].
     pub async fn rib(&self) -> Result<Vec<RibEntry>, SpeakerError> {
-        self.ask(|reply| Command::Rib { reply }).await
+        let mut entries = Vec::new();
+        let mut next = Some(DestinationId(0));
+        while let Some(from) = next {
+            let slice = self.rib_slice(RibQuery::default(), from).await?;
+            entries.extend(slice.entries);
+            next = slice.next;
+        }
+        sort_entries(&mut entries);
+        Ok(entries)
+    }
+
+    /// Some of the paths asked for, beginning with a destination: 0, or where the slice before says. Each slice keeps the
+    /// sessions waiting for a millisecond at most.
+    ///
+    /// # Errors
+    /// [`SpeakerError::Stopped`].
+    pub async fn rib_slice(
+        &self,
+        query: RibQuery,
+        from: DestinationId,
+    ) -> Result<RibSlice, SpeakerError> {
+        self.ask(|reply| Command::Rib { query, from, reply }).await
     }
 
     /// Says what it costs to reach next hops; `None`: it cannot be reached, and no path over it is used. A next hop that was

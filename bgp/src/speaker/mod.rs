@@ -25,6 +25,6 @@ pub use crate::config::{
     Announcement, ConfigError, GracefulRestart, NextHopMode, NextHops, PeerConfig, SpeakerConfig,
 };
 pub use crate::router::{
-    Agreed, BestPath, FamilySummary, FaultCounts, MessageCounts, PeerSummary, RibEntry, RouteBatch,
-    RouteChange,
+    Agreed, BestPath, FamilySummary, FaultCounts, MessageCounts, PeerSummary, RibEntry, RibPrefix,
+    RibQuery, RibSlice, RouteBatch, RouteChange,
 };

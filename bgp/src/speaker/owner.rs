@@ -34,8 +34,9 @@ use super::listen::Listeners;
 use super::stream::RouteStream;
 use super::unnumbered::{Found, Unnumbered};
 use crate::config::{Secret, SpeakerConfig};
+use crate::rib::DestinationId;
 use crate::router::{
-    ConnectionId, Lost, Output, PeerSummary, RibEntry, RouteBatch, Router, SubscriberId,
+    ConnectionId, Lost, Output, PeerSummary, RibQuery, RibSlice, RouteBatch, Router, SubscriberId,
 };
 use crate::wire::Notification;
 
@@ -63,7 +64,9 @@ pub(super) enum Command {
         reply: oneshot::Sender<Vec<PeerSummary>>,
     },
     Rib {
-        reply: oneshot::Sender<Vec<RibEntry>>,
+        query: RibQuery,
+        from: DestinationId,
+        reply: oneshot::Sender<RibSlice>,
     },
     NextHopCosts {
         costs: Vec<(IpAddr, Option<u32>)>,
@@ -247,7 +250,9 @@ impl Owner {
                 let _ = reply.send(RouteStream::new(receiver));
             }
             Command::Summary { reply } => self.summarize(reply),
-            Command::Rib { reply } => drop(reply.send(self.router.rib())),
+            Command::Rib { query, from, reply } => {
+                let _ = reply.send(self.router.rib_slice(&query, from));
+            }
             Command::NextHopCosts { costs, reply } => {
                 self.router.set_next_hop_costs(costs);
                 let _ = reply.send(());

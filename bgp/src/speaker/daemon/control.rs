@@ -1,8 +1,8 @@
 //! The socket that answers questions: one JSON request line, one JSON reply line.
 //!
-//! Requests are `{"query":"summary"}`, `{"query":"neighbors"}` `{"query":"rib"}` and
-//! `{"query":"refresh","neighbor":"ADDRESS"}`; several may follow one another on a
-//! connection. Replies are objects, with the one key `error` if the request could not be understood.
+//! Requests are `{"query":"summary"}`, `{"query":"neighbors"}`, `{"query":"reload"}`, `{"query":"refresh","neighbor":"ADDRESS"}`
+//! and `{"query":"rib"}`, the last with `"neighbor":"ADDRESS"`, `"prefix":"PREFIX"` or `"prefix":"ADDRESS"` for less than
+//! everything, and answered while the table is walked. Several may follow one another on a connection. Replies are objects, with the one key `error` if the request could not be understood.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -23,7 +23,7 @@ use crate::types::{Asn, RouterId};
 /// Longest request, in octets.
 const REQUEST: u64 = 64 * 1024;
 /// How long a client may take to send a request or to read the reply.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What can be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,7 +33,7 @@ pub enum Query {
     Summary,
     /// Everything known of each neighbor.
     Neighbors,
-    /// Every path held. Walks the RIB.
+    /// The paths held, all or by `prefix` and `neighbor`.
     Rib,
     /// Read the configuration file again; one with a mistake in it changes nothing.
     Reload,
@@ -46,6 +46,8 @@ struct Request {
     query: Query,
     #[serde(default)]
     neighbor: Option<IpAddr>,
+    #[serde(default)]
+    prefix: Option<String>,
 }
 
 /// Opens the socket, in place of one that a dead process left behind. Only its owner may connect.
@@ -102,12 +104,23 @@ async fn converse(
                 Ok(()) => json!({ "reloaded": true }),
                 Err(error) => json!({ "error": error }),
             },
-            Ok(Request { query, neighbor }) => {
-                match answer(query, neighbor, &reloader.speaker, identity).await {
-                    Ok(reply) => reply,
-                    Err(error) => json!({ "error": error.to_string() }),
+            Ok(Request {
+                query: Query::Rib,
+                neighbor,
+                prefix,
+            }) => match super::rib::query(neighbor, prefix.as_deref()) {
+                Ok(query) => {
+                    super::rib::write(query, &reloader.speaker, &mut writer).await?;
+                    continue;
                 }
-            }
+                Err(error) => json!({ "error": error }),
+            },
+            Ok(Request {
+                query, neighbor, ..
+            }) => match answer(query, neighbor, &reloader.speaker, identity).await {
+                Ok(reply) => reply,
+                Err(error) => json!({ "error": error.to_string() }),
+            },
             Err(error) => {
                 let help = "ask {\"query\":\"summary\"}, \"neighbors\", \"rib\", \"refresh\" or \"reload\"";
                 json!({ "error": format!("request not understood: {error}; {help}") })
@@ -135,9 +148,8 @@ async fn answer(
                 .collect();
             json!({ "asn": asn, "routerId": router_id, "neighbors": neighbors })
         }
-        Query::Rib => json!({ "routes": speaker.rib().await? }),
-        // Answered before it comes here.
-        Query::Reload => Value::Null,
+        // Answered before they come here.
+        Query::Rib | Query::Reload => Value::Null,
         Query::Refresh => match whom {
             None => {
                 let help = "say whom to ask: {\"query\":\"refresh\",\"neighbor\":\"ADDRESS\"}";

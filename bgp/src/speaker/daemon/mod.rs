@@ -8,6 +8,7 @@ mod bfd;
 mod control;
 mod file;
 mod reload;
+mod rib;
 mod time;
 
 use std::path::PathBuf;
