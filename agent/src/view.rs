@@ -111,9 +111,12 @@ impl View {
                 self.check(Kind::BGPConfiguration, &changes, |object| {
                     object.check().err()
                 });
-                let object = self.bgp.get(DEFAULT_NAME);
-                let settings = object.and_then(|object| object.check().ok());
-                replace(&mut self.bgp_settings, settings.unwrap_or_default())
+                // A mistake in one field must not put the others back to their defaults.
+                match self.bgp.get(DEFAULT_NAME).map(BGPConfiguration::check) {
+                    None => replace(&mut self.bgp_settings, BgpSettings::default()),
+                    Some(Ok(settings)) => replace(&mut self.bgp_settings, settings),
+                    Some(Err(_)) => false,
+                }
             }
             Change::Node(event) => self.handle_node(event),
             Change::IPAMBlock(_)
@@ -216,8 +219,8 @@ impl View {
     }
 
     /// The BGP settings in force.
-    pub fn bgp_settings(&self) -> BgpSettings {
-        self.bgp_settings
+    pub fn bgp_settings(&self) -> &BgpSettings {
+        &self.bgp_settings
     }
 
     /// The peers that passed their checks, in the order of their names.
@@ -307,6 +310,25 @@ mod tests {
         view.handle(Change::IPPool(Event::Apply(pool("bad", "10.1.0.0/16"))));
         assert_eq!(view.pools().len(), 2);
         assert!(view.refusal(Kind::IPPool, "bad").is_none());
+    }
+
+    #[test]
+    fn a_wrong_setting_leaves_those_in_force() {
+        let mut view = View::default();
+        let settings = |cidr: &str| {
+            let spec = serde_json::json!({
+                "asNumber": 64999, "serviceClusterIPs": [{"cidr": cidr}],
+            });
+            BGPConfiguration::new(DEFAULT_NAME, serde_json::from_value(spec).unwrap())
+        };
+        let apply = |object| Change::BGPConfiguration(Event::Apply(object));
+        assert!(view.handle(apply(settings("10.96.0.0/16"))));
+        assert!(!view.handle(apply(settings("10.96.0.1/16"))));
+        assert_eq!(view.bgp_settings().as_number, 64999);
+        assert!(view.refusal(Kind::BGPConfiguration, DEFAULT_NAME).is_some());
+        let deleted = Event::Delete(settings("10.96.0.0/16"));
+        assert!(view.handle(Change::BGPConfiguration(deleted)));
+        assert_eq!(*view.bgp_settings(), BgpSettings::default());
     }
 
     #[test]

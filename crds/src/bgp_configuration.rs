@@ -4,6 +4,10 @@ use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use crate::field::{Errors, FieldError};
+use crate::prefix_advertisement::{
+    Aggregation, NamedCommunity, PrefixAdvertisement, PrefixAdvertisementSpec, ServiceRange,
+    ServiceRanges, check_advertisements, check_ranges,
+};
 
 /// The AS of a cluster that says nothing else.
 pub const DEFAULT_AS_NUMBER: u32 = 64512;
@@ -42,6 +46,48 @@ pub struct BGPConfigurationSpec {
     #[serde(default = "default_port")]
     #[schemars(range(min = 1))]
     pub listen_port: u16,
+
+    /// The ranges of cluster IPs that every node announces.
+    #[serde(
+        default,
+        rename = "serviceClusterIPs",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    #[schemars(length(max = 500))]
+    pub service_cluster_ips: Vec<ServiceRange>,
+
+    /// The ranges of external IPs that every node announces.
+    #[serde(
+        default,
+        rename = "serviceExternalIPs",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    #[schemars(length(max = 500))]
+    pub service_external_ips: Vec<ServiceRange>,
+
+    /// The ranges of load balancers' addresses that every node announces.
+    #[serde(
+        default,
+        rename = "serviceLoadBalancerIPs",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    #[schemars(length(max = 500))]
+    pub service_load_balancer_ips: Vec<ServiceRange>,
+
+    /// Whether the ranges of load balancers' addresses are announced whole (Enabled), or each
+    /// Service's address as long as the Service has a ready endpoint (Disabled).
+    #[serde(default)]
+    pub service_load_balancer_aggregation: Aggregation,
+
+    /// Names for communities.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 500))]
+    pub communities: Vec<NamedCommunity>,
+
+    /// The communities that announced prefixes carry.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 500))]
+    pub prefix_advertisements: Vec<PrefixAdvertisementSpec>,
 }
 
 fn yes() -> bool {
@@ -57,7 +103,7 @@ fn default_port() -> u16 {
 }
 
 /// The settings that passed every check.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BgpSettings {
     /// Whether every node peers with every other node.
     pub mesh: bool,
@@ -65,6 +111,10 @@ pub struct BgpSettings {
     pub as_number: u32,
     /// The TCP port.
     pub port: u16,
+    /// The Service addresses to announce.
+    pub services: ServiceRanges,
+    /// The communities of announced prefixes.
+    pub prefix_advertisements: Vec<PrefixAdvertisement>,
 }
 
 impl Default for BgpSettings {
@@ -73,6 +123,8 @@ impl Default for BgpSettings {
             mesh: true,
             as_number: DEFAULT_AS_NUMBER,
             port: DEFAULT_PORT,
+            services: ServiceRanges::default(),
+            prefix_advertisements: Vec::new(),
         }
     }
 }
@@ -96,11 +148,31 @@ impl BGPConfiguration {
                 "must be 1 to 65535",
             ));
         }
+        let services = self.check_services(&mut errors);
+        let spec = &self.spec;
+        let prefix_advertisements =
+            check_advertisements(&mut errors, &spec.communities, &spec.prefix_advertisements);
         errors.finish(Some(BgpSettings {
             mesh: self.spec.node_to_node_mesh_enabled,
             as_number: self.spec.as_number,
             port: self.spec.listen_port,
+            services,
+            prefix_advertisements,
         }))
+    }
+
+    fn check_services(&self, errors: &mut Errors) -> ServiceRanges {
+        let spec = &self.spec;
+        let mut ranges = |field, list| check_ranges(errors, field, list);
+        ServiceRanges {
+            cluster: ranges("spec.serviceClusterIPs", &spec.service_cluster_ips),
+            external: ranges("spec.serviceExternalIPs", &spec.service_external_ips),
+            load_balancer: ranges(
+                "spec.serviceLoadBalancerIPs",
+                &spec.service_load_balancer_ips,
+            ),
+            load_balancer_aggregation: spec.service_load_balancer_aggregation,
+        }
     }
 }
 

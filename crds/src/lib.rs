@@ -30,6 +30,7 @@ pub mod ipam_block;
 pub mod ipam_configuration;
 pub mod manifests;
 pub mod node_status;
+pub mod prefix_advertisement;
 pub mod selector;
 pub mod validate;
 
@@ -41,6 +42,9 @@ pub use ip_pool::{EncapsulationMode, IPPool, IPPoolSpec, IPPoolStatus, Pool};
 pub use ipam_block::{Allocation, Block, IPAMBlock, IPAMBlockSpec, Owner, Released};
 pub use ipam_configuration::{IPAMConfiguration, IPAMConfigurationSpec, IpamSettings};
 pub use node_status::{NodeStatus, NodeStatusSpec, NodeStatusStatus};
+pub use prefix_advertisement::{
+    Aggregation, CommunityValue, PrefixAdvertisement, ServiceRange, ServiceRanges,
+};
 pub use selector::Selector;
 
 /// The API group of every kind of ours.

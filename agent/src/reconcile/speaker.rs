@@ -141,7 +141,7 @@ pub fn pool_of(pools: &[Pool], address: IpAddr) -> Option<&Pool> {
 fn mesh_peer(
     own: &ClusterNode,
     other: &ClusterNode,
-    settings: BgpSettings,
+    settings: &BgpSettings,
 ) -> Option<(IpAddr, PeerConfig)> {
     // A Node left over from before this one got its name has our address; not its own peer.
     let theirs = other.addresses.iter();
@@ -177,7 +177,7 @@ fn selects(peer: &Peer, node: &ClusterNode) -> bool {
 fn configured_peer(
     own: &ClusterNode,
     peer: &Peer,
-    settings: BgpSettings,
+    settings: &BgpSettings,
     pools: &[Pool],
     exported: impl Iterator<Item = Prefix>,
 ) -> PeerConfig {
