@@ -17,8 +17,8 @@ use crate::field::{Errors, FieldError, cidr};
 /// A range of Service addresses that nodes announce.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 pub struct ServiceRange {
-    /// The range, such as 10.96.0.0/16. One address alone (a /32 or /128) is announced by every
-    /// node as that address.
+    /// The range, such as 10.96.0.0/16: announced whole. A range of one address (a /32 or /128) is
+    /// announced as long as a Service has the address.
     #[schemars(length(max = 48), regex(pattern = r"^[0-9a-fA-F.:]+/[0-9]{1,3}$"))]
     pub cidr: String,
 }
@@ -136,7 +136,15 @@ pub(crate) fn check_ranges(
 ) -> Vec<IpNetwork> {
     let mut checked = Vec::new();
     for (index, range) in ranges.iter().enumerate() {
-        checked.extend(errors.keep(cidr(&format!("{path}[{index}].cidr"), &range.cidr)));
+        let path = format!("{path}[{index}].cidr");
+        match errors.keep(cidr(&path, &range.cidr)) {
+            Some(everything) if everything.prefix() == 0 => errors.push(FieldError::invalid(
+                &path,
+                &range.cidr,
+                "is the default route, which no node may draw to itself: name the Services' range",
+            )),
+            checked_range => checked.extend(checked_range),
+        }
     }
     checked
 }
@@ -265,6 +273,10 @@ mod tests {
             (
                 serde_json::json!({"serviceLoadBalancerIPs": [{"cidr": "10.0.0.0"}]}),
                 "spec.serviceLoadBalancerIPs[0].cidr",
+            ),
+            (
+                serde_json::json!({"serviceLoadBalancerIPs": [{"cidr": "0.0.0.0/0"}]}),
+                "default route",
             ),
             (
                 serde_json::json!({"communities": [{"name": "a", "value": "70000:1"}]}),
