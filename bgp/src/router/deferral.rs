@@ -81,7 +81,7 @@ impl Router {
         }
         self.deferral = None;
         self.renew_settings();
-        for (id, peer) in &mut self.peers {
+        for (id, peer) in self.peers.iter_mut() {
             let serial = peer.session.as_ref().map(|session| session.serial);
             if let Some(serial) = serial
                 && peer.arm(serial)

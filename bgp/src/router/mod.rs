@@ -9,6 +9,7 @@
 //! | `attributes` | what becomes of a route on its way in and out |
 //! | `bfd` | sessions that wait for BFD |
 //! | `peer` | one peer: its state machine, its connections, its session |
+//! | `peers` | all of them, and whom to wake next |
 //! | `configure` | from the configuration in force to the one desired |
 //! | `deferral` | routes wait after our own restart |
 //! | `limits` | how much a peer may send |
@@ -42,6 +43,7 @@ mod outbound;
 #[cfg(test)]
 mod pair;
 mod peer;
+mod peers;
 mod receive;
 mod refresh;
 mod subscribe;
@@ -71,6 +73,7 @@ pub use entries::{RibPrefix, RibQuery, RibSlice};
 pub use faults::FaultCounts;
 use outbound::Groups;
 use peer::Peer;
+use peers::Peers;
 use subscribe::Subscriber;
 pub use subscribe::SubscriberId;
 pub use view::{
@@ -168,7 +171,7 @@ pub enum Output {
 #[derive(Debug)]
 pub struct Router {
     config: SpeakerConfig,
-    peers: BTreeMap<PeerId, Peer>,
+    peers: Peers,
     addresses: BTreeMap<IpAddr, PeerId>,
     next_peer: u32,
     next_subscriber: u64,
@@ -198,7 +201,7 @@ impl Router {
         let empty = SpeakerConfig::new(config.asn, config.router_id);
         let mut router = Self {
             config: empty,
-            peers: BTreeMap::new(),
+            peers: Peers::default(),
             addresses: BTreeMap::new(),
             next_peer: 0,
             next_subscriber: 0,
@@ -316,13 +319,7 @@ impl Router {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.clock = now;
         self.end_rests(now);
-        let due: Vec<_> = self
-            .peers
-            .iter()
-            .filter(|(_, peer)| peer.poll_timeout().is_some_and(|at| at <= now))
-            .map(|(id, _)| *id)
-            .collect();
-        for id in due {
+        for id in self.peers.due(now) {
             let Some(peer) = self.peers.get_mut(&id) else {
                 continue;
             };
@@ -365,12 +362,10 @@ impl Router {
 
     /// When [`handle_timeout`](Self::handle_timeout) is next due.
     #[must_use]
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        let peers = self.peers.values().filter_map(Peer::poll_timeout);
-        peers
-            .chain(self.deferral_timeout())
-            .chain(self.poll_rest())
-            .min()
+    pub fn poll_timeout(&mut self) -> Option<Instant> {
+        let peers = self.peers.poll_timeout();
+        let others = [self.deferral_timeout(), self.poll_rest()];
+        others.into_iter().chain([peers]).flatten().min()
     }
 
     /// The next thing to do.

@@ -272,7 +272,8 @@ impl Lab {
     fn step(&mut self, until: Instant) -> bool {
         self.settle();
         let arrival = self.arrivals.peek().map(|Reverse((at, ..))| *at);
-        let timer = self.routers.iter().filter_map(Router::poll_timeout).min();
+        let timers = self.routers.iter_mut().filter_map(Router::poll_timeout);
+        let timer = timers.min();
         let Some(next) = arrival
             .into_iter()
             .chain(timer)

@@ -9,16 +9,15 @@ use super::control::PATIENCE;
 use crate::rib::DestinationId;
 use crate::router::{RibPrefix, RibQuery};
 use crate::speaker::Speaker;
+use crate::types::Prefix;
 
 /// What is asked for. A prefix without a length is an address, and stands for the longest prefix that covers it.
 pub(super) fn query(neighbor: Option<IpAddr>, prefix: Option<&str>) -> Result<RibQuery, String> {
     let prefix = match prefix {
         None => None,
         Some(text) if text.contains('/') => {
-            let prefix = text
-                .parse()
-                .map_err(|error| format!("prefix {text:?}: {error}"))?;
-            Some(RibPrefix::Exact(prefix))
+            let prefix = text.parse::<Prefix>();
+            Some(RibPrefix::Exact(prefix.map_err(|error| error.to_string())?))
         }
         Some(text) => {
             let address = text.parse().map_err(|_| {
