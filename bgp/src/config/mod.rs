@@ -65,8 +65,12 @@ pub struct SpeakerConfig {
     pub announcements: BTreeMap<Prefix, Announcement>,
     /// The addresses other speakers reach this node at, for next hops a session's own local address cannot supply.
     pub next_hop: NextHops,
-    /// Announce the graceful restart capability (RFC 4724); `None` does not. Applies from the next session on.
+    /// Have peers keep our routes while we restart (RFC 4724). Applies from the next session on. Without it peers that
+    /// restart are helped nevertheless, see [`graceful_restart_helper`](Self::graceful_restart_helper).
     pub graceful_restart: Option<GracefulRestart>,
+    /// Keep the routes of peers that restart even if we do not ask for the same: the capability is announced without
+    /// families (RFC 4724 section 3). Counts only without [`graceful_restart`](Self::graceful_restart), which does both.
+    pub graceful_restart_helper: bool,
     /// The longest that routes wait after our own restart for the peers to have sent theirs (RFC 4724 section 4.1, the
     /// Selection_Deferral_Timer). Counts only with [`GracefulRestart::restarting`].
     pub selection_deferral: Duration,
@@ -97,6 +101,7 @@ impl SpeakerConfig {
             announcements: BTreeMap::new(),
             next_hop: NextHops::default(),
             graceful_restart: None,
+            graceful_restart_helper: true,
             selection_deferral: DEFAULT_SELECTION_DEFERRAL,
             require_policy: true,
             cluster_id: None,
@@ -125,6 +130,12 @@ impl SpeakerConfig {
         }
         if self.multipath.max == 0 {
             return Err(ConfigError::Multipath);
+        }
+        let restart = self.graceful_restart.unwrap_or_default();
+        if restart.long_lived_time > LONGEST_LONG_LIVED_TIME {
+            return Err(ConfigError::LongLivedTime {
+                seconds: restart.long_lived_time,
+            });
         }
         let mut aggregates = self.aggregates.keys();
         if let Some(prefix) = aggregates.find(|prefix| self.announcements.contains_key(prefix)) {
@@ -173,6 +184,23 @@ pub struct GracefulRestart {
     pub forwarding_preserved: bool,
     /// Keep routes over a NOTIFICATION, too, and have peers keep ours (RFC 8538).
     pub notification: bool,
+    /// Keep what is stale as a last resort beyond the restart time, and have peers keep ours for so many seconds (RFC 9494):
+    /// 1 to 16777215, 0 does neither. How long a peer's routes are kept is for the peer to say.
+    pub long_lived_time: u32,
+    /// Give long-lived stale routes to internal peers without that capability, too: with NO_EXPORT and LOCAL_PREF 0
+    /// (RFC 9494 section 4.6). Otherwise such peers are not given them.
+    pub long_lived_partial: bool,
+}
+
+/// The longest time of the long-lived graceful restart capability, in seconds (RFC 9494 section 3).
+pub const LONGEST_LONG_LIVED_TIME: u32 = 0x00ff_ffff;
+
+impl GracefulRestart {
+    /// Whether routes are kept beyond the restart time.
+    #[must_use]
+    pub const fn is_long_lived(&self) -> bool {
+        self.long_lived_time > 0
+    }
 }
 
 impl Default for GracefulRestart {
@@ -182,6 +210,8 @@ impl Default for GracefulRestart {
             restarting: false,
             forwarding_preserved: false,
             notification: true,
+            long_lived_time: 0,
+            long_lived_partial: false,
         }
     }
 }
@@ -474,6 +504,14 @@ pub enum ConfigError {
         peer: IpAddr,
         /// The number refused.
         asn: Asn,
+    },
+    /// A time that has no place in the capability (RFC 9494 section 3).
+    #[error(
+        "gracefulRestart.longLivedTime: {seconds} s is not allowed; use 0 for none, or 1 to 16777215 s"
+    )]
+    LongLivedTime {
+        /// The time refused.
+        seconds: u32,
     },
     /// A destination without any path.
     #[error("multipath.max: 0 paths are not enough; use 1 for the best path alone, or more")]

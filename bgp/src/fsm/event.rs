@@ -1,8 +1,9 @@
 //! What goes into a session and what comes out, in the terms of RFC 4271.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::types::{Asn, FamilySet, RouterId};
+use crate::types::{Asn, Family, FamilySet, RouterId};
 use crate::wire::{Notification, Open, Role};
 
 /// Names one TCP connection of one peer; never used again for another.
@@ -124,6 +125,8 @@ pub struct Negotiated {
     pub route_refresh: bool,
     /// What the peer announced about graceful restart, if both sides announced it.
     pub graceful_restart: Option<PeerRestart>,
+    /// What the peer announced about keeping its routes for longer than that, if both sides announced it.
+    pub long_lived: Option<PeerLongLived>,
     /// The peer marks begin and end of a refresh and understands the marks (RFC 7313).
     pub enhanced_refresh: bool,
     /// Messages may have 65,535 octets (RFC 8654).
@@ -151,4 +154,13 @@ pub struct PeerRestart {
     pub restarting: bool,
     /// A NOTIFICATION leaves routes in place, too, unless it is a hard reset (RFC 8538): both sides said so.
     pub notification: bool,
+}
+
+/// A peer's long-lived graceful restart capability (RFC 9494 section 3), as far as the session's families are concerned.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PeerLongLived {
+    /// How long routes of each family may be kept once its restart time is over. A family that is not here: not at all.
+    pub times: BTreeMap<Family, Duration>,
+    /// The families for which it kept forwarding while it was away (the F bit).
+    pub forwarding: FamilySet,
 }

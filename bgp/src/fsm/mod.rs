@@ -12,7 +12,8 @@ mod timer;
 use serde::{Deserialize, Serialize};
 
 pub use event::{
-    Action, Cause, ConnectionEvent, Down, Event, Negotiated, Outgoing, PeerRestart, Serial,
+    Action, Cause, ConnectionEvent, Down, Event, Negotiated, Outgoing, PeerLongLived, PeerRestart,
+    Serial,
 };
 pub use open::Settings;
 pub use peer::PeerFsm;

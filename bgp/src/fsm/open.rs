@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use crate::config::{AddPath, GracefulRestart, PeerAsn, PeerRole};
+use crate::config::{AddPath, GracefulRestart, LONGEST_LONG_LIVED_TIME, PeerAsn, PeerRole};
 use crate::types::{Asn, Family, FamilySet, RouterId};
 use crate::wire::{self, AddPathMode, Capability, Notification, Open};
 
-use super::event::{Negotiated, PeerRestart};
+use super::event::{Negotiated, PeerLongLived, PeerRestart};
 
 /// What a session needs to know of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub struct Settings {
     pub families: FamilySet,
     /// What to say about graceful restart, if anything.
     pub graceful_restart: Option<GracefulRestart>,
+    /// Without that, say that the peer may restart.
+    pub helps_restart: bool,
     /// Several paths for one prefix (RFC 7911).
     pub add_path: AddPath,
     /// Offer IPv6 next hops for IPv4 routes (RFC 8950).
@@ -59,24 +61,55 @@ pub(super) fn build(settings: &Settings) -> Open {
     capabilities.push(Capability::ExtendedMessage);
     capabilities.push(Capability::FourOctetAsn(settings.local_asn));
     capabilities.extend(offers(settings));
-    if let Some(restart) = settings.graceful_restart {
-        let family = |family: Family| wire::GracefulRestartFamily {
-            family,
-            forwarding: restart.forwarding_preserved,
-        };
-        capabilities.push(Capability::GracefulRestart(wire::GracefulRestart {
-            restarting: restart.restarting,
-            notification: restart.notification,
-            restart_time: restart.restart_time.min(4095),
-            families: settings.families.iter().map(family).collect(),
-        }));
-    }
+    capabilities.extend(restarts(settings));
     Open {
         asn: settings.local_asn,
         hold_time: settings.hold_time,
         router_id: settings.router_id,
         capabilities,
     }
+}
+
+/// What is announced by who only helps. A NOTIFICATION is no restart unless somebody asks for that.
+const HELPER: GracefulRestart = GracefulRestart {
+    restart_time: 0,
+    restarting: false,
+    forwarding_preserved: false,
+    notification: false,
+    long_lived_time: 0,
+    long_lived_partial: false,
+};
+
+/// Whether we restart, and how long our routes may be kept (RFC 4724, RFC 9494). A capability without families says that
+/// only the peer's are kept.
+fn restarts(settings: &Settings) -> impl Iterator<Item = Capability> {
+    let announced = |restart: GracefulRestart, families: FamilySet| {
+        let family = |family: Family| wire::GracefulRestartFamily {
+            family,
+            forwarding: restart.forwarding_preserved,
+        };
+        Capability::GracefulRestart(wire::GracefulRestart {
+            restarting: restart.restarting,
+            notification: restart.notification,
+            restart_time: restart.restart_time.min(4095),
+            families: families.iter().map(family).collect(),
+        })
+    };
+    let restart = match settings.graceful_restart {
+        Some(restart) => Some(announced(restart, settings.families)),
+        None if settings.helps_restart => Some(announced(HELPER, FamilySet::EMPTY)),
+        None => None,
+    };
+    let long_lived = settings.graceful_restart.filter(|r| r.is_long_lived());
+    let long_lived = long_lived.map(|restart| {
+        let family = |family: Family| wire::LongLivedFamily {
+            family,
+            forwarding: restart.forwarding_preserved,
+            stale_time: restart.long_lived_time.min(LONGEST_LONG_LIVED_TIME),
+        };
+        Capability::LongLivedGracefulRestart(settings.families.iter().map(family).collect())
+    });
+    restart.into_iter().chain(long_lived)
 }
 
 /// The capabilities that depend on the configuration of the peer.
@@ -156,6 +189,7 @@ pub(super) fn negotiate(settings: &Settings, peer: &Open) -> Result<Negotiated, 
         families,
         route_refresh: peer.has(&Capability::RouteRefresh),
         graceful_restart: common_restart(settings, peer),
+        long_lived: common_long_lived(settings, peer, families),
         enhanced_refresh: peer.has(&Capability::EnhancedRouteRefresh),
         extended_messages: peer.has(&Capability::ExtendedMessage),
         extended_next_hop: settings.extended_next_hop && takes_ipv6_next_hops(peer),
@@ -262,7 +296,8 @@ fn check_role(settings: &Settings, peer: &Open, internal: bool) -> Result<(), Re
 
 /// Graceful restart is for both to announce: a peer that was not told of it does not expect its routes to be kept.
 fn common_restart(settings: &Settings, peer: &Open) -> Option<PeerRestart> {
-    let ours = settings.graceful_restart?;
+    let helper = settings.helps_restart.then_some(HELPER);
+    let ours = settings.graceful_restart.or(helper)?;
     peer.find(|capability| {
         let Capability::GracefulRestart(restart) = capability else {
             return None;
@@ -275,6 +310,35 @@ fn common_restart(settings: &Settings, peer: &Open) -> Option<PeerRestart> {
             restarting: restart.restarting,
             notification: ours.notification && restart.notification,
         })
+    })
+}
+
+/// What the peer announced about long-lived graceful restart. It counts only if both announced it, and only together with
+/// graceful restart (RFC 9494 section 4.5).
+fn common_long_lived(
+    settings: &Settings,
+    peer: &Open,
+    families: FamilySet,
+) -> Option<PeerLongLived> {
+    settings
+        .graceful_restart
+        .filter(GracefulRestart::is_long_lived)?;
+    common_restart(settings, peer)?;
+    peer.find(|capability| {
+        let Capability::LongLivedGracefulRestart(all) = capability else {
+            return None;
+        };
+        let mut announced = PeerLongLived::default();
+        for entry in all.iter().filter(|entry| families.contains(entry.family)) {
+            if entry.forwarding {
+                announced.forwarding.insert(entry.family);
+            }
+            if entry.stale_time > 0 {
+                let time = Duration::from_secs(entry.stale_time.into());
+                announced.times.insert(entry.family, time);
+            }
+        }
+        Some(announced)
     })
 }
 
@@ -337,6 +401,7 @@ mod tests {
             connect_retry: Duration::from_secs(5),
             families: FamilySet::ALL,
             graceful_restart: None,
+            helps_restart: false,
             add_path: AddPath::default(),
             extended_next_hop: false,
             role: None,
@@ -431,6 +496,99 @@ mod tests {
         assert_eq!(negotiated.families, FamilySet::only(Family::Ipv4Unicast));
         assert!(!negotiated.four_octet_asn && !negotiated.route_refresh);
         assert_eq!(negotiated.graceful_restart, None);
+    }
+
+    /// The graceful restart capabilities of an OPEN.
+    fn restarts_of(settings: &Settings) -> (Option<wire::GracefulRestart>, Option<usize>) {
+        let open = build(settings);
+        let restart = open.find(|capability| match capability {
+            Capability::GracefulRestart(restart) => Some(restart.clone()),
+            _ => None,
+        });
+        let long_lived = open.find(|capability| match capability {
+            Capability::LongLivedGracefulRestart(all) => Some(all.len()),
+            _ => None,
+        });
+        (restart, long_lived)
+    }
+
+    #[test]
+    fn who_only_helps_a_restart_names_no_family() {
+        let nothing = settings();
+        assert_eq!(restarts_of(&nothing), (None, None));
+        let helps = Settings {
+            helps_restart: true,
+            ..settings()
+        };
+        let (announced, long_lived) = restarts_of(&helps);
+        assert_eq!(announced, Some(wire::GracefulRestart::default()));
+        assert_eq!(long_lived, None);
+        let restarts = Settings {
+            graceful_restart: Some(GracefulRestart::default()),
+            ..helps.clone()
+        };
+        assert_eq!(restarts_of(&restarts).0.unwrap().families.len(), 2);
+        // The other one's routes are kept by who helps, and not over a NOTIFICATION; who does neither keeps nothing.
+        let open = build(&Settings {
+            local_asn: Asn(64513),
+            router_id: RouterId(2),
+            ..restarts.clone()
+        });
+        let kept = negotiate(&helps, &open).unwrap().graceful_restart.unwrap();
+        assert_eq!(kept.families, FamilySet::ALL);
+        assert_eq!((kept.time.as_secs(), kept.notification), (120, false));
+        let both = negotiate(&restarts, &open).unwrap();
+        assert!(both.graceful_restart.unwrap().notification);
+        assert_eq!(both.long_lived, None);
+        let none = negotiate(&nothing, &open).unwrap();
+        assert_eq!(none.graceful_restart, None);
+    }
+
+    #[test]
+    fn long_lived_graceful_restart_needs_both_sides_and_graceful_restart() {
+        let long_lived = |seconds| Settings {
+            graceful_restart: Some(GracefulRestart {
+                long_lived_time: seconds,
+                forwarding_preserved: true,
+                ..GracefulRestart::default()
+            }),
+            ..settings()
+        };
+        assert_eq!(restarts_of(&long_lived(0)).1, None);
+        assert_eq!(restarts_of(&long_lived(3600)).1, Some(2));
+        let mut open = build(&Settings {
+            local_asn: Asn(64513),
+            router_id: RouterId(2),
+            ..long_lived(3600)
+        });
+        let agreed = negotiate(&long_lived(1), &open).unwrap().long_lived;
+        let agreed = agreed.unwrap();
+        // What counts is the time of the one whose routes are kept.
+        assert_eq!(
+            agreed.times[&Family::Ipv4Unicast],
+            Duration::from_secs(3600)
+        );
+        assert_eq!(agreed.forwarding, FamilySet::ALL);
+        assert_eq!(negotiate(&long_lived(0), &open).unwrap().long_lived, None);
+        open.capabilities
+            .retain(|capability| !matches!(capability, Capability::GracefulRestart(_)));
+        assert_eq!(negotiate(&long_lived(1), &open).unwrap().long_lived, None);
+        // Families without a time are not kept, and need not be named at all.
+        let mut open = build(&Settings {
+            local_asn: Asn(64513),
+            router_id: RouterId(2),
+            ..long_lived(3600)
+        });
+        for capability in &mut open.capabilities {
+            if let Capability::LongLivedGracefulRestart(all) = capability {
+                all.retain(|entry| entry.family == Family::Ipv6Unicast);
+                all.iter_mut().for_each(|entry| entry.stale_time = 0);
+            }
+        }
+        let agreed = negotiate(&long_lived(1), &open).unwrap().long_lived;
+        let agreed = agreed.unwrap();
+        assert!(agreed.times.is_empty());
+        assert_eq!(agreed.forwarding, FamilySet::only(Family::Ipv6Unicast));
     }
 
     #[test]

@@ -146,7 +146,9 @@ impl PeerFsm {
         if let Some((serial, negotiated)) = self.established() {
             // A peer that does graceful restart and comes back before we saw it go has restarted (RFC 4724 section 4.2).
             // Any other new connection loses against the one that works (RFC 4271 section 6.8).
-            negotiated.graceful_restart?;
+            negotiated
+                .graceful_restart
+                .filter(|restart| !restart.families.is_empty())?;
             self.close_failed(now, serial, "the peer opened a new connection".to_owned());
         }
         match self.slot(Role::Incoming) {

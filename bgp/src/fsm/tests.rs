@@ -22,6 +22,7 @@ fn settings(id: u32, asn: u32, peer: u32) -> Settings {
         connect_retry: 5 * SECOND,
         families: FamilySet::ALL,
         graceful_restart: None,
+        helps_restart: false,
         add_path: AddPath::default(),
         extended_next_hop: false,
         role: None,

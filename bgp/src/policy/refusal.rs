@@ -46,11 +46,13 @@ pub enum Refusal {
     RouteLeak,
     /// ONLY_TO_CUSTOMER keeps the route from providers, peers and route servers (RFC 9234 section 5).
     OnlyToCustomer,
+    /// Kept beyond a restart, and not for peers that do not know of such routes (RFC 9494 section 4.3).
+    LongLivedStale,
 }
 
 impl Refusal {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Filter,
         Self::NoFilter,
         Self::AsLoop,
@@ -70,6 +72,7 @@ impl Refusal {
         Self::Summarized,
         Self::RouteLeak,
         Self::OnlyToCustomer,
+        Self::LongLivedStale,
     ];
 
     /// In words, for people.
@@ -95,6 +98,7 @@ impl Refusal {
             Self::Summarized => "part of a summary-only aggregate",
             Self::RouteLeak => "route leak (RFC 9234)",
             Self::OnlyToCustomer => "only to customers (RFC 9234)",
+            Self::LongLivedStale => "long-lived stale (RFC 9494)",
         }
     }
 }

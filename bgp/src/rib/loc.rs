@@ -151,10 +151,18 @@ impl Rib {
         let same = |p: &&mut Path| p.is_from(source, path.path_id());
         if let Some(old) = self.table.paths_mut(id).iter_mut().find(same) {
             if old.same_as(&path) {
-                let long_lived = old.is_long_lived_stale();
+                let before = *old;
                 old.set_stale(path.is_stale());
                 old.set_long_lived_stale(path.is_long_lived_stale());
-                let news = long_lived && self.reselect(id);
+                if let Some(entry) = self.sources.get_mut(source) {
+                    entry.counts.restamp(&before, &path);
+                }
+                // What is said of a path in use changes with the mark (RFC 9494 section 4.2).
+                let confirmed = before.is_long_lived_stale() != path.is_long_lived_stale();
+                let news = confirmed && (self.reselect(id) || before.is_multipath());
+                if confirmed && !news && before.is_accepted() {
+                    self.note_other(id);
+                }
                 return news.then_some(id);
             }
         } else if path.path_id() != 0 && self.is_full(id, source) {
@@ -178,17 +186,22 @@ impl Rib {
             entry.counts.received += 1;
             entry.counts.ipv6 += ipv6;
             entry.counts.accepted += u64::from(path.is_accepted());
+            entry.counts.stamp(&path);
         }
         let reselected = self.reselect(id);
         // The replaced path was in the selection, or the new one is: that is a change even if all marks look the same.
         let selected = old.is_some_and(|p| p.is_multipath()) || self.is_selected(id, &path);
-        if !(reselected || selected)
-            && (path.is_accepted() || old.is_some_and(|p| p.is_accepted()))
-            && let Some(others) = &mut self.others
+        if !(reselected || selected) && (path.is_accepted() || old.is_some_and(|p| p.is_accepted()))
         {
-            others.push(id);
+            self.note_other(id);
         }
         (reselected || selected).then_some(id)
+    }
+
+    fn note_other(&mut self, id: DestinationId) {
+        if let Some(others) = &mut self.others {
+            others.push(id);
+        }
     }
 
     fn is_full(&self, id: DestinationId, source: Source) -> bool {
@@ -230,10 +243,15 @@ impl Rib {
             if !family.is_some_and(|family| families.contains(family)) {
                 continue;
             }
+            let mut marked = 0;
             for path in self.table.paths_mut(id) {
-                if path.source() == source {
+                if path.source() == source && !path.is_stale() {
                     path.set_stale(true);
+                    marked += 1;
                 }
+            }
+            if let Some(entry) = self.sources.get_mut(source) {
+                entry.counts.stale += marked;
             }
         }
     }
@@ -251,25 +269,37 @@ impl Rib {
     pub fn retain_long_lived(&mut self, source: Source, families: FamilySet) -> Vec<DestinationId> {
         let mut changed = self.remove_where(source, |routes, destination, path| {
             let forbidden = |facts: &Facts| facts.forbids_long_lived();
+            // As the source sent it, or as our policy wants it.
+            let mut both = [path.received(), path.effective()].into_iter();
             path.is_stale()
                 && families.contains(destination.family())
-                && routes.facts(path.received()).is_some_and(forbidden)
+                && both.any(|route| routes.facts(route).is_some_and(forbidden))
         });
         for id in self.places(source) {
             let family = self.table.get(id).map(|d| d.family());
             if !family.is_some_and(|family| families.contains(family)) {
                 continue;
             }
-            let mut news = false;
+            let (mut marked, mut news, mut others) = (0, false, false);
             for path in self.table.paths_mut(id) {
                 if path.source() == source && path.is_stale() && !path.is_long_lived_stale() {
                     path.set_long_lived_stale(true);
+                    marked += 1;
                     // What is said of a path in use has changed, whether or not it stays in use.
                     news |= path.is_multipath();
+                    others |= path.is_accepted();
                 }
+            }
+            if marked == 0 {
+                continue;
+            }
+            if let Some(entry) = self.sources.get_mut(source) {
+                entry.counts.long_lived += marked;
             }
             if self.reselect(id) || news {
                 changed.push(id);
+            } else if others {
+                self.note_other(id);
             }
         }
         changed.sort_unstable();
@@ -408,11 +438,8 @@ impl Rib {
         self.forget(id, &old);
         // A path that was not chosen can still change the choice by leaving: its MED may have kept another one out.
         let changed = self.reselect(id) || old.is_multipath();
-        if !changed
-            && old.is_accepted()
-            && let Some(others) = &mut self.others
-        {
-            others.push(id);
+        if !changed && old.is_accepted() {
+            self.note_other(id);
         }
         changed
     }
@@ -432,6 +459,7 @@ impl Rib {
             counts.received = counts.received.saturating_sub(1);
             counts.ipv6 = counts.ipv6.saturating_sub(ipv6);
             counts.accepted = counts.accepted.saturating_sub(old.is_accepted().into());
+            counts.unstamp(old);
         }
     }
 

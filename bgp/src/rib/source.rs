@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::best::Neighbor;
-use super::path::Source;
+use super::path::{Path, Source};
 use super::table::DestinationId;
 use crate::types::Family;
 
@@ -16,11 +16,34 @@ pub struct Counts {
     pub ipv6: u64,
     /// Those that take part in the decision process.
     pub accepted: u64,
+    /// Those that are stale: left over from before a restart, or to be confirmed by a refresh.
+    pub stale: u64,
+    /// Those of them that are kept beyond a restart (RFC 9494).
+    pub long_lived: u64,
     /// Paths not taken because the source gave more than [`MAX_PATHS`](super::MAX_PATHS) for one prefix, so far.
     pub excess: u64,
 }
 
 impl Counts {
+    /// Counts the marks of a path.
+    pub(super) fn stamp(&mut self, path: &Path) {
+        self.stale += u64::from(path.is_stale());
+        self.long_lived += u64::from(path.is_long_lived_stale());
+    }
+
+    /// Takes back one [`Counts::stamp`].
+    pub(super) fn unstamp(&mut self, path: &Path) {
+        let (stale, long_lived) = (path.is_stale(), path.is_long_lived_stale());
+        self.stale = self.stale.saturating_sub(stale.into());
+        self.long_lived = self.long_lived.saturating_sub(long_lived.into());
+    }
+
+    /// The marks of a path have changed.
+    pub(super) fn restamp(&mut self, before: &Path, after: &Path) {
+        self.unstamp(before);
+        self.stamp(after);
+    }
+
     /// The routes of one family, those refused included.
     #[must_use]
     pub fn of(&self, family: Family) -> u64 {

@@ -271,12 +271,12 @@ fn picture(rib: &Rib) -> Picture {
 }
 
 /// What is used of a destination, for telling whether it changed: kinds and who they are from.
-fn used(picture: &Picture, prefix: Prefix) -> Vec<(u32, u32, u8, bool)> {
+fn used(picture: &Picture, prefix: Prefix) -> Vec<(u32, u32, u8, bool, bool)> {
     let of_prefix = picture
         .iter()
         .filter(|((p, ..), seen)| *p == prefix && seen.2);
     of_prefix
-        .map(|((_, s, id), seen)| (*s, *id, seen.0, seen.1))
+        .map(|((_, s, id), seen)| (*s, *id, seen.0, seen.1, seen.4))
         .collect()
 }
 
@@ -341,8 +341,12 @@ proptest! {
                 let held = model.paths.iter().filter(|((_, s, _), _)| *s == source);
                 let accepted = held.clone().filter(|(_, known)| !known.refused).count();
                 let counts = rib.counts(Source(source));
+                let stale = held.clone().filter(|(_, known)| known.stale).count();
+                let long_lived = held.clone().filter(|(_, known)| known.long_lived).count();
                 prop_assert_eq!(counts.received, held.count() as u64);
                 prop_assert_eq!(counts.accepted, accepted as u64);
+                prop_assert_eq!(counts.stale, stale as u64);
+                prop_assert_eq!(counts.long_lived, long_lived as u64);
             }
             before = after;
         }

@@ -29,6 +29,13 @@ impl Router {
         let old = std::mem::replace(&mut self.config, config);
         self.epoch = self.epoch.wrapping_add(1);
         let new_identity = old.asn != self.config.asn || old.router_id != self.config.router_id;
+        let long_lived = |config: &SpeakerConfig| {
+            let restart = config.graceful_restart;
+            restart.is_some_and(|restart| restart.is_long_lived())
+        };
+        if long_lived(&old) && !long_lived(&self.config) {
+            self.drop_long_lived();
+        }
         self.change_others(now, &old, new_identity);
         let wanted: Vec<_> = self
             .config
@@ -103,6 +110,7 @@ impl Router {
             lines: Vec::new(),
             session: None,
             stale_until: None,
+            long_lived: Default::default(),
             tried: false,
             penalty: None,
             warning: None,
@@ -266,6 +274,7 @@ fn settings(speaker: &SpeakerConfig, peer: &PeerConfig, deferring: bool) -> Sett
             restarting: restart.restarting && deferring,
             ..restart
         }),
+        helps_restart: speaker.graceful_restart_helper,
         add_path: peer.add_path,
         extended_next_hop: peer.extended_next_hop,
         role: peer.role,

@@ -44,6 +44,7 @@ impl Router {
             && peer.session.is_none()
             && peer.lines.is_empty()
             && peer.stale_until.is_none()
+            && peer.long_lived.poll_timeout().is_none()
             && peer.penalty.is_none()
             && peer.fsm.state() == State::Active;
         if over {

@@ -120,6 +120,7 @@ impl Router {
                 .map(|neighbor| neighbor.address),
             path_id: Some(path.path_id()).filter(|id| *id != 0),
             stale: path.is_stale(),
+            long_lived_stale: path.is_long_lived_stale(),
             best: path.is_best(),
             multipath: path.is_multipath(),
             accepted: path.is_accepted(),

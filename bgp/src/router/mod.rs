@@ -12,6 +12,7 @@
 //! | `peers` | all of them, and whom to wake next |
 //! | `configure` | from the configuration in force to the one desired |
 //! | `deferral` | routes wait after our own restart |
+//! | `long_lived` | what is kept of a peer beyond its restart |
 //! | `limits` | how much a peer may send |
 //! | `dynamic` | peers from ranges |
 //! | `entries` | the paths held, in slices |
@@ -38,6 +39,7 @@ mod export;
 mod faults;
 mod import;
 mod limits;
+mod long_lived;
 mod membership;
 mod outbound;
 #[cfg(test)]
@@ -328,8 +330,9 @@ impl Router {
             self.end_penalty(now, id);
             let stale_until = self.peers.get(&id).and_then(|peer| peer.stale_until);
             if stale_until.is_some_and(|at| at <= now) {
-                self.end_restart(id);
+                self.end_stale(now, id);
             }
+            self.end_long_lived(now, id);
             self.end_late_refreshes(now, id);
         }
         self.reconsider_deferral(now);

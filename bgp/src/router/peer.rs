@@ -8,11 +8,14 @@ use bytes::BytesMut;
 
 use super::faults::FaultCounts;
 use super::limits::Penalty;
+use super::long_lived::LongLived;
 use super::outbound::Membership;
 use super::view::MessageCounts;
 use super::{ConnectionId, Output, PeerId, Router};
 use crate::config::PeerConfig;
-use crate::fsm::{Action, Cause, Down, Negotiated, Outgoing, PeerFsm, PeerRestart, Serial};
+use crate::fsm::{
+    Action, Cause, Down, Negotiated, Outgoing, PeerFsm, PeerLongLived, PeerRestart, Serial,
+};
 use crate::policy::RefusalCounts;
 use crate::rib::{Neighbor, Source};
 use crate::types::{Family, FamilySet, Prefix};
@@ -37,6 +40,8 @@ pub(super) struct Peer {
     pub(super) session: Option<Session>,
     /// While the peer is away for a restart, and until it has confirmed its routes: when what is stale goes at the latest.
     pub(super) stale_until: Option<Instant>,
+    /// What is kept beyond that.
+    pub(super) long_lived: LongLived,
     /// A connection was tried since the speaker started and came to nothing, or a session was there and went.
     pub(super) tried: bool,
     /// More routes than it may send keep it down.
@@ -178,6 +183,7 @@ impl Peer {
         [
             self.fsm.poll_timeout(),
             self.stale_until,
+            self.long_lived.poll_timeout(),
             self.refresh_timeout(),
             self.penalty.and_then(|penalty| penalty.until),
         ]
@@ -336,6 +342,7 @@ impl Router {
             ..neighbor
         };
         let restart = negotiated.graceful_restart;
+        let long_lived = negotiated.long_lived.clone();
         self.rib.add_source(id.source(), neighbor);
         self.epoch = self.epoch.wrapping_add(1);
         peer.since = now;
@@ -359,15 +366,22 @@ impl Router {
             self.outputs
                 .push_back(Output::Transmit(ConnectionId { peer: id, serial }));
         }
-        self.confirm_restart(now, id, restart);
+        self.confirm_restart(now, id, restart, long_lived);
     }
 
     /// The peer is back: what it did not keep forwarding for is gone (RFC 4724 section 4.2), the rest has to be confirmed.
-    fn confirm_restart(&mut self, now: Instant, id: PeerId, restart: Option<PeerRestart>) {
+    /// For what is kept beyond the restart time its long-lived capability has to say so (RFC 9494 section 4.2).
+    fn confirm_restart(
+        &mut self,
+        now: Instant,
+        id: PeerId,
+        restart: Option<PeerRestart>,
+        long_lived: Option<PeerLongLived>,
+    ) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        if peer.stale_until.is_none() {
+        if peer.stale_until.is_none() && peer.long_lived.kept().is_empty() {
             return;
         }
         peer.stale_until = now.checked_add(CONFIRM);
@@ -376,11 +390,19 @@ impl Router {
             .as_ref()
             .map_or(FamilySet::EMPTY, |s| s.negotiated.families);
         let forwarding = restart.map_or(FamilySet::EMPTY, |restart| restart.forwarding);
-        let kept = forwarding.intersection(carried);
-        let lost = Family::ALL
-            .into_iter()
-            .filter(|family| !kept.contains(*family))
-            .collect();
+        let longer = long_lived.map_or(FamilySet::EMPTY, |longer| longer.forwarding);
+        let mut lost = FamilySet::EMPTY;
+        for family in Family::ALL {
+            let says = if peer.long_lived.keeps(family) {
+                longer
+            } else {
+                forwarding
+            };
+            if !says.intersection(carried).contains(family) {
+                peer.long_lived.release(family);
+                lost.insert(family);
+            }
+        }
         self.sweep(id, lost);
     }
 
@@ -400,19 +422,38 @@ impl Router {
                 Cause::Notified => restart.notification,
                 Cause::Final => false,
             });
-        peer.stale_until = restart.and_then(|restart| now.checked_add(restart.time));
+        // Long-lived graceful restart is for the same ends of a session (RFC 9494 section 4.2).
+        let longer = session.negotiated.long_lived.as_ref();
+        let ended = peer.long_lived.agree(longer.filter(|_| restart.is_some()));
+        let at_all = |family: &Family| !ended.contains(*family);
         let families = session.negotiated.families;
+        let restarts = restart.filter(|restart| !restart.time.is_zero());
+        let kept = restarts.map_or(FamilySet::EMPTY, |restart| {
+            let families = restart.families.intersection(families);
+            families.iter().filter(at_all).collect()
+        });
+        peer.stale_until = restarts
+            .filter(|_| !kept.is_empty())
+            .and_then(|restart| now.checked_add(restart.time));
+        let longer = peer.long_lived.families();
+        let all = kept.iter().chain(longer.iter()).collect::<FamilySet>();
+        for family in Family::ALL.into_iter().filter(|f| !all.contains(*f)) {
+            peer.long_lived.release(family);
+        }
         if let Some(membership) = session.membership.take() {
             self.leave_group(id, membership);
         }
-        let changed = match restart {
-            Some(restart) => {
-                let kept = restart.families.intersection(families);
-                self.rib.retain_stale(id.source(), kept)
+        if all.is_empty() {
+            if let Some(peer) = self.peers.get_mut(&id) {
+                peer.long_lived.clear();
             }
-            None => self.rib.remove_source(id.source()),
-        };
+            let changed = self.rib.remove_source(id.source());
+            return self.spread(&changed);
+        }
+        let changed = self.rib.retain_stale(id.source(), all);
         self.spread(&changed);
+        let at_once = longer.iter().filter(|family| !kept.contains(*family));
+        self.keep_longer(now, id, at_once.collect());
     }
 
     /// Takes out what is stale of these families.
@@ -421,12 +462,22 @@ impl Router {
         self.spread(&changed);
     }
 
-    /// The peer did not come back in time, or did not confirm its routes in time, or is not wanted any more.
+    /// The peer did not come back in time, or did not confirm its routes in time.
+    pub(super) fn end_stale(&mut self, now: Instant, id: PeerId) {
+        match self.peers.get(&id).map(|peer| peer.session.is_some()) {
+            Some(false) => self.end_restart_time(now, id),
+            _ => self.end_restart(id),
+        }
+    }
+
+    /// Nothing is kept for the peer any longer: what is stale goes, whatever was agreed on.
     pub(super) fn end_restart(&mut self, id: PeerId) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        if peer.stale_until.take().is_none() {
+        let longer = !peer.long_lived.kept().is_empty();
+        peer.long_lived.clear();
+        if peer.stale_until.take().is_none() && !longer {
             return;
         }
         if let Some(session) = &peer.session {

@@ -125,7 +125,9 @@ impl Router {
             return;
         };
         session.end_of_rib_received.insert(family);
-        if peer.stale_until.is_none() {
+        let kept = peer.long_lived.keeps(family);
+        peer.long_lived.complete(family);
+        if peer.stale_until.is_none() && !kept {
             return;
         }
         if session.end_of_rib_received == session.negotiated.families {

@@ -49,6 +49,10 @@ impl Router {
             agreed: session.map_or_else(Agreed::default, |session| agreed(&session.negotiated)),
             prefixes_received: counts.received,
             prefixes_accepted: counts.accepted,
+            stale_routes: counts.stale,
+            long_lived_routes: counts.long_lived,
+            stale_until: peer.stale_until,
+            long_lived_until: peer.long_lived.until().clone(),
             prefixes_sent: self.prefixes_sent(id, peer),
             messages_received: peer.received,
             messages_sent: peer.sent,
@@ -106,5 +110,9 @@ fn agreed(negotiated: &Negotiated) -> Agreed {
         restart_time: negotiated
             .graceful_restart
             .map(|restart| restart.time.as_secs()),
+        long_lived_times: negotiated.long_lived.as_ref().map(|agreed| {
+            let times = agreed.times.iter();
+            times.map(|(f, time)| (*f, time.as_secs())).collect()
+        }),
     }
 }

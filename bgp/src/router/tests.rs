@@ -5,6 +5,7 @@ mod deferral;
 mod dynamic;
 mod entries;
 mod limits;
+mod long_lived;
 mod outbound;
 mod policy;
 mod refresh;

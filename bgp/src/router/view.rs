@@ -1,5 +1,6 @@
 //! What the router shows to others: route changes, peer summaries, RIB entries. Plain values without behaviour.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -101,6 +102,14 @@ pub struct PeerSummary {
     pub prefixes_received: u64,
     /// Of those, the routes that take part in the decision process.
     pub prefixes_accepted: u64,
+    /// Of those received, the ones left over from before a restart or a refresh of the peer, and not confirmed since.
+    pub stale_routes: u64,
+    /// Of those, the ones kept beyond its restart time, as the last resort (RFC 9494).
+    pub long_lived_routes: u64,
+    /// When what is stale goes at the latest, unless it is kept for longer.
+    pub stale_until: Option<Instant>,
+    /// When what is kept beyond the restart time goes.
+    pub long_lived_until: BTreeMap<Family, Instant>,
     /// Routes the peer currently has from us.
     pub prefixes_sent: u64,
     /// Messages taken from the peer since the speaker started.
@@ -142,6 +151,8 @@ pub struct Agreed {
     pub peer_role: Option<String>,
     /// How long the peer may be away for a restart, in seconds (RFC 4724).
     pub restart_time: Option<u64>,
+    /// How long its routes may be kept after that, in seconds (RFC 9494); `None`: not both sides announced it.
+    pub long_lived_times: Option<BTreeMap<Family, u64>>,
 }
 
 /// One address family on an established session.
@@ -195,6 +206,9 @@ pub struct RibEntry {
     pub path_id: Option<u32>,
     /// Kept although the peer has gone away for a restart (RFC 4724), or for longer than that (RFC 9494).
     pub stale: bool,
+    /// Kept for longer than a restart takes, and so the last resort (RFC 9494).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub long_lived_stale: bool,
     /// The path the decision process chose.
     pub best: bool,
     /// Equal to the best path for multipath, or the best path itself.

@@ -36,8 +36,33 @@ pub(in crate::router) struct ExportKey {
     role: Option<PeerRole>,
     /// This speaker is a route server, the peers its clients (RFC 7947).
     route_server: bool,
+    /// What becomes of routes that are kept beyond a restart.
+    long_lived: LongLivedRoutes,
     /// The aggregates whose more specific routes nobody is given.
     summaries: Arc<[Prefix]>,
+}
+
+/// What peers are given of routes that are kept beyond a restart (RFC 9494 section 4.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum LongLivedRoutes {
+    /// Like any other: the peers announced that they know of them, or we know of none ourselves.
+    Given,
+    /// With NO_EXPORT and the least preference, to internal peers that do not know of them (section 4.6).
+    Apart,
+    /// Nothing.
+    Withheld,
+}
+
+impl LongLivedRoutes {
+    fn of(config: &SpeakerConfig, facts: &Facts) -> Self {
+        let ours = config.graceful_restart.filter(|ours| ours.is_long_lived());
+        match ours {
+            Some(_) if facts.long_lived => Self::Given,
+            Some(ours) if ours.long_lived_partial && facts.internal => Self::Apart,
+            Some(_) => Self::Withheld,
+            None => Self::Given,
+        }
+    }
 }
 
 /// An attribute set that passed [`ExportKey::may_pass`], with what the filter has to say about it whatever the prefix.
@@ -52,6 +77,7 @@ impl ExportKey {
             peer_asn: session.negotiated.peer_asn,
             families: session.negotiated.families,
             extended_next_hop: session.context.extended_next_hop,
+            long_lived: session.negotiated.long_lived.is_some(),
             local: session.local,
             remote: peer.address,
         };
@@ -83,6 +109,7 @@ impl ExportKey {
             lateral: peer.role == Some(PeerRole::Peer),
             role: peer.role.filter(|_| !facts.internal),
             route_server: !facts.internal && peer.role == Some(PeerRole::RouteServer),
+            long_lived: LongLivedRoutes::of(config, facts),
             summaries: summaries.map(|(prefix, _)| *prefix).collect(),
         }
     }
@@ -129,6 +156,9 @@ impl ExportKey {
         let unwanted = || self.lateral && says(Community::NO_PEER);
         if says(Community::NO_ADVERTISE) || (!self.internal && (kept_in() || unwanted())) {
             return Err(Refusal::Community);
+        }
+        if self.long_lived == LongLivedRoutes::Withheld && says(Community::LLGR_STALE) {
+            return Err(Refusal::LongLivedStale);
         }
         let attribute = route.attributes.only_to_customer;
         if self
@@ -177,6 +207,10 @@ impl ExportKey {
         // A route server is not on the way (RFC 7947 section 2.2); its own routes are like anybody's.
         let transparent = self.route_server && from != Provenance::Local;
         let next_hop = self.next_hop.choose(from, route, family, transparent)?;
+        let stale = route
+            .attributes
+            .communities
+            .contains(&Community::LLGR_STALE);
         let mut route = route.clone();
         if self.internal {
             self.stay(from, &mut route);
@@ -206,10 +240,23 @@ impl ExportKey {
             // RFC 8326 section 4.
             route.attributes.local_pref = Some(0);
         }
+        if stale {
+            self.mark_stale(&mut route);
+        }
         route.next_hop = Some(next_hop);
         // Not for peers, and so nothing to tell routes apart by.
         route.metric = None;
         Ok(route)
+    }
+
+    /// Whatever a filter did: the mark stays (RFC 9494 section 4.3).
+    fn mark_stale(&self, route: &mut Route) {
+        let attributes = &mut route.attributes;
+        if self.long_lived == LongLivedRoutes::Apart {
+            add(&mut attributes.communities, Community::NO_EXPORT);
+            attributes.local_pref = Some(0);
+        }
+        add(&mut attributes.communities, Community::LLGR_STALE);
     }
 
     /// For a peer in the AS: what internal routes carry, and what reflection adds (RFC 4456 section 8).

@@ -27,6 +27,7 @@ use crate::types::{Asn, FamilySet, RouterId};
 
 pub(super) use export::{ExportKey, Passed};
 pub(super) use import::{Admitted, ImportPolicy};
+pub(super) use operations::add;
 
 /// Where a path came from, as far as policy is concerned. Part of every cache key: it is all of a source that an outcome
 /// depends on.
@@ -78,6 +79,8 @@ struct Facts {
     families: FamilySet,
     /// IPv4 routes may have IPv6 next hops (RFC 8950).
     extended_next_hop: bool,
+    /// Both sides announced long-lived graceful restart (RFC 9494).
+    long_lived: bool,
     /// Our address.
     local: IpAddr,
     /// The peer's.

@@ -49,7 +49,7 @@ pub(super) fn apply(operations: &[Operation], own: Asn, route: &mut Route) {
 }
 
 /// Adds what is not there yet.
-pub(super) fn add<T: PartialEq>(list: &mut Vec<T>, item: T) {
+pub(in crate::router) fn add<T: PartialEq>(list: &mut Vec<T>, item: T) {
     if !list.contains(&item) {
         list.push(item);
     }

@@ -75,6 +75,7 @@ impl Session {
             peer_asn: self.peer.asn.number().unwrap(),
             families: Family::ALL.into_iter().collect(),
             extended_next_hop: false,
+            long_lived: false,
             local: self.local,
             remote: [10, 0, 0, 2].into(),
         };
@@ -600,6 +601,7 @@ fn next_hops_across_families() {
             peer_asn: Asn(asn),
             families: Family::ALL.into_iter().collect(),
             extended_next_hop: extended,
+            long_lived: false,
             local,
             remote: "fd00::2".parse().unwrap(),
         };

@@ -15,6 +15,8 @@ const RESTART: GracefulRestart = GracefulRestart {
     restarting: false,
     forwarding_preserved: true,
     notification: false,
+    long_lived_time: 0,
+    long_lived_partial: false,
 };
 
 /// Router 0 helps, router 1 restarts, router 2 looks on; router 1 announces two routes.

@@ -4,6 +4,7 @@
 //! and `{"query":"rib"}`, the last with `"neighbor":"ADDRESS"`, `"prefix":"PREFIX"` or `"prefix":"ADDRESS"` for less than
 //! everything, and answered while the table is walked. Several may follow one another on a connection. Replies are objects, with the one key `error` if the request could not be understood.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
@@ -207,6 +208,19 @@ fn neighbor(line: &PeerSummary, query: Query, (now, wall): (Instant, SystemTime)
         fields.insert("maxPrefixes".to_owned(), json!(line.max_prefixes));
         fields.insert("faults".to_owned(), json!(line.faults));
         fields.insert("agreed".to_owned(), json!(line.agreed));
+        let at = |until: &Instant| {
+            let left = until.saturating_duration_since(now);
+            rfc3339(wall.checked_add(left).unwrap_or(wall))
+        };
+        let longer = &line.long_lived_until;
+        let longer: BTreeMap<_, _> = longer.iter().map(|(f, until)| (f, at(until))).collect();
+        fields.insert("staleRoutes".to_owned(), json!(line.stale_routes));
+        fields.insert("longLivedRoutes".to_owned(), json!(line.long_lived_routes));
+        fields.insert(
+            "staleUntil".to_owned(),
+            json!(line.stale_until.as_ref().map(at)),
+        );
+        fields.insert("longLivedUntil".to_owned(), json!(longer));
         fields.insert(
             "messagesReceivedByType".to_owned(),
             json!(line.messages_received),

@@ -77,9 +77,12 @@ pub struct File {
     /// How many equally good paths are used at the same time; left out: the best one alone.
     #[serde(default = "best_alone")]
     pub multipath: Multipath,
-    /// Announce graceful restart (RFC 4724).
+    /// Have neighbors keep our routes while we restart (RFC 4724), and as a last resort for longer (RFC 9494).
     #[serde(default)]
     pub graceful_restart: Option<GracefulRestart>,
+    /// Without that, keep the routes of neighbors that restart.
+    #[serde(default = "yes")]
+    pub graceful_restart_helper: bool,
 }
 
 /// One listener.

@@ -185,6 +185,7 @@ impl File {
         config.next_hop = self.next_hop;
         config.multipath = self.multipath;
         config.graceful_restart = self.graceful_restart;
+        config.graceful_restart_helper = self.graceful_restart_helper;
         if let Some(seconds) = self.selection_deferral {
             config.selection_deferral = Duration::from_secs(seconds.into());
         }

@@ -179,6 +179,28 @@ fn multipath_is_off_unless_asked_for() {
 }
 
 #[test]
+fn graceful_restart_for_long() {
+    let config = |more: &str| {
+        let text = format!("asn: 65000\nrouterId: 10.0.0.1\n{more}");
+        let file: File = serde_saphyr::from_str(&text).unwrap();
+        file.speaker_config()
+    };
+    let none = config("").unwrap();
+    assert!(none.graceful_restart.is_none() && none.graceful_restart_helper);
+    let off = config("gracefulRestartHelper: false").unwrap();
+    assert!(!off.graceful_restart_helper);
+    let long = config("gracefulRestart: {longLivedTime: 16777215, longLivedPartial: true}");
+    let long = long.unwrap().graceful_restart.unwrap();
+    assert!(long.is_long_lived() && long.long_lived_partial);
+    let longer = config("gracefulRestart: {longLivedTime: 16777216}").unwrap_err();
+    let text = longer.to_string();
+    assert!(
+        text.starts_with("gracefulRestart.longLivedTime: 16777216"),
+        "{text}"
+    );
+}
+
+#[test]
 fn bfd_and_interfaces_of_neighbors() {
     let config = |neighbor: &str| {
         let text = format!("asn: 65000\nrouterId: 10.0.0.1\nneighbors:\n- {neighbor}");
