@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::types::{Asn, Family, FamilySet, RouterId};
 use crate::wire::{Notification, Open, Role};
 
 /// Names one TCP connection of one peer; never used again for another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Serial(pub u32);
 
 /// Something that happened to the peer as a whole (RFC 4271 section 8.1.2).

@@ -5,6 +5,8 @@
 
 pub mod bmp;
 pub mod mrt;
+#[cfg(feature = "speaker")]
+pub mod record;
 
 use std::net::IpAddr;
 
@@ -33,7 +35,7 @@ pub struct MonitoredPeer {
     pub local_asn: Asn,
     /// AS numbers in this session's messages have four octets (RFC 6793).
     pub four_octet_asn: bool,
-    /// The peer's messages have path identifiers (RFC 7911).
+    /// The peer's messages have path identifiers (RFC 7911); of [`Observation::Sent`], ours.
     pub add_path: bool,
 }
 
@@ -53,6 +55,63 @@ pub enum DownReason {
     Lost,
     /// The peer was taken out of the configuration.
     Deconfigured,
+}
+
+/// Which side of the import policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// As the peer sent it.
+    BeforePolicy,
+    /// As the decision process sees it.
+    AfterPolicy,
+}
+
+/// What somebody wants to be told of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Interest {
+    /// [`Observation::Up`] and [`Observation::Down`].
+    pub sessions: bool,
+    /// [`Observation::State`].
+    pub states: bool,
+    /// [`Observation::Received`].
+    pub received: bool,
+    /// [`Observation::Sent`].
+    pub sent: bool,
+    /// [`Observation::Routes`] before the import policy.
+    pub before_policy: bool,
+    /// [`Observation::Routes`] after it, and [`Observation::Reconsidered`].
+    pub after_policy: bool,
+}
+
+impl Interest {
+    /// What either of the two wants.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            sessions: self.sessions || other.sessions,
+            states: self.states || other.states,
+            received: self.received || other.received,
+            sent: self.sent || other.sent,
+            before_policy: self.before_policy || other.before_policy,
+            after_policy: self.after_policy || other.after_policy,
+        }
+    }
+
+    /// Whether it is wanted.
+    #[must_use]
+    pub fn wants(self, observation: &Observation) -> bool {
+        match observation {
+            Observation::Up { .. } | Observation::Down { .. } => self.sessions,
+            Observation::State { .. } => self.states,
+            Observation::Received { .. } => self.received,
+            Observation::Sent { .. } => self.sent,
+            Observation::Routes {
+                stage: Stage::BeforePolicy,
+                ..
+            } => self.before_policy,
+            Observation::Routes { .. } | Observation::Reconsidered { .. } => self.after_policy,
+        }
+    }
 }
 
 /// Something a monitor may want to know.
@@ -90,6 +149,21 @@ pub enum Observation {
         /// The message with its header.
         message: Bytes,
     },
+    /// What the Adj-RIB-In of an established session has become: an UPDATE to the effect. What RFC 7606 has treated as
+    /// withdrawn is withdrawn in it.
+    Routes {
+        /// From whom.
+        peer: MonitoredPeer,
+        /// Before the import policy or after it.
+        stage: Stage,
+        /// UPDATEs with their headers, one after another.
+        messages: Bytes,
+    },
+    /// The import policy has decided anew about every route of a session: what was told of it is not so any more.
+    Reconsidered {
+        /// Whose routes.
+        peer: MonitoredPeer,
+    },
     /// Whole messages for the peer, as sent.
     Sent {
         /// To whom.
@@ -108,8 +182,22 @@ impl Observation {
             | Self::Down { peer, .. }
             | Self::State { peer, .. }
             | Self::Received { peer, .. }
+            | Self::Routes { peer, .. }
+            | Self::Reconsidered { peer }
             | Self::Sent { peer, .. } => peer,
         }
+    }
+
+    /// How many octets it keeps, roughly.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        size_of::<Self>()
+            + match self {
+                Self::Up { sent, received, .. } => sent.len() + received.len(),
+                Self::Received { message, .. } => message.len(),
+                Self::Routes { messages, .. } | Self::Sent { messages, .. } => messages.len(),
+                Self::Down { .. } | Self::State { .. } | Self::Reconsidered { .. } => 0,
+            }
     }
 }
 
@@ -132,15 +220,8 @@ impl From<std::time::Duration> for Timestamp {
     }
 }
 
-/// The UPDATE messages among `messages`, each with its header. Stops at the first thing that is not a message.
-#[cfg(test)]
-pub(crate) fn updates(messages: &[u8]) -> impl Iterator<Item = &[u8]> {
-    split(messages).filter(|message| message.get(18) == Some(&2))
-}
-
-/// Cuts whole messages apart by their length fields.
-#[cfg(test)]
-pub(crate) fn split(mut messages: &[u8]) -> impl Iterator<Item = &[u8]> {
+/// Cuts whole messages apart by their length fields. Stops at the first thing that is not a message.
+pub fn split(mut messages: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let length = messages.get(16..18)?;
         let length = usize::from(u16::from_be_bytes([*length.first()?, *length.get(1)?]));
@@ -186,8 +267,8 @@ pub(crate) mod testing {
         let mut all = keepalive();
         all.extend(&update);
         all.extend(keepalive());
+        assert_eq!(split(&all).nth(1), Some(&update[..]));
         assert_eq!(split(&all).count(), 3);
-        assert_eq!(updates(&all).collect::<Vec<_>>(), [&update[..]]);
         all.extend([0xff; 16]);
         all.extend([0, 5, 2]);
         assert_eq!(split(&all).count(), 3);

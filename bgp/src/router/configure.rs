@@ -9,7 +9,7 @@ use super::peer::Peer;
 use super::view::MessageCounts;
 use super::{PeerId, Router};
 use crate::config::{Announcement, ConfigError, GracefulRestart, PeerConfig, SpeakerConfig};
-use crate::fsm::{Event, PeerFsm, Settings};
+use crate::fsm::{Event, PeerFsm, Settings, State};
 use crate::jitter::Jitter;
 use crate::policy::RefusalCounts;
 use crate::rib::{Neighbor, Path, Route, Source};
@@ -123,6 +123,8 @@ impl Router {
             received: MessageCounts::default(),
             sent: MessageCounts::default(),
             refused: RefusalCounts::default(),
+            reported: State::Idle,
+            ending: None,
         };
         self.addresses.insert(address, id);
         self.peers.insert(id, peer);

@@ -220,6 +220,7 @@ impl Router {
             });
         let refused = import.refused;
         self.count_refused(id, &refused);
+        self.observe_reconsidered(id);
         self.spread(&changed);
     }
 

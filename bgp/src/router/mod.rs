@@ -22,6 +22,8 @@
 //! | `import` | UPDATEs into the RIB |
 //! | `export` | which routes peers are given for a destination |
 //! | `outbound` | what peers were told, and what they still have to be: the Adj-RIBs-Out |
+//! | `observed` | what monitors are told |
+//! | `slices` | the RIB piece by piece, for monitors |
 //! | `membership` | which peers share one, and what changes do to it |
 //! | `transmit` | what is sent on a connection next |
 //! | `subscribe` | routes for whoever installs them |
@@ -41,6 +43,7 @@ mod import;
 mod limits;
 mod long_lived;
 mod membership;
+mod observed;
 mod outbound;
 #[cfg(test)]
 mod pair;
@@ -48,6 +51,7 @@ mod peer;
 mod peers;
 mod receive;
 mod refresh;
+mod slices;
 mod subscribe;
 mod summary;
 #[cfg(test)]
@@ -56,15 +60,18 @@ mod transmit;
 mod view;
 mod ways;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::config::{ConfigError, Security, SpeakerConfig};
 use crate::fsm::{ConnectionEvent, Event, Serial};
 use crate::jitter::Jitter;
+use crate::observe::DownReason;
 use crate::rib::{DestinationId, Rib};
 use crate::wire::{Cease, Notification};
 
@@ -73,9 +80,11 @@ use deferral::Deferral;
 pub(crate) use entries::sort as sort_entries;
 pub use entries::{RibPrefix, RibQuery, RibSlice};
 pub use faults::FaultCounts;
+use observed::Watch;
 use outbound::Groups;
 use peer::Peer;
 use peers::Peers;
+pub use slices::{AdjInWalk, CountWalk, DumpWalk};
 use subscribe::Subscriber;
 pub use subscribe::SubscriberId;
 pub use view::{
@@ -83,18 +92,18 @@ pub use view::{
 };
 
 /// Names a configured peer; a peer that is removed and comes back gets a new one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PeerId(u32);
 
 /// Names a TCP connection, existing or being opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ConnectionId {
     peer: PeerId,
     serial: Serial,
 }
 
 /// How it is known that the way to a peer is dead.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Lost {
     /// BFD says so (RFC 5882 section 4).
@@ -111,7 +120,7 @@ pub enum Lost {
         /// The interface.
         interface: String,
         /// What happened to it, such as `lost carrier`.
-        what: &'static str,
+        what: Cow<'static, str>,
     },
 }
 
@@ -190,6 +199,8 @@ pub struct Router {
     jitter: Jitter,
     outputs: VecDeque<Output>,
     deferral: Option<Deferral>,
+    /// Only while somebody asks for observations.
+    watch: Option<Box<Watch>>,
 }
 
 impl Router {
@@ -220,6 +231,7 @@ impl Router {
                 .graceful_restart
                 .filter(|restart| restart.restarting)
                 .map(|_| Deferral::new(now, config.selection_deferral)),
+            watch: None,
         };
         router.configure(now, config)?;
         Ok(router)
@@ -241,7 +253,7 @@ impl Router {
         let address = remote.ip().to_canonical();
         let id = self.peer_from(now, address)?;
         let peer = self.peers.get_mut(&id)?;
-        let local = local.ip().to_canonical();
+        let (local, local_port) = (local.ip().to_canonical(), local.port());
         if peer
             .config
             .local_address
@@ -256,8 +268,10 @@ impl Router {
         {
             return None;
         }
+        let ports = (remote.port(), local_port);
         let serial = peer.fsm.accept(now)?;
-        peer.add_line(serial, Some(local));
+        peer.add_line(serial, Some(local), ports);
+        self.note_ending(id, DownReason::Closed { event: 17 });
         self.drain(now, id);
         Some(ConnectionId { peer: id, serial })
     }
@@ -270,6 +284,7 @@ impl Router {
         };
         if let Some(line) = peer.line_mut(serial) {
             line.local = Some(local.ip().to_canonical());
+            line.ports.1 = local.port();
         }
         self.feed(now, id, serial, ConnectionEvent::TcpConnected);
     }
@@ -344,6 +359,7 @@ impl Router {
         let Some(id) = self.addresses.get(&address).copied() else {
             return;
         };
+        self.note_ending(id, DownReason::Closed { event: 8 });
         let mut away = false;
         if let Some(peer) = self.peers.get_mut(&id) {
             away = peer.session.is_none();
@@ -381,6 +397,7 @@ impl Router {
     pub fn stop(&mut self, now: Instant, notification: Option<Notification>) {
         let ids: Vec<_> = self.peers.keys().copied().collect();
         for id in ids {
+            self.note_ending(id, DownReason::Closed { event: 2 });
             if let Some(peer) = self.peers.get_mut(&id) {
                 let notification = notification.clone();
                 peer.fsm.handle_event(now, Event::Stop { notification });

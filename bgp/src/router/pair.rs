@@ -185,6 +185,14 @@ impl Lab {
         }
     }
 
+    /// Octets that router `to` takes for router `from`'s.
+    pub(super) fn inject(&mut self, to: usize, from: usize, octets: &[u8]) {
+        let mut ends = self.pipes.iter();
+        let (end, _) = ends.find(|(a, b)| a.0 == to && b.0 == from).unwrap();
+        self.routers[to].handle_octets(self.now, end.1, octets);
+        self.settle();
+    }
+
     /// A slow router reads again.
     pub(super) fn hurry(&mut self, index: usize) {
         self.slow.remove(&index);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use super::faults::FaultCounts;
 use super::limits::Penalty;
@@ -14,8 +14,9 @@ use super::view::MessageCounts;
 use super::{ConnectionId, Output, PeerId, Router};
 use crate::config::PeerConfig;
 use crate::fsm::{
-    Action, Cause, Down, Negotiated, Outgoing, PeerFsm, PeerLongLived, PeerRestart, Serial,
+    Action, Cause, Down, Negotiated, Outgoing, PeerFsm, PeerLongLived, PeerRestart, Serial, State,
 };
+use crate::observe::DownReason;
 use crate::policy::RefusalCounts;
 use crate::rib::{Neighbor, Source};
 use crate::types::{Family, FamilySet, Prefix};
@@ -62,6 +63,10 @@ pub(super) struct Peer {
     pub(super) sent: MessageCounts,
     /// Routes of the peer that were refused, each time they were decided on.
     pub(super) refused: RefusalCounts,
+    /// The state that monitors know of.
+    pub(super) reported: State,
+    /// How the session is about to end, for monitors.
+    pub(super) ending: Option<DownReason>,
 }
 
 /// One TCP connection of a peer.
@@ -69,6 +74,10 @@ pub(super) struct Peer {
 pub(super) struct Line {
     pub(super) serial: Serial,
     pub(super) local: Option<IpAddr>,
+    /// The peer's port, and ours.
+    pub(super) ports: (u16, u16),
+    /// The OPENs of the connection, ours and the peer's, for monitors that come later.
+    pub(super) opens: (Bytes, Bytes),
     /// Received, not yet a whole message.
     pub(super) input: BytesMut,
     /// Messages of the state machine, to be sent before any route.
@@ -85,6 +94,8 @@ pub(super) struct Session {
     pub(super) context: Context,
     /// Our address on the connection.
     pub(super) local: IpAddr,
+    /// The peer's port on it, and ours.
+    pub(super) ports: (u16, u16),
     /// Its place among those that are told of routes; there from the start, but for the moment it is made.
     pub(super) membership: Option<Membership>,
     pub(super) end_of_rib_sent: bool,
@@ -101,10 +112,12 @@ impl PeerId {
 }
 
 impl Peer {
-    pub(super) fn add_line(&mut self, serial: Serial, local: Option<IpAddr>) {
+    pub(super) fn add_line(&mut self, serial: Serial, local: Option<IpAddr>, ports: (u16, u16)) {
         self.lines.push(Line {
             serial,
             local,
+            ports,
+            opens: Default::default(),
             input: BytesMut::new(),
             control: BytesMut::new(),
             armed: false,
@@ -265,6 +278,7 @@ impl Router {
         {
             self.perform(now, id, action);
         }
+        self.observe_state(id);
         self.forget_if_over(id);
         self.reconsider_deferral(now);
     }
@@ -275,7 +289,7 @@ impl Router {
         };
         match action {
             Action::Connect(serial) => {
-                peer.add_line(serial, None);
+                peer.add_line(serial, None, (peer.config.port, 0));
                 self.outputs.push_back(Output::Connect {
                     connection: ConnectionId { peer: id, serial },
                     remote: peer.socket_address(),
@@ -294,18 +308,28 @@ impl Router {
                 let Some(line) = peer.line_mut(serial) else {
                     return;
                 };
+                let start = line.control.len();
                 // Of these only an OPEN can be too long, with more capabilities than there are.
                 let _ = wire::encode(&message, &context, &mut line.control);
+                if message.kind() == MessageType::Open {
+                    let sent = line.control.get(start..).unwrap_or_default();
+                    line.opens.0 = Bytes::copy_from_slice(sent);
+                }
                 if peer.arm(serial) {
                     self.outputs
                         .push_back(Output::Transmit(ConnectionId { peer: id, serial }));
+                }
+                if let Message::Notification(notification) = message {
+                    self.note_notification(id, serial, DownReason::Sent(notification));
                 }
             }
             Action::Close(serial) => {
                 let Some(at) = peer.lines.iter().position(|line| line.serial == serial) else {
                     return;
                 };
-                let last = peer.lines.swap_remove(at).control.freeze();
+                let line = peer.lines.swap_remove(at);
+                self.observe_last(id, &line);
+                let last = line.control.freeze();
                 let connection = ConnectionId { peer: id, serial };
                 self.outputs.push_back(Output::Close { connection, last });
             }
@@ -315,6 +339,7 @@ impl Router {
                 peer.note(down);
                 peer.since = now;
                 peer.flaps += 1;
+                self.observe_down(id);
                 self.end_session(now, id, cause);
             }
             Action::Failed(down) => peer.note(down),
@@ -325,7 +350,11 @@ impl Router {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        let Some(local) = peer.line_mut(serial).and_then(|line| line.local) else {
+        let Some(line) = peer.line_mut(serial) else {
+            return;
+        };
+        let ports = line.ports;
+        let Some(local) = line.local else {
             return;
         };
         let neighbor = Neighbor {
@@ -353,11 +382,13 @@ impl Router {
             context: peer.context_of(&negotiated),
             negotiated,
             local,
+            ports,
             membership: None,
             end_of_rib_sent: false,
             end_of_rib_received: FamilySet::EMPTY,
             refreshed_by_peer: BTreeMap::new(),
         });
+        self.observe_up(id);
         self.enter_group(id);
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
@@ -458,6 +489,7 @@ impl Router {
 
     /// Takes out what is stale of these families.
     pub(super) fn sweep(&mut self, id: PeerId, families: FamilySet) {
+        self.observe_sweep(id, families);
         let changed = self.rib.sweep_stale(id.source(), families);
         self.spread(&changed);
     }

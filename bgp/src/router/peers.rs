@@ -65,6 +65,10 @@ impl Peers {
         self.entries.values().map(|entry| &entry.peer)
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&PeerId, &Peer)> {
+        self.entries.iter().map(|(id, entry)| (id, &entry.peer))
+    }
+
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (&PeerId, &mut Peer)> {
         let touched = &mut self.touched;
         self.entries.iter_mut().map(|(id, entry)| {

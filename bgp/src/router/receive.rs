@@ -2,11 +2,12 @@
 
 use std::time::Instant;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use super::peer::Line;
 use super::{ConnectionId, PeerId, Router};
 use crate::fsm::{ConnectionEvent, Serial};
+use crate::observe::DownReason;
 use crate::types::{Family, FamilySet};
 use crate::wire::{self, Decoded, HEADER_LENGTH, Message, MessageType};
 
@@ -28,6 +29,7 @@ impl Router {
         // The connection may be closed by any of its messages.
         while let Some(length) = self.next_frame(now, id, serial, rest) {
             let (frame, after) = rest.split_at(length);
+            self.observe_received(id, serial, frame);
             self.handle_frame(now, id, serial, frame);
             rest = after;
         }
@@ -70,6 +72,11 @@ impl Router {
             return;
         };
         peer.received.count(kind);
+        if kind == MessageType::Open
+            && let Some(line) = peer.line_mut(serial)
+        {
+            line.opens.1 = Bytes::copy_from_slice(frame);
+        }
         // An UPDATE is read only on an established session; the event may be what makes it one, and with it the context.
         let allowed = match kind {
             MessageType::Update => Some(ConnectionEvent::UpdateMsg),
@@ -87,6 +94,7 @@ impl Router {
             }
         }
         if kind == MessageType::Update && self.import_plain(id, frame) {
+            self.observe_routes(id, frame);
             return self.enforce_limits(now, id);
         }
         let Some(peer) = self.peers.get_mut(&id) else {
@@ -99,12 +107,18 @@ impl Router {
                 match message {
                     Message::Open(open) => ConnectionEvent::BgpOpen(Box::new(open)),
                     Message::Keepalive => ConnectionEvent::KeepAliveMsg,
-                    Message::Notification(received) => ConnectionEvent::NotifMsg(received),
+                    Message::Notification(received) => {
+                        self.note_notification(id, serial, DownReason::Received(received.clone()));
+                        ConnectionEvent::NotifMsg(received)
+                    }
                     Message::Update(update) => {
+                        let repaired = self.repaired(id, &verdict, &update);
                         self.import(id, update);
+                        self.observe_routes(id, repaired.as_deref().unwrap_or(frame));
                         return self.enforce_limits(now, id);
                     }
                     Message::EndOfRib(family) => {
+                        self.observe_routes(id, frame);
                         self.end_of_rib(id, family);
                         return self.reconsider_deferral(now);
                     }

@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use serde::{Deserialize, Serialize};
+
 use super::view::{BestPath, RouteBatch, RouteChange};
 use super::ways::{bandwidth, weigh};
 use super::{Output, Router};
@@ -12,7 +14,7 @@ use crate::types::Family;
 const BATCH: usize = 4096;
 
 /// Names a subscriber.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SubscriberId(u64);
 
 #[derive(Debug)]

@@ -6,6 +6,7 @@ mod dynamic;
 mod entries;
 mod limits;
 mod long_lived;
+mod observed;
 mod outbound;
 mod policy;
 mod refresh;

@@ -29,6 +29,14 @@ impl Router {
     /// The next octets for a connection, some tens of kilobytes at most as a rule. `None`: there is nothing to send for now,
     /// and [`Output::Transmit`] will say when there is.
     pub fn transmit(&mut self, connection: ConnectionId) -> Option<Bytes> {
+        let octets = self.make(connection);
+        if let Some(octets) = &octets {
+            self.observe_sent(connection, octets);
+        }
+        octets
+    }
+
+    fn make(&mut self, connection: ConnectionId) -> Option<Bytes> {
         let ConnectionId { peer: id, serial } = connection;
         let peer = self.peers.get_mut(&id)?;
         let line = peer.line_mut(serial)?;

@@ -55,7 +55,7 @@ pub use next_hop::NextHop;
 pub use nlri::{Nlri, NlriReader};
 pub use notification::{Cease, Notification};
 pub use open::Open;
-pub use pack::{encode_end_of_rib, encode_reach, encode_withdraw};
+pub use pack::{encode_end_of_rib, encode_reach, encode_rib_attributes, encode_withdraw};
 pub use plain::{PlainUpdate, decode_block};
 pub use route_refresh::{RefreshSubtype, RouteRefresh};
 pub use update::{Reach, Update};

@@ -15,7 +15,8 @@ use super::frame::{write_length, write_message};
 use super::multiprotocol::write_reach_head;
 use super::nlri::{nlri_length, write_nlri};
 use super::{
-    Context, EncodeError, MAX_MESSAGE_LENGTH, MessageType, NextHop, Nlri, PathAttributes, Update,
+    Context, EncodeError, MAX_MESSAGE_LENGTH, MessageType, NextHop, Nlri, PathAttributes,
+    SessionKind, Update,
 };
 
 /// Appends the UPDATE messages that announce `routes`, all of one family, and returns how many.
@@ -129,6 +130,31 @@ pub fn encode_end_of_rib(family: Family, out: &mut BytesMut) -> Result<(), Encod
         }
         Ok(())
     })
+}
+
+/// The attributes of a route as a dump of a RIB has them (RFC 6396 §4.3.4): AS numbers with four octets, everything that
+/// internal peers may see, and of MP_REACH_NLRI the next hop only. Empty if they cannot be written.
+#[must_use]
+pub fn encode_rib_attributes(attributes: &PathAttributes, next_hop: &NextHop) -> Vec<u8> {
+    let context = Context {
+        four_octet_asn: true,
+        session: SessionKind::Internal,
+        ..Context::default()
+    };
+    let mut out = BytesMut::new();
+    let by_field = matches!(next_hop, NextHop::V4(_)).then_some(next_hop);
+    if encode_attributes(attributes, by_field, &context, &mut out).is_err() {
+        return Vec::new();
+    }
+    if let NextHop::V6 { global, link_local } = next_hop {
+        let addresses = std::iter::once(global).chain(link_local);
+        let value: Vec<u8> = addresses.flat_map(|address| address.octets()).collect();
+        // 16 or 32 octets, and one for how many.
+        let length = value.len() as u8;
+        out.put_slice(&[0x80, attribute_code::MP_REACH_NLRI, length + 1, length]);
+        out.put_slice(&value);
+    }
+    out.to_vec()
 }
 
 /// Appends an UPDATE as the messages it takes, and returns how many.

@@ -110,7 +110,7 @@ fn a_dead_path_ends_the_session_at_once_and_keeps_no_routes() {
     let now = lab.now;
     let lost = Lost::Link {
         interface: "eth0".to_owned(),
-        what: "lost carrier",
+        what: "lost carrier".into(),
     };
     lab.routers[0].handle_peer_lost(now, address(1), &lost);
     lab.settle();

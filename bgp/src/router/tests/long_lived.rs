@@ -241,7 +241,7 @@ fn who_has_not_come_to_its_end_of_rib_in_time_is_not_kept_again() {
 fn a_dead_path_ends_it() {
     let link = Lost::Link {
         interface: "eth0".to_owned(),
-        what: "lost carrier",
+        what: "lost carrier".into(),
     };
     let bfd = |independent| Lost::Bfd {
         diagnostic: "control detection time expired (1)".to_owned(),

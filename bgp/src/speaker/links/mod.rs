@@ -233,6 +233,7 @@ impl Links {
                     let Some(what) = state.words() else {
                         return;
                     };
+                    let what = what.into();
                     let lost = Lost::Link { interface, what };
                     News::Lost {
                         connection,
