@@ -4,7 +4,7 @@
 //! neighbouring AS only, so "better than" is not transitive and the result of pairwise comparison would depend on the order
 //! of arrival. Nothing is allocated on the way: who is still in is a mark on the path.
 
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 use std::net::IpAddr;
 
 use super::facts::Facts;
@@ -93,6 +93,51 @@ pub(super) fn select(paths: &mut [Path], known: &impl Knowledge, multipath: Mult
         changed |= path.select(best == Some(index), candidate);
     }
     changed
+}
+
+/// Whether a path that has just come cannot change the selection, whatever the paths are beside the best one: most of those that a
+/// second, third, twentieth peer sends. May say no although nothing changes.
+///
+/// What is behind the best path before MED is compared has no part in what follows. What is behind it afterwards could at most
+/// put others out by its MED, and then only in its own neighbouring AS: that is of interest for multipath, and to the best path
+/// itself.
+pub(super) fn is_behind(
+    new: &Path,
+    best: &Path,
+    known: &impl Knowledge,
+    multipath: Multipath,
+) -> bool {
+    let (Some(facts), Some(best_facts)) = (known.facts(new), known.facts(best)) else {
+        return false;
+    };
+    let Some(cost) = known.cost(facts) else {
+        return true;
+    };
+    if !new.is_accepted() {
+        return true;
+    }
+    match preference(new, known).cmp(&preference(best, known)) {
+        Ordering::Greater => return true,
+        Ordering::Less => return false,
+        Ordering::Equal => {}
+    }
+    // What takes the same next hop is used with the best path in any case.
+    if multipath.max > 1 || facts.next_hop == best_facts.next_hop {
+        return false;
+    }
+    if facts.neighbor == best_facts.neighbor && facts.med < best_facts.med {
+        return false;
+    }
+    let internal = |path: &Path| known.neighbor(path.source()).is_some_and(|n| n.internal);
+    let distance = |path: &Path, cost: u32| (internal(path), cost);
+    let Some(best_cost) = known.cost(best_facts) else {
+        return false;
+    };
+    match distance(new, cost).cmp(&distance(best, best_cost)) {
+        Ordering::Greater => true,
+        Ordering::Less => false,
+        Ordering::Equal => tie_break(new, known) > tie_break(best, known),
+    }
 }
 
 /// RFC 9494 section 4.2, what we originate ourselves, and section 9.1.2.2 a and b.

@@ -173,6 +173,7 @@ impl Rib {
         }
         self.routes.hold(path.received());
         self.routes.hold(path.effective());
+        let behind = self.is_behind(id, &path);
         let old = self.table.insert(id, path);
         if let Some(old) = &old {
             self.forget(id, old);
@@ -188,7 +189,7 @@ impl Rib {
             entry.counts.accepted += u64::from(path.is_accepted());
             entry.counts.stamp(&path);
         }
-        let reselected = self.reselect(id);
+        let reselected = (old.is_some() || !behind) && self.reselect(id);
         // The replaced path was in the selection, or the new one is: that is a change even if all marks look the same.
         let selected = old.is_some_and(|p| p.is_multipath()) || self.is_selected(id, &path);
         if !(reselected || selected) && (path.is_accepted() || old.is_some_and(|p| p.is_accepted()))
@@ -470,7 +471,17 @@ impl Rib {
         })
     }
 
-    fn reselect(&mut self, id: DestinationId) -> bool {
+    /// Whether a path that is not there yet cannot change the selection.
+    fn is_behind(&self, id: DestinationId, path: &Path) -> bool {
+        let known = (&self.sources, &self.routes);
+        let best = self
+            .table
+            .get(id)
+            .and_then(|destination| destination.best());
+        best.is_some_and(|best| best::is_behind(path, best, &known, self.multipath))
+    }
+
+    pub(super) fn reselect(&mut self, id: DestinationId) -> bool {
         let known = (&self.sources, &self.routes);
         best::select(self.table.paths_mut(id), &known, self.multipath)
     }

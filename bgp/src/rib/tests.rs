@@ -11,6 +11,8 @@ use crate::wire::{AsPath, NextHop, PathAttributes};
 
 const SOURCES: u32 = 4;
 const NEXT_HOPS: u8 = 3;
+/// How many kinds of routes there are from one neighbouring AS.
+const KINDS: u8 = 24;
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -67,7 +69,7 @@ struct Model {
     costs: BTreeMap<u8, Option<u32>>,
 }
 
-/// LOCAL_PREF, AS path length, MED and next hop of a kind of route. One neighbouring AS, so that paths have an order.
+/// LOCAL_PREF, AS path length, MED and next hop of a kind of route.
 fn parts(kind: u8) -> (u32, usize, u32, u8) {
     let kind = u32::from(kind);
     (
@@ -88,7 +90,8 @@ fn route(kind: u8) -> Route {
         next_hop: Some(NextHop::from(next_hop(index))),
         attributes: PathAttributes {
             local_pref: Some(local_pref),
-            as_path: AsPath::sequence(vec![Asn(1); length]),
+            // One neighbouring AS in the model, so that its paths have an order.
+            as_path: AsPath::sequence(vec![Asn(1 + u32::from(kind / KINDS)); length]),
             med: Some(med),
             ..PathAttributes::default()
         },
@@ -280,7 +283,7 @@ fn used(picture: &Picture, prefix: Prefix) -> Vec<(u32, u32, u8, bool, bool)> {
         .collect()
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step(kinds: u8) -> impl Strategy<Value = Step> {
     let (prefix, source, path_id) = (0..8_u8, 0..SOURCES, 0..2_u32);
     let families = || {
         prop::sample::select(vec![
@@ -291,7 +294,7 @@ fn step() -> impl Strategy<Value = Step> {
         ])
     };
     prop_oneof![
-        12 => (prefix.clone(), source.clone(), path_id.clone(), 0..24_u8).prop_map(
+        12 => (prefix.clone(), source.clone(), path_id.clone(), 0..kinds).prop_map(
             |(prefix, source, path_id, kind)| Step::Announce { prefix, source, path_id, kind }),
         5 => (prefix, source.clone(), path_id).prop_map(
             |(prefix, source, path_id)| Step::Withdraw { prefix, source, path_id }),
@@ -301,7 +304,7 @@ fn step() -> impl Strategy<Value = Step> {
             |(source, families)| Step::RetainLongLived { source, families }),
         1 => (source.clone(), families()).prop_map(
             |(source, families)| Step::Sweep { source, families }),
-        1 => (source.clone(), 0..24_u8).prop_map(
+        1 => (source.clone(), 0..kinds).prop_map(
             |(source, refused)| Step::Reconsider { source, refused }),
         1 => source.prop_map(|source| Step::Remove { source }),
         1 => (0..NEXT_HOPS, prop::option::of(0..3_u32)).prop_map(
@@ -313,7 +316,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
     #[test]
-    fn does_what_the_model_does(steps in prop::collection::vec(step(), 1..120)) {
+    fn does_what_the_model_does(steps in prop::collection::vec(step(KINDS), 1..120)) {
         let (mut rib, mut model) = (Rib::new(1), Model::default());
         let mut before = Picture::new();
         for step in steps {
@@ -356,6 +359,24 @@ proptest! {
             }
         }
         prop_assert!(rib.table().is_empty());
+    }
+
+    /// What is left out of the decision process because it cannot change anything would not have.
+    #[test]
+    fn deciding_again_changes_nothing(
+        steps in prop::collection::vec(step(2 * KINDS), 1..120),
+        max in prop::sample::select(vec![1, 2, usize::MAX]),
+    ) {
+        let mut rib = Rib::new(1);
+        rib.set_multipath(Multipath { max, relax: true });
+        for step in steps {
+            for id in apply(&mut rib, &step) {
+                rib.table_mut().collect(id);
+            }
+            for id in (0..rib.table().end().0).map(DestinationId) {
+                prop_assert!(!rib.reselect(id), "{step:?}");
+            }
+        }
     }
 }
 
