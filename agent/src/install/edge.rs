@@ -3,12 +3,14 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
 use margay_bgp::speaker::{RouteStream, Speaker};
 use tokio::time::Instant;
 
+use super::applier::{Applier, Outcome};
 use super::table::{Resolution, Table, Way, Ways};
 use crate::dataplane::{
     Kernel, KernelError, KernelEvents, NextHop, Reach, ReachCache, RouteChange, RouteKey,
@@ -31,15 +33,19 @@ const BATCHES: usize = 4;
 const MAX_LINES: usize = 10;
 
 pub(super) struct Edge<K> {
-    kernel: K,
+    kernel: Arc<K>,
+    applier: Applier,
     reach: ReachCache,
     table: Table,
     said: BTreeSet<String>,
 }
 
 impl<K: Kernel + 'static> Edge<K> {
+    /// Within a tokio runtime.
     pub(super) fn new(kernel: K, reach: ReachCache, table: Table) -> Self {
+        let kernel = Arc::new(kernel);
         Self {
+            applier: Applier::start(Arc::clone(&kernel)),
             kernel,
             reach,
             table,
@@ -81,6 +87,7 @@ impl<K: Kernel + 'static> Edge<K> {
             };
             tokio::select! {
                 biased;
+                outcome = self.applier.outcome() => self.handle_outcome(outcome),
                 batch = routes.next_batch() => match batch {
                     Some(batch) => {
                         self.table.handle_routes(batch);
@@ -130,7 +137,8 @@ impl<K: Kernel + 'static> Edge<K> {
                     tracing::info!("{count} routes of an earlier process are unconfirmed and go");
                 }
             }
-            self.bring().await;
+            self.start().await;
+            self.say();
             if self.table.failed().is_empty() {
                 retry_at = None;
             } else if retry_at.is_none() {
@@ -156,6 +164,7 @@ impl<K: Kernel + 'static> Edge<K> {
 
     /// Reads what the kernel holds.
     pub(super) async fn compare(&mut self) {
+        self.settle().await;
         match self.kernel.routes().await {
             Ok(actual) => self.table.handle_kernel(actual),
             Err(error) => tracing::error!("cannot read the kernel's routes: {error}"),
@@ -163,21 +172,44 @@ impl<K: Kernel + 'static> Edge<K> {
         self.resolve_all().await;
     }
 
-    /// Makes the kernel as wanted.
+    /// Makes the kernel as wanted, and waits for it.
     pub(super) async fn bring(&mut self) {
+        self.start().await;
+        self.settle().await;
+        self.say();
+    }
+
+    /// Begins to make the kernel as wanted, unless enough is under way.
+    async fn start(&mut self) {
+        if !self.table.has_work() || !self.applier.has_room() {
+            return;
+        }
         let open = self.table.unresolved();
         self.resolve(open).await;
         let changes = self.table.plan();
         if !changes.is_empty() {
-            let results = self.kernel.apply_routes(&changes).await;
             tracing::debug!("{} changes, {} routes", changes.len(), self.table.len());
-            if results.iter().any(Result::is_err) {
-                // Perhaps a next hop is not where it was.
-                self.reach.invalidator().invalidate();
-            }
-            self.table.handle_applied(changes, results);
+            self.applier.apply(changes);
         }
-        self.say();
+    }
+
+    /// Waits until nothing is under way.
+    async fn settle(&mut self) {
+        while self.applier.is_busy() {
+            let outcome = self.applier.outcome().await;
+            self.handle_outcome(outcome);
+            self.start().await;
+        }
+    }
+
+    fn handle_outcome(&mut self, refused: Outcome) {
+        if !refused.is_empty() {
+            // Perhaps a next hop is not where it was.
+            self.reach.invalidator().invalidate();
+        }
+        for (change, error) in refused {
+            self.table.handle_refused(&change, &error);
+        }
     }
 
     async fn resolve_all(&mut self) {
@@ -199,7 +231,7 @@ impl<K: Kernel + 'static> Edge<K> {
         let mut hops = BTreeSet::new();
         let mut reasons = Vec::new();
         for way in ways {
-            match self.reach.reach(&self.kernel, way.next_hop).await {
+            match self.reach.reach(&*self.kernel, way.next_hop).await {
                 Ok(reach) => match next_hop(way, reach) {
                     Ok(hop) => drop(hops.insert(hop)),
                     Err(reason) => reasons.push(reason),

@@ -2,12 +2,14 @@
 //!
 //! Desired → diff → plan → apply, as in [`crate::routing`], but by single prefixes: a full table
 //! comes in batches, and each batch costs what it changes. `table` knows what should be and what
-//! the kernel holds, `edge` asks the kernel about next hops and drives it. Only routes with
+//! the kernel holds, `edge` asks the kernel about next hops and drives it, `applier` has
+//! it make the changes while the next ones are decided on. Only routes with
 //! protocol 90 in the one table are looked at or touched. What an earlier process left stays until
 //! the sessions are up and have sent all they have, and is then removed.
 //!
 //! Not here: blackholes, tunnels, pods (the agent's), and which route is best (the speaker's).
 
+mod applier;
 mod edge;
 mod table;
 #[cfg(test)]

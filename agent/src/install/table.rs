@@ -202,9 +202,15 @@ impl Table {
         }
     }
 
+    /// Whether there is something to plan.
+    pub(super) fn has_work(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
     /// What turns the kernel's table into what is wanted, for the destinations that are to be
-    /// looked at: additions and replacements, then deletions. Empties that list; the outcome goes
-    /// to [`Self::handle_applied`].
+    /// looked at: additions and replacements, then deletions. Empties that list. The changes are
+    /// taken for made at once, so that the next plan need not wait for the kernel: they have to be
+    /// made in the order of the plans, and what was refused goes to [`Self::handle_refused`].
     pub(super) fn plan(&mut self) -> Vec<RouteChange> {
         let mut changes = Vec::new();
         let mut deletions = Vec::new();
@@ -234,6 +240,14 @@ impl Table {
             deletions.extend(others.map(|(held, _)| RouteChange::Delete(*held)));
         }
         changes.extend(deletions);
+        for change in &changes {
+            match change {
+                RouteChange::Add(route) | RouteChange::Replace(route) => {
+                    self.held.insert(route.key(), route.target.clone());
+                }
+                RouteChange::Delete(key) => drop(self.held.remove(key)),
+            }
+        }
         changes
     }
 
@@ -258,26 +272,18 @@ impl Table {
         }
     }
 
-    /// Takes in the outcome of a plan.
-    pub(super) fn handle_applied(
-        &mut self,
-        changes: Vec<RouteChange>,
-        results: Vec<Result<(), KernelError>>,
-    ) {
-        for (change, result) in changes.into_iter().zip(results) {
-            match (change, result) {
-                (RouteChange::Add(route) | RouteChange::Replace(route), Ok(())) => {
-                    self.held.insert(route.key(), route.target);
-                }
-                (RouteChange::Delete(key), Ok(())) => {
-                    self.held.remove(&key);
-                }
-                (change, Err(error)) => {
-                    let destination = change.key().destination;
-                    self.failed.insert(destination, error.to_string());
-                }
+    /// A change of a plan was not made.
+    pub(super) fn handle_refused(&mut self, change: &RouteChange, error: &KernelError) {
+        let key = change.key();
+        match change {
+            RouteChange::Add(_) => drop(self.held.remove(&key)),
+            // Whatever is there now, it is not what is wanted.
+            RouteChange::Replace(_) | RouteChange::Delete(_) => {
+                let unknown = RouteTarget::Other("unknown".to_owned());
+                self.held.insert(key, unknown);
             }
         }
+        self.failed.insert(key.destination, error.to_string());
     }
 
     /// How many routes are wanted.
