@@ -1,7 +1,7 @@
 //! The admin socket: one JSON request a line, one JSON reply a line, for `margayctl` on the node.
 //!
-//! Requests: `{"query": "status" | "bgp" | "rib" | "routes" | "blocks" | "policy"}`. It
-//! answers what the agent knows of itself and changes nothing. Only root may connect.
+//! Requests: `{"query": "status" | "bgp" | "rib" | "routes" | "blocks" | "policy" |
+//! "services"}`. It answers what the agent knows of itself and changes nothing. Only root may connect.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -37,6 +37,8 @@ pub enum Query {
     Policy,
     /// This node's blocks.
     Blocks,
+    /// What is announced of the cluster's Services, and why.
+    Services,
 }
 
 #[derive(Debug, Deserialize)]

@@ -23,5 +23,6 @@ pub mod reconcile;
 mod restart;
 pub mod routing;
 pub mod run;
+pub mod services;
 pub mod status;
 pub mod view;

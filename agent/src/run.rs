@@ -21,6 +21,7 @@ use crate::node_loop::{Inputs, NodeLoop, Parts};
 use crate::options::AgentOptions;
 use crate::pods::{PodLinks, PodPolicy, PodStore};
 use crate::routing::Routing;
+use crate::services::ServiceWatches;
 use crate::status::writer;
 use crate::{admin, cni_server, datastore};
 
@@ -88,6 +89,7 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
         routing,
         enforcement,
         addresses,
+        services: ServiceWatches::new(client.clone(), watches.reporter),
         pods,
         statuses: writer::start(client.clone(), node.clone()),
         pulse,

@@ -13,5 +13,7 @@ mod watch;
 pub use connect::{Connection, connect};
 pub use embedded::margay_store;
 pub use mirror::Mirror;
+pub(crate) use retry::Retry;
 pub use roster::{Roster, RosterChange};
 pub use watch::{Change, Failures, Kind, Watches, watch_all};
+pub(crate) use watch::{Ended, Follower};

@@ -17,15 +17,14 @@ const QUIET: Duration = Duration::from_secs(60);
 /// From 200 ms, doubling, to 10 s, each up to a quarter shorter at random, so that a cluster's
 /// nodes do not all come back in the same moment.
 #[derive(Debug, Default)]
-pub(super) struct Retry {
+pub(crate) struct Retry {
     failures: u32,
     last: Option<Instant>,
 }
 
-impl Iterator for Retry {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
+impl Retry {
+    /// How long to wait before the next try.
+    pub(crate) fn next_wait(&mut self) -> Duration {
         let now = Instant::now();
         if self.last.is_none_or(|last| now - last > QUIET) {
             self.failures = 0;
@@ -34,7 +33,15 @@ impl Iterator for Retry {
         let wait = FIRST.saturating_mul(2_u32.saturating_pow(self.failures));
         self.failures = self.failures.saturating_add(1);
         let wait = wait.min(LONGEST);
-        Some(wait - wait.mul_f64(0.25 * fraction()))
+        wait - wait.mul_f64(0.25 * fraction())
+    }
+}
+
+impl Iterator for Retry {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        Some(self.next_wait())
     }
 }
 

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::{Api, Client, Resource};
 use margay_crds::{BGPConfiguration, BGPPeer, IPAMBlock, IPAMConfiguration, IPPool};
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch};
@@ -36,6 +36,8 @@ pub enum Kind {
     Pod,
     Namespace,
     NetworkPolicy,
+    Service,
+    EndpointSlice,
 }
 
 impl fmt::Display for Kind {
@@ -74,6 +76,8 @@ pub struct Watches {
     pub policy: mpsc::Receiver<Box<Change>>,
     /// What failed and is tried again; the objects known so far stay in force.
     pub failures: watch::Receiver<Failures>,
+    /// Where other watches tell the same.
+    pub reporter: watch::Sender<Failures>,
 }
 
 /// Starts a watch for every kind.
@@ -95,7 +99,7 @@ pub fn watch_all(client: &Client) -> Watches {
     let policy = Starter {
         client,
         sender: policy,
-        failures,
+        failures: failures.clone(),
     };
     policy.watch(Kind::Pod, Change::Pod);
     policy.watch(Kind::Namespace, Change::Namespace);
@@ -104,6 +108,7 @@ pub fn watch_all(client: &Client) -> Watches {
         network: to_loop,
         policy: to_policy,
         failures: failing,
+        reporter: failures,
     }
 }
 
@@ -120,36 +125,112 @@ impl Starter<'_> {
     {
         let api: Api<K> = Api::all(self.client.clone());
         let sender = self.sender.clone();
-        let failures = self.failures.clone();
+        let mut follower = Follower::new(kind, self.failures.clone());
         tokio::spawn(async move {
-            // The field managers are of no use here and often larger than the object.
-            let mut events = watcher(api, watcher::Config::default())
-                .modify(|object| object.managed_fields_mut().clear())
-                .backoff(Retry::default())
-                .boxed();
-            let mut last_failure: Option<Instant> = None;
-            while let Some(event) = events.next().await {
-                match event {
-                    Ok(event) => {
-                        // A new list is announced before the API server has answered.
-                        if !matches!(event, Event::Init) {
-                            works(&failures, kind);
-                        }
-                        if sender.send(Box::new(wrap(event))).await.is_err() {
-                            return;
-                        }
-                    }
-                    Err(error) => {
-                        if last_failure.is_none_or(|last| last.elapsed() > SPOKEN) {
-                            tracing::warn!("watch of {kind} failed, trying again: {error}");
-                        }
-                        last_failure = Some(Instant::now());
-                        fails(&failures, kind, error.to_string());
-                    }
-                }
-            }
+            let config = watcher::Config::default();
+            follower.follow(api, config, &sender, wrap).await;
         });
     }
+}
+
+/// Why a watch has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// Nobody takes its events any more.
+    NotWanted,
+    /// The server does not know the kind in this version.
+    NotServed,
+}
+
+/// Follows one kind: passes its events on, and tells what fails.
+#[derive(Debug)]
+pub(crate) struct Follower {
+    kind: Kind,
+    failures: watch::Sender<Failures>,
+    last_failure: Option<Instant>,
+    leaves: bool,
+}
+
+impl Follower {
+    /// For a kind that is tried for ever.
+    pub(crate) fn new(kind: Kind, failures: watch::Sender<Failures>) -> Self {
+        Self {
+            kind,
+            failures,
+            last_failure: None,
+            leaves: false,
+        }
+    }
+
+    /// For a kind that may be served in another version when it is not in this one.
+    pub(crate) fn leaving_if_not_served(self) -> Self {
+        Self {
+            leaves: true,
+            ..self
+        }
+    }
+
+    /// Watches until nobody takes the events any more.
+    pub(crate) async fn follow<K, C>(
+        &mut self,
+        api: Api<K>,
+        config: watcher::Config,
+        sender: &mpsc::Sender<Box<C>>,
+        wrap: fn(Event<K>) -> C,
+    ) -> Ended
+    where
+        K: Resource + Clone + DeserializeOwned + fmt::Debug + Send + 'static,
+    {
+        // The field managers are of no use here and often larger than the object.
+        let mut events = watcher(api, config)
+            .modify(|object| object.meta_mut().managed_fields = None)
+            .backoff(Retry::default())
+            .boxed();
+        loop {
+            let event = tokio::select! {
+                event = events.next() => event,
+                () = sender.closed() => None,
+            };
+            match event {
+                Some(Ok(event)) => {
+                    // A new list is announced before the API server has answered.
+                    if !matches!(event, Event::Init) {
+                        works(&self.failures, self.kind);
+                    }
+                    if sender.send(Box::new(wrap(event))).await.is_err() {
+                        break;
+                    }
+                }
+                Some(Err(error)) => {
+                    self.fails(error.to_string());
+                    if self.leaves && is_not_served(&error) {
+                        return Ended::NotServed;
+                    }
+                }
+                None => break,
+            }
+        }
+        self.failures
+            .send_if_modified(|failures| failures.remove(&self.kind).is_some());
+        Ended::NotWanted
+    }
+
+    /// Tells a failure; it is logged once in a while.
+    pub(crate) fn fails(&mut self, words: String) {
+        let last = self.last_failure.replace(Instant::now());
+        if last.is_none_or(|last| last.elapsed() > SPOKEN) {
+            tracing::warn!("watch of {} failed, trying again: {words}", self.kind);
+        }
+        fails(&self.failures, self.kind, words);
+    }
+}
+
+fn is_not_served(error: &watcher::Error) -> bool {
+    use watcher::Error::{InitialListFailed, WatchFailed, WatchStartFailed};
+    let (InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error)) = error else {
+        return false;
+    };
+    matches!(error, kube::Error::Api(status) if status.code == 404)
 }
 
 fn works(failures: &watch::Sender<Failures>, kind: Kind) {

@@ -5,6 +5,7 @@
 //! and what they are handed is a value that replaces the last one. The speaker answers at once
 //! whatever its peers do. What the loop decides is in [`crate::reconcile`].
 
+mod announcing;
 mod speaking;
 
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use self::announcing::Announcing;
 use self::speaking::{Ended, Speaking};
 use crate::addresses::Addresses;
 use crate::admin::{Query, Question};
@@ -25,6 +27,7 @@ use crate::pods::PodStore;
 use crate::reconcile::{routes, speaker};
 use crate::restart::Restart;
 use crate::routing::Routing;
+use crate::services::{ServiceEvent, ServiceWatches};
 use crate::status::node::{self, Reports, WallClock};
 use crate::status::wish::{self, Wish};
 use crate::view::{ClusterNode, View};
@@ -46,6 +49,8 @@ pub struct Parts {
     pub enforcement: Enforcement,
     /// Addresses.
     pub addresses: Addresses,
+    /// Watches of Services.
+    pub services: ServiceWatches,
     /// The wired pods.
     pub pods: Arc<PodStore>,
     /// What should stand in the datastore.
@@ -76,6 +81,7 @@ pub struct NodeLoop {
     /// an object deleted by mistake must not tear the network down.
     own: Option<ClusterNode>,
     own_blocks: Vec<IpNetwork>,
+    announcing: Announcing,
     /// Something has changed that the edges have not been told.
     is_news: bool,
     speaking: Speaking,
@@ -89,6 +95,7 @@ impl NodeLoop {
     pub fn new(parts: Parts) -> Self {
         Self {
             restart: Restart::begin(parts.restarting, Instant::now()),
+            announcing: Announcing::new(&parts.node, parts.services.clone()),
             parts,
             view: View::default(),
             own: None,
@@ -133,6 +140,7 @@ impl NodeLoop {
                     Some(change) => self.handle_changes(change, &mut inputs.changes).await?,
                     None => anyhow::bail!("the watches have ended"),
                 },
+                event = self.announcing.next_event() => self.handle_services(event).await?,
                 batches = self.speaking.next_batches() => {
                     batches?;
                     self.handle_batches().await?;
@@ -168,6 +176,11 @@ impl NodeLoop {
         self.follow().await
     }
 
+    async fn handle_services(&mut self, first: Box<ServiceEvent>) -> anyhow::Result<()> {
+        self.announcing.handle(first, BURST);
+        self.follow().await
+    }
+
     fn is_synced(&self) -> bool {
         self.view.is_synced() && self.parts.addresses.is_ready()
     }
@@ -183,6 +196,10 @@ impl NodeLoop {
             self.is_news = true;
         }
         if !std::mem::take(&mut self.is_news) {
+            // Service addresses concern nobody but the speaker.
+            if self.announcing.poll_news() {
+                self.configure_speaker().await?;
+            }
             return Ok(());
         }
         self.find_own_node();
@@ -223,8 +240,17 @@ impl NodeLoop {
         let Some(own) = &self.own else {
             return Ok(());
         };
-        let restarting = self.restart.is_under_way();
-        let desired = speaker::desired(&self.view, own, &self.own_blocks, restarting);
+        self.announcing.configure(self.view.bgp_settings(), own);
+        if !self.speaking.is_running() && self.announcing.holds_back(Instant::now()) {
+            return Ok(());
+        }
+        let desired = speaker::desired(
+            &self.view,
+            own,
+            &self.own_blocks,
+            self.announcing.services().announcements(),
+            self.restart.is_under_way(),
+        );
         self.speaking.bring(desired).await
     }
 
@@ -259,7 +285,7 @@ impl NodeLoop {
         if let Some(part) = self.ended_part() {
             anyhow::bail!("{part} has ended unexpectedly");
         }
-        if self.speaking.has_problem() {
+        if self.speaking.has_problem() || self.announcing.is_over_waiting(Instant::now()) {
             self.configure_speaker().await?;
         }
         if self.speaking.look().await? {
@@ -305,11 +331,14 @@ impl NodeLoop {
             true => self.parts.addresses.remarks(),
             false => Vec::new(),
         };
+        let services = self.announcing.services();
+        self.reports.remarks.extend(services.problems());
         let blocks = (!self.parts.addresses.is_ready()).then_some(Kind::IPAMBlock);
         // The policy edge always waits for the pools, which only the loop can give it.
         let policy = self.reports.policy.waiting_for;
         let policy = policy.filter(|kind| *kind != Kind::IPPool);
         let missing = self.view.missing().chain(blocks).chain(policy);
+        let missing = missing.chain(services.missing());
         self.reports.waiting = waiting(missing, &failures.borrow());
     }
 
@@ -339,6 +368,7 @@ impl NodeLoop {
                     "objects": report.objects,
                 })
             }
+            Query::Services => self.announcing.tell(),
             Query::Blocks => {
                 let own = self.parts.addresses.own_block_objects();
                 json!(own.iter().map(|block| &block.spec).collect::<Vec<_>>())

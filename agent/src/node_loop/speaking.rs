@@ -89,6 +89,11 @@ impl Speaking {
         self.report.problem.is_some()
     }
 
+    /// Whether the speaker runs.
+    pub(super) fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
     /// Whether the speaker runs and has not given all it held when asked.
     pub(super) fn is_catching_up(&self) -> bool {
         self.running.is_some() && !self.best.is_synced()

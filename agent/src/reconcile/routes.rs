@@ -6,6 +6,9 @@
 //! is never taken from BGP: the block's owner decides (a `/32` under the block would otherwise
 //! draw a local pod's packets away). A route that covers the block, such as a router's aggregate,
 //! does no harm: the block is the more specific one.
+//!
+//! Routes to Services are never taken either, whoever announces them: packets for a Service's
+//! address are for the node's own service proxy, and a route would draw them to another node.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -17,6 +20,7 @@ use margay_crds::EncapsulationMode;
 
 use crate::dataplane::{Encapsulation, TunnelMode};
 use crate::reconcile::speaker::pool_of;
+use crate::services::is_service_space;
 use crate::view::{ClusterNode, View};
 
 /// The speaker's best paths by prefix, kept current by its batches.
@@ -80,6 +84,7 @@ pub fn intent(
     keep_unwanted: bool,
 ) -> RouteIntent {
     let pools = view.pools();
+    let services = &view.bgp_settings().services;
     let blocks: BTreeSet<IpNetwork> = own_blocks.iter().copied().collect();
     let others = view.nodes().filter(|other| other.name != own.name);
     let other_nodes: BTreeSet<IpAddr> = others
@@ -102,6 +107,9 @@ pub fn intent(
             return None;
         }
         if blocks.iter().any(|block| is_within(destination, *block)) {
+            return None;
+        }
+        if is_service_space(prefix, services, pools.iter().map(|pool| &pool.cidr)) {
             return None;
         }
         let next_hops: BTreeSet<IpAddr> = paths.iter().map(|path| path.next_hop).collect();
@@ -154,7 +162,7 @@ mod tests {
     use k8s_openapi::api::core::v1::Node;
     use kube::runtime::watcher::Event;
     use margay_bgp::speaker::RouteChange;
-    use margay_crds::IPPool;
+    use margay_crds::{BGPConfiguration, IPPool};
 
     use super::*;
     use crate::datastore::Change;
@@ -227,6 +235,33 @@ mod tests {
         let best = learned(&[("10.244.1.7/32", "10.0.0.2"), ("10.244.1.0/26", "10.0.0.2")]);
         let intent = intent_of_n1(&best);
         assert!(intent.remote.is_empty(), "{:?}", intent.remote);
+    }
+
+    #[test]
+    fn no_route_to_a_service_is_taken() {
+        let mut view = view();
+        let spec = serde_json::json!({
+            "serviceClusterIPs": [{"cidr": "10.96.0.0/16"}],
+            "serviceLoadBalancerIPs": [{"cidr": "10.244.200.0/24"}],
+        });
+        let settings = BGPConfiguration::new("default", serde_json::from_value(spec).unwrap());
+        view.handle(Change::BGPConfiguration(Event::Apply(settings)));
+        let best = learned(&[
+            ("10.96.0.0/16", "10.0.0.2"),
+            ("10.96.0.7/32", "10.0.0.2"),
+            ("10.244.200.7/32", "10.0.0.254"),
+            ("10.244.2.0/26", "10.0.0.2"),
+        ]);
+        let own = view.node("n1").unwrap();
+        let intent = intent(
+            &view,
+            own,
+            &["10.244.1.0/26".parse().unwrap()],
+            &best,
+            false,
+        );
+        let taken: Vec<String> = intent.remote.keys().map(ToString::to_string).collect();
+        assert_eq!(taken, ["10.244.2.0/26"]);
     }
 
     #[test]

@@ -1,19 +1,21 @@
-//! The desired speaker: the mesh, the BGPPeers that select this node, and its own blocks.
+//! The desired speaker: the mesh, the BGPPeers that select this node, its own blocks and its
+//! Service addresses.
 //!
-//! What is announced and taken, by default: a node announces its own blocks, exactly, and
-//! nothing it learned; from an eBGP peer it takes pool space only, so that a router that leaks a
+//! What is announced and taken, by default: a node announces its own blocks, exactly, what
+//! [`crate::services`] says, and nothing it learned; from an eBGP peer it takes pool space only, so that a router that leaks a
 //! full table cannot hurt the node.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnetwork::IpNetwork;
-use margay_bgp::policy::{Filter, PrefixMatch};
+use margay_bgp::policy::{Conditions, Filter, PrefixMatch, RouteSource, Rule, Verdict};
 use margay_bgp::speaker::{Announcement, GracefulRestart, NextHops, PeerConfig, SpeakerConfig};
 use margay_bgp::types::{Asn, Family, Prefix, RouterId};
 use margay_crds::bgp_peer::PeerNodes;
 use margay_crds::{BgpSettings, Peer, Pool};
 
+use crate::services::announcement;
 use crate::view::{ClusterNode, View};
 
 /// The TTL towards an eBGP peer: it shares a segment with the node. A peer further away needs a
@@ -37,6 +39,7 @@ pub fn desired(
     view: &View,
     own: &ClusterNode,
     own_blocks: &[IpNetwork],
+    services: &BTreeMap<Prefix, Announcement>,
     restarting: bool,
 ) -> Result<DesiredSpeaker, String> {
     let settings = view.bgp_settings();
@@ -53,7 +56,12 @@ pub fn desired(
         forwarding_preserved: true,
         ..GracefulRestart::default()
     });
-    config.announcements = announcements(own_blocks, pools);
+    config.announcements = announcements(own_blocks, pools, settings);
+    for (prefix, announcement) in services {
+        // A block that somebody wrote a range over is a block all the same.
+        let place = config.announcements.entry(*prefix);
+        place.or_insert_with(|| announcement.clone());
+    }
 
     let mut origins = BTreeMap::new();
     if settings.mesh {
@@ -71,8 +79,7 @@ pub fn desired(
         if own.addresses.contains(&address) {
             continue;
         }
-        let exported = config.announcements.keys().copied();
-        let session = configured_peer(own, peer, settings, pools, exported);
+        let session = configured_peer(own, peer, settings, pools);
         origins.insert(address, peer.name.clone());
         config.peers.insert(address, session);
     }
@@ -121,13 +128,21 @@ fn next_hops(node: &ClusterNode) -> NextHops {
 
 /// The node's own blocks, but for those of pools kept out of BGP. A block whose pool is gone is
 /// announced as long as it is held: a deleted IPPool must not cut off the pods that run.
-fn announcements(own_blocks: &[IpNetwork], pools: &[Pool]) -> BTreeMap<Prefix, Announcement> {
+fn announcements(
+    own_blocks: &[IpNetwork],
+    pools: &[Pool],
+    settings: &BgpSettings,
+) -> BTreeMap<Prefix, Announcement> {
     let exported = own_blocks.iter().filter(|block| {
         let pool = pool_of(pools, block.network());
         pool.is_none_or(|pool| !pool.disable_bgp_export)
     });
     exported
-        .map(|block| (Prefix::from(*block), Announcement::default()))
+        .map(|block| {
+            let prefix = Prefix::from(*block);
+            let announcement = announcement(&prefix, &settings.prefix_advertisements);
+            (prefix, announcement)
+        })
         .collect()
 }
 
@@ -179,7 +194,6 @@ fn configured_peer(
     peer: &Peer,
     settings: &BgpSettings,
     pools: &[Pool],
-    exported: impl Iterator<Item = Prefix>,
 ) -> PeerConfig {
     let address = peer.address.ip();
     let internal = peer.as_number == settings.as_number;
@@ -197,17 +211,31 @@ fn configured_peer(
             .iter()
             .map(|pool| PrefixMatch::within(Prefix::from(pool.cidr)));
         session.import = Some(Filter::accept_only(pool_space.collect()));
-        let own_blocks = exported.map(PrefixMatch::exactly);
-        session.export = Some(Filter::accept_only(own_blocks.collect()));
+        session.export = Some(own_announcements());
     }
     session
+}
+
+/// Lets everything pass that the node itself announces, and nothing that a peer gave it. The same
+/// whatever is announced: a filter that named the prefixes would be another with each of them.
+fn own_announcements() -> Filter {
+    let own = Rule {
+        conditions: Conditions {
+            source: Some(RouteSource::Local),
+            ..Conditions::default()
+        },
+        ..Rule::new(Verdict::Accept)
+    };
+    Filter::new(vec![own], Verdict::Reject)
 }
 
 #[cfg(test)]
 mod tests {
     use k8s_openapi::api::core::v1::Node;
     use kube::runtime::watcher::Event;
-    use margay_crds::{BGPPeer, IPPool};
+    use margay_bgp::policy::{PeerType, Subject};
+    use margay_bgp::wire::PathAttributes;
+    use margay_crds::{BGPConfiguration, BGPPeer, IPPool};
 
     use super::*;
     use crate::datastore::Change;
@@ -243,7 +271,7 @@ mod tests {
     }
 
     fn of(view: &View, node: &str, own: &[IpNetwork]) -> Result<DesiredSpeaker, String> {
-        desired(view, view.node(node).unwrap(), own, false)
+        desired(view, view.node(node).unwrap(), own, &BTreeMap::new(), false)
     }
 
     fn blocks(texts: &[&str]) -> Vec<IpNetwork> {
@@ -266,6 +294,32 @@ mod tests {
             .collect();
         // The pool of 10.9.0.0/26 is gone, its pods are not.
         assert_eq!(announced, ["10.9.0.0/26", "10.244.1.0/26"]);
+    }
+
+    #[test]
+    fn services_are_announced_beside_blocks_and_both_carry_their_communities() {
+        let mut view = view();
+        let spec = serde_json::json!({"prefixAdvertisements": [
+            {"cidr": "10.244.0.0/16", "communities": ["64512:1"]},
+        ]});
+        let spec = serde_json::from_value(spec).unwrap();
+        let settings = BGPConfiguration::new("default", spec);
+        view.handle(Change::BGPConfiguration(Event::Apply(settings)));
+        let prefix = |text: &str| text.parse::<Prefix>().unwrap();
+        let services = ["10.244.1.0/26", "192.0.2.7/32", "fd00:96::/112"]
+            .map(|text| (prefix(text), Announcement::default()));
+        let own = blocks(&["10.244.1.0/26"]);
+        let node = view.node("n1").unwrap();
+        let desired = desired(&view, node, &own, &BTreeMap::from(services), false).unwrap();
+        let announced = &desired.config.announcements;
+        assert_eq!(announced.len(), 3);
+        // The block's own announcement.
+        assert_eq!(announced[&prefix("10.244.1.0/26")].communities.len(), 1);
+        assert!(announced[&prefix("192.0.2.7/32")].communities.is_empty());
+        // What is announced makes no peer another.
+        let before = of(&view, "n1", &[]).unwrap();
+        assert_eq!(before.config.peers, desired.config.peers);
+        assert!(desired.config.validate().is_ok());
     }
 
     #[test]
@@ -298,16 +352,19 @@ mod tests {
         );
         assert!(filter.decide_plain(&"0.0.0.0/0".parse().unwrap()).is_none());
         let export = n1.config.peers[&tor].export.as_ref().unwrap();
-        assert!(
-            export
-                .decide_plain(&"10.244.1.0/26".parse().unwrap())
-                .is_some()
-        );
-        assert!(
-            export
-                .decide_plain(&"10.244.2.0/26".parse().unwrap())
-                .is_none()
-        );
+        let exports = |source| {
+            let subject = Subject {
+                attributes: &PathAttributes::default(),
+                next_hop: None,
+                metric: None,
+                peer_type: PeerType::External,
+                source,
+            };
+            let block = "10.244.1.0/26".parse().unwrap();
+            export.decide_once(&subject, &block).is_some()
+        };
+        assert!(exports(RouteSource::Local));
+        assert!(!exports(RouteSource::Internal) && !exports(RouteSource::External));
 
         let n2 = of(&view(), "n2", &blocks(&["10.244.2.0/26"])).unwrap();
         assert_eq!(n2.origins.values().collect::<Vec<_>>(), ["Mesh"]);
