@@ -90,15 +90,20 @@ async fn one(
 }
 
 /// A thread that waits for a route to come or go.
-struct Watch {
+#[derive(Debug)]
+pub struct Watch {
     what: String,
     limit: Duration,
     answer: tokio::sync::oneshot::Receiver<Option<Instant>>,
 }
 
 impl Watch {
-    /// Returns once the thread has looked for the first time.
-    fn begin(namespace: &str, block: IpNetwork, present: bool) -> Result<Self, LabError> {
+    /// Starts waiting for the IPv4 route of exactly `block` in a namespace; returns once the thread
+    /// is there.
+    ///
+    /// # Errors
+    /// When the namespace cannot be entered.
+    pub fn begin(namespace: &str, block: IpNetwork, present: bool) -> Result<Self, LabError> {
         let (send, answer) = tokio::sync::oneshot::channel();
         let (ready, is_ready) = mpsc::channel();
         let limit = patience(10);
@@ -129,7 +134,11 @@ impl Watch {
         })
     }
 
-    async fn end(self) -> Result<Instant, LabError> {
+    /// The moment in which the route had come or gone.
+    ///
+    /// # Errors
+    /// When it did not in time.
+    pub async fn end(self) -> Result<Instant, LabError> {
         let seen = self.answer.await.ok().flatten();
         seen.ok_or_else(|| LabError::Deadline {
             what: self.what,

@@ -14,5 +14,6 @@ mod ground;
 mod input;
 mod policy;
 mod restart;
+mod services;
 mod store;
 mod wiring;
