@@ -8,7 +8,7 @@ use super::facts::Facts;
 use super::path::{Path, Route, Source};
 use super::routes::{RouteId, Routes};
 use super::source::{Counts, Sources};
-use super::table::{Destination, DestinationId, Table};
+use super::table::{DestinationId, Table};
 use crate::policy::Refusal;
 use crate::types::{Family, FamilySet, Prefix};
 
@@ -21,10 +21,10 @@ pub const MAX_PATHS: usize = 64;
 /// [`Table::collect`] for each of them. Where many are returned they are in the order of their numbers.
 #[derive(Debug)]
 pub struct Rib {
-    table: Table,
-    routes: Routes,
-    sources: Sources,
-    multipath: Multipath,
+    pub(super) table: Table,
+    pub(super) routes: Routes,
+    pub(super) sources: Sources,
+    pub(super) multipath: Multipath,
     /// See [`Rib::note_others`].
     others: Option<Vec<DestinationId>>,
 }
@@ -146,7 +146,7 @@ impl Rib {
         self.put(id, path)
     }
 
-    fn put(&mut self, id: DestinationId, path: Path) -> Option<DestinationId> {
+    pub(super) fn put(&mut self, id: DestinationId, path: Path) -> Option<DestinationId> {
         let source = path.source();
         let same = |p: &&mut Path| p.is_from(source, path.path_id());
         if let Some(old) = self.table.paths_mut(id).iter_mut().find(same) {
@@ -199,7 +199,7 @@ impl Rib {
         (reselected || selected).then_some(id)
     }
 
-    fn note_other(&mut self, id: DestinationId) {
+    pub(super) fn note_other(&mut self, id: DestinationId) {
         if let Some(others) = &mut self.others {
             others.push(id);
         }
@@ -223,17 +223,14 @@ impl Rib {
 
     /// Takes out every path of a source and forgets the source.
     pub fn remove_source(&mut self, source: Source) -> Vec<DestinationId> {
-        let changed = self.remove_where(source, |_, _, _| true);
-        self.sources.remove(source);
-        changed
+        let task = self.removal(source);
+        self.all_steps(task)
     }
 
     /// The source has gone away for a restart: its paths of these families become stale, the others go.
     pub fn retain_stale(&mut self, source: Source, families: FamilySet) -> Vec<DestinationId> {
-        self.mark_stale(source, families);
-        self.remove_where(source, |_, destination, _| {
-            !families.contains(destination.family())
-        })
+        let task = self.retention(source, families);
+        self.all_steps(task)
     }
 
     /// The paths of these families become stale: each of them has to be announced again, or
@@ -241,71 +238,23 @@ impl Rib {
     pub fn mark_stale(&mut self, source: Source, families: FamilySet) {
         for id in self.places(source) {
             let family = self.table.get(id).map(|d| d.family());
-            if !family.is_some_and(|family| families.contains(family)) {
-                continue;
-            }
-            let mut marked = 0;
-            for path in self.table.paths_mut(id) {
-                if path.source() == source && !path.is_stale() {
-                    path.set_stale(true);
-                    marked += 1;
-                }
-            }
-            if let Some(entry) = self.sources.get_mut(source) {
-                entry.counts.stale += marked;
+            if family.is_some_and(|family| families.contains(family)) {
+                self.mark_stale_at(id, source);
             }
         }
     }
 
     /// Takes out the paths of these families that are still stale.
     pub fn sweep_stale(&mut self, source: Source, families: FamilySet) -> Vec<DestinationId> {
-        self.remove_where(source, |_, destination, path| {
-            path.is_stale() && families.contains(destination.family())
-        })
+        let task = self.sweeping(source, families);
+        self.all_steps(task)
     }
 
     /// Graceful restart has given up on the source, but its stale paths of these families are to be used where there is
-    /// nothing else (RFC 9494 section 4.2): they become least preferred, and those that do not want that go. Stale paths of
-    /// other families stay as they are.
+    /// nothing else: see [`longer_retention`](Self::longer_retention).
     pub fn retain_long_lived(&mut self, source: Source, families: FamilySet) -> Vec<DestinationId> {
-        let mut changed = self.remove_where(source, |routes, destination, path| {
-            let forbidden = |facts: &Facts| facts.forbids_long_lived();
-            // As the source sent it, or as our policy wants it.
-            let mut both = [path.received(), path.effective()].into_iter();
-            path.is_stale()
-                && families.contains(destination.family())
-                && both.any(|route| routes.facts(route).is_some_and(forbidden))
-        });
-        for id in self.places(source) {
-            let family = self.table.get(id).map(|d| d.family());
-            if !family.is_some_and(|family| families.contains(family)) {
-                continue;
-            }
-            let (mut marked, mut news, mut others) = (0, false, false);
-            for path in self.table.paths_mut(id) {
-                if path.source() == source && path.is_stale() && !path.is_long_lived_stale() {
-                    path.set_long_lived_stale(true);
-                    marked += 1;
-                    // What is said of a path in use has changed, whether or not it stays in use.
-                    news |= path.is_multipath();
-                    others |= path.is_accepted();
-                }
-            }
-            if marked == 0 {
-                continue;
-            }
-            if let Some(entry) = self.sources.get_mut(source) {
-                entry.counts.long_lived += marked;
-            }
-            if self.reselect(id) || news {
-                changed.push(id);
-            } else if others {
-                self.note_other(id);
-            }
-        }
-        changed.sort_unstable();
-        changed.dedup();
-        changed
+        let task = self.longer_retention(source, families);
+        self.all_steps(task)
     }
 
     /// Where a source may have paths, in order.
@@ -321,106 +270,30 @@ impl Rib {
         places.unwrap_or_else(|| (0..self.table.end().0).map(DestinationId).collect())
     }
 
-    fn remove_where(
-        &mut self,
-        source: Source,
-        condition: impl Fn(&Routes, Destination<'_>, &Path) -> bool,
-    ) -> Vec<DestinationId> {
-        let mut changed = Vec::new();
-        let mut going = Vec::new();
-        for id in self.places(source) {
-            let Some(destination) = self.table.get(id) else {
-                continue;
-            };
-            let paths = destination.paths().iter();
-            let matches =
-                |p: &&Path| p.source() == source && condition(&self.routes, destination, p);
-            going.extend(paths.filter(matches).map(Path::path_id));
-            let mut news = false;
-            for path_id in going.drain(..) {
-                news |= self.take_out(id, source, path_id);
-            }
-            if news {
-                changed.push(id);
-            } else {
-                self.table.collect(id);
-            }
-        }
-        if let Some(entry) = self.sources.get_mut(source)
-            && entry.counts.received == 0
-        {
-            entry.clear_places();
-        }
-        changed
-    }
-
     /// Applies a changed import policy to every path of a source: `decide` says what becomes of the path as received.
     pub fn reconsider(
         &mut self,
         source: Source,
-        mut decide: impl FnMut(&mut Routes, &Prefix, RouteId) -> Result<RouteId, Refusal>,
+        decide: impl FnMut(&mut Routes, &Prefix, RouteId) -> Result<RouteId, Refusal>,
     ) -> Vec<DestinationId> {
-        let mut changed = Vec::new();
-        let mut own: Vec<Path> = Vec::new();
-        for id in self.places(source) {
-            let Some(destination) = self.table.get(id) else {
-                continue;
-            };
-            let prefix = destination.prefix();
-            let paths = destination.paths().iter();
-            own.extend(paths.filter(|p| p.source() == source));
-            let mut news = false;
-            for path in own.drain(..) {
-                let effective = decide(&mut self.routes, &prefix, path.received());
-                let mut again = Path::new(source, path.received(), effective)
-                    .with_path_id(Some(path.path_id()));
-                again.set_stale(path.is_stale());
-                again.set_long_lived_stale(path.is_long_lived_stale());
-                news |= self.put(id, again).is_some();
-            }
-            if news {
-                changed.push(id);
-            }
-        }
-        changed
+        let mut task = self.reconsideration(source);
+        self.reconsider_step(&mut task, usize::MAX, decide)
     }
 
-    /// Sets the metrics of next hops (RFC 4271 section 9.1.2.1): `None` for one that cannot be reached. Walks the table once
-    /// for all of them, if any is in use and has changed.
+    /// Sets the metrics of next hops, see [`new_costs`](Self::new_costs). Walks the table once for all of them, if any is in
+    /// use and has changed.
     pub fn set_costs(
         &mut self,
         costs: impl IntoIterator<Item = (IpAddr, Option<u32>)>,
     ) -> Vec<DestinationId> {
-        let next_hops = self.routes.next_hops_mut();
-        let news = costs
-            .into_iter()
-            .filter_map(|(address, cost)| next_hops.set_cost(address, cost));
-        let news: std::collections::HashSet<_> = news.collect();
-        if news.is_empty() {
-            return Vec::new();
-        }
-        let mut changed = Vec::new();
-        for id in (0..self.table.end().0).map(DestinationId) {
-            let Some(destination) = self.table.get(id) else {
-                continue;
-            };
-            let next_hop = |p: &Path| self.routes.facts(p.effective()).and_then(|f| f.next_hop);
-            let mut next_hops = destination.paths().iter().filter_map(next_hop);
-            if next_hops.any(|next_hop| news.contains(&next_hop)) && self.reselect(id) {
-                changed.push(id);
-            }
-        }
-        changed
+        let task = self.new_costs(costs);
+        task.map_or_else(Vec::new, |task| self.all_steps(task))
     }
 
     /// Changes which paths are used beside the best one.
     pub fn set_multipath(&mut self, multipath: Multipath) -> Vec<DestinationId> {
-        if self.multipath == multipath {
-            return Vec::new();
-        }
-        self.multipath = multipath;
-        let all = (0..self.table.end().0).map(DestinationId);
-        all.filter(|id| self.reselect(*id)).collect()
+        let task = self.new_multipath(multipath);
+        task.map_or_else(Vec::new, |task| self.all_steps(task))
     }
 
     fn remove(&mut self, id: DestinationId, source: Source, path_id: u32) -> Option<DestinationId> {
@@ -432,7 +305,7 @@ impl Rib {
     }
 
     /// Takes out a path; whether that changed the selection.
-    fn take_out(&mut self, id: DestinationId, source: Source, path_id: u32) -> bool {
+    pub(super) fn take_out(&mut self, id: DestinationId, source: Source, path_id: u32) -> bool {
         let Some(old) = self.table.remove(id, source, path_id) else {
             return false;
         };

@@ -17,6 +17,7 @@ mod routes;
 mod slab;
 mod source;
 mod table;
+mod task;
 mod view;
 
 pub use best::{DEFAULT_LOCAL_PREF, Multipath, Neighbor};
@@ -28,6 +29,7 @@ pub use pending::{Bits, Pending};
 pub use routes::{Decider, RouteId, Routes};
 pub use source::Counts;
 pub use table::{Destination, DestinationId, Table};
+pub use task::Task;
 pub use view::View;
 
 #[cfg(test)]

@@ -380,6 +380,168 @@ proptest! {
     }
 }
 
+/// A RIB whose walks are done in steps, as the router does them.
+struct Stepwise {
+    rib: Rib,
+    tasks: Vec<Task>,
+    /// The kind of route that each source's policy refuses.
+    refused: BTreeMap<u32, u8>,
+    /// What the RIB said has changed.
+    told: BTreeSet<Prefix>,
+}
+
+impl Stepwise {
+    fn tell(&mut self, changed: Vec<DestinationId>) {
+        for id in changed {
+            self.told.insert(self.rib.table().get(id).unwrap().prefix());
+            self.rib.table_mut().collect(id);
+        }
+    }
+
+    fn step(&mut self, at: usize, effort: usize) {
+        let mut task = self.tasks.remove(at);
+        let changed = if task.reconsiders() {
+            let source = task.source().unwrap();
+            let refused = self.refused[&source.0];
+            let refused = self.rib.intern(route(refused));
+            self.rib
+                .reconsider_step(&mut task, effort, |_, _, received| {
+                    if received == refused {
+                        Err(Refusal::Filter)
+                    } else {
+                        Ok(received)
+                    }
+                })
+        } else {
+            self.rib.step(&mut task, effort)
+        };
+        if !task.is_done() {
+            self.tasks.insert(at, task);
+        }
+        self.tell(changed);
+    }
+
+    /// All that is to be done about a source, in order.
+    fn finish(&mut self, source: u32) {
+        let of_source = |task: &Task| task.source() == Some(Source(source));
+        while let Some(at) = self.tasks.iter().position(of_source) {
+            self.step(at, usize::MAX);
+        }
+    }
+
+    fn apply(&mut self, step: &Step) {
+        let (Step::Announce { source, .. }
+        | Step::Withdraw { source, .. }
+        | Step::Retain { source, .. }
+        | Step::RetainLongLived { source, .. }
+        | Step::Sweep { source, .. }
+        | Step::Reconsider { source, .. }
+        | Step::Remove { source }) = step
+        else {
+            let Step::Cost { next_hop: n, cost } = step else {
+                unreachable!()
+            };
+            let task = self.rib.new_costs([(next_hop(*n), *cost)]);
+            return self.tasks.extend(task);
+        };
+        let from = Source(*source);
+        let begin = match step {
+            Step::Retain { families, .. } => self.rib.retention(from, *families),
+            Step::RetainLongLived { families, .. } => self.rib.longer_retention(from, *families),
+            Step::Sweep { families, .. } => self.rib.sweeping(from, *families),
+            Step::Reconsider { refused, .. } => {
+                self.refused.insert(*source, *refused);
+                self.tasks
+                    .retain(|task| !task.reconsiders() || task.source() != Some(from));
+                self.rib.reconsideration(from)
+            }
+            Step::Remove { .. } => self.rib.removal(from),
+            _ => {
+                self.finish(*source);
+                let changed = announce(&mut self.rib, step, &self.refused);
+                return self.tell(changed);
+            }
+        };
+        let ends_session = !matches!(step, Step::Sweep { .. } | Step::Reconsider { .. });
+        let reconsiders = |task: &Task| task.reconsiders() && task.source() == Some(from);
+        if ends_session && self.tasks.iter().any(reconsiders) {
+            self.finish(*source);
+        }
+        self.tasks.push(begin);
+    }
+}
+
+/// A route comes or goes, under the policy of its source.
+fn announce(rib: &mut Rib, step: &Step, refused: &BTreeMap<u32, u8>) -> Vec<DestinationId> {
+    let Step::Announce {
+        prefix: p,
+        source,
+        path_id,
+        kind,
+    } = step
+    else {
+        return apply(rib, step);
+    };
+    rib.add_source(Source(*source), neighbor(*source));
+    let route = rib.intern(route(*kind));
+    let effective = match refused.get(source) {
+        Some(refused) if refused == kind => Err(Refusal::Filter),
+        _ => Ok(route),
+    };
+    let path = Path::new(Source(*source), route, effective).with_path_id(Some(*path_id));
+    rib.announce(prefix(*p), path).into_iter().collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    #[test]
+    fn steps_come_to_the_same_as_one_walk(
+        steps in prop::collection::vec((step(), prop::collection::vec(1..60_usize, 0..3)), 1..80),
+    ) {
+        let mut stepwise = Stepwise {
+            rib: Rib::new(1),
+            tasks: Vec::new(),
+            refused: BTreeMap::new(),
+            told: BTreeSet::new(),
+        };
+        let mut at_once = Rib::new(1);
+        let mut before = Picture::new();
+        let last = steps.len();
+        for (index, (step, efforts)) in steps.into_iter().enumerate() {
+            stepwise.apply(&step);
+            let walked = match &step {
+                Step::Announce { .. } => announce(&mut at_once, &step, &stepwise.refused),
+                step => apply(&mut at_once, step),
+            };
+            walked.into_iter().for_each(|id| at_once.table_mut().collect(id));
+            for effort in efforts {
+                if !stepwise.tasks.is_empty() {
+                    stepwise.step(0, effort);
+                }
+            }
+            while index + 1 == last && !stepwise.tasks.is_empty() {
+                stepwise.step(0, 7);
+            }
+            let after = picture(&stepwise.rib);
+            let told = std::mem::take(&mut stepwise.told);
+            for prefix in (0..8).map(prefix) {
+                if used(&before, prefix) != used(&after, prefix) {
+                    prop_assert!(told.contains(&prefix), "{} changed: {:?}", prefix, step);
+                }
+            }
+            before = after;
+        }
+        prop_assert_eq!(&before, &picture(&at_once));
+        prop_assert_eq!(stepwise.rib.table().len(), at_once.table().len());
+        for source in (0..SOURCES).map(Source) {
+            let mut counts = stepwise.rib.counts(source);
+            counts.excess = at_once.counts(source).excess;
+            prop_assert_eq!(counts, at_once.counts(source));
+        }
+    }
+}
+
 #[test]
 fn a_peer_that_flaps_leaves_nothing_behind() {
     let mut rib = Rib::new(3);

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use super::Router;
+use super::dynamic::RETURN;
 use crate::fsm::{Event, State};
 
 impl Router {
@@ -26,6 +27,9 @@ impl Router {
         } else if peer.fsm.state() != State::Established {
             let stop = Event::Stop { notification: None };
             peer.fsm.handle_event(now, stop);
+            if peer.range.is_some() {
+                peer.forget_at = now.checked_add(RETURN);
+            }
             self.drain(now, id);
         }
     }

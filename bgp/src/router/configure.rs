@@ -27,6 +27,7 @@ impl Router {
     pub fn configure(&mut self, now: Instant, config: SpeakerConfig) -> Result<(), ConfigError> {
         config.validate()?;
         let old = std::mem::replace(&mut self.config, config);
+        self.peers_version += 1;
         self.epoch = self.epoch.wrapping_add(1);
         let new_identity = old.asn != self.config.asn || old.router_id != self.config.router_id;
         let long_lived = |config: &SpeakerConfig| {
@@ -84,6 +85,7 @@ impl Router {
 
     pub(super) fn remove_peer(&mut self, now: Instant, id: PeerId, notification: Notification) {
         self.stop_peer(now, id, notification);
+        self.peers_version += 1;
         if let Some(peer) = self.peers.remove(&id) {
             self.addresses.remove(&peer.address);
         }
@@ -98,6 +100,7 @@ impl Router {
     ) -> PeerId {
         let id = PeerId(self.next_peer);
         self.next_peer += 1;
+        self.peers_version += 1;
         let settings = settings(&self.config, &config, self.is_deferring());
         let internal = settings.is_internal();
         let disabled = config.disabled;
@@ -117,6 +120,7 @@ impl Router {
             faults: FaultCounts::default(),
             since: now,
             bfd_up: false,
+            forget_at: None,
             last_notification: None,
             last_failure: None,
             flaps: 0,

@@ -1,15 +1,20 @@
 //! Peers that come and go: those from a range of addresses.
 //!
 //! They are peers like any other, made from what the range says. One is there from its first connection until its session is
-//! over and nothing of it is left: no routes kept for a restart, no wait after an error.
+//! over and nothing of it is left: no routes kept for a restart, no wait after an error. BFD watches it that long. Where BFD has
+//! to be up first (`strict`) the first connection is refused, and the peer waits for BFD and for another one.
 
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{PeerId, Router};
 use crate::config::PeerConfig;
 use crate::fsm::State;
 use crate::types::Prefix;
+use crate::wire::{Cease, Notification};
+
+/// How long a peer may take to connect again that was turned away because its BFD was not up yet.
+pub(super) const RETURN: Duration = Duration::from_secs(60);
 
 impl Router {
     /// The peer an incoming connection is from; one from a range is made if it may be.
@@ -31,7 +36,35 @@ impl Router {
             name: format!("{address} from {prefix}"),
             ..range.peer.clone()
         };
-        Some(self.add_peer(now, address, config, Some(prefix)))
+        let id = self.add_peer(now, address, config, Some(prefix));
+        if let Some(peer) = self.peers.get_mut(&id)
+            && peer.waits_for_bfd()
+        {
+            peer.forget_at = now.checked_add(RETURN);
+        }
+        Some(id)
+    }
+
+    /// Forgets a peer whose BFD was to come up before its session, and that has not come back since.
+    pub(super) fn end_waiting(&mut self, now: Instant, id: PeerId) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        if peer.forget_at.is_none_or(|at| at > now) {
+            return;
+        }
+        if peer.stale_until.is_some() || peer.long_lived.poll_timeout().is_some() {
+            // Away for a restart.
+            peer.forget_at = now.checked_add(RETURN);
+            return;
+        }
+        peer.forget_at = None;
+        peer.tried = true;
+        if peer.lines.is_empty() && peer.session.is_none() && peer.fsm.state() == State::Idle {
+            let gone = Notification::cease(Cease::PeerDeconfigured);
+            return self.remove_peer(now, id, gone);
+        }
+        self.forget_if_over(id);
     }
 
     /// Forgets a peer from a range of which nothing is left.
@@ -48,6 +81,7 @@ impl Router {
             && peer.penalty.is_none()
             && peer.fsm.state() == State::Active;
         if over {
+            self.peers_version += 1;
             self.addresses.remove(&peer.address);
             self.peers.remove(&id);
         }

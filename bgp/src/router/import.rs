@@ -5,7 +5,7 @@ use super::peer::Peer;
 use super::{PeerId, Router};
 use crate::config::SpeakerConfig;
 use crate::policy::{Operation, Refusal, RefusalCounts};
-use crate::rib::{Decider, DestinationId, Path, Route, RouteId, Routes};
+use crate::rib::{Decider, DestinationId, Path, Rib, Route, RouteId, Routes, Task};
 use crate::types::Prefix;
 use crate::wire::{Nlri, PlainUpdate, Update};
 
@@ -206,27 +206,32 @@ impl Router {
 
     /// Decides anew about every route of a peer, after its import policy has changed.
     pub(super) fn import_again(&mut self, id: PeerId) {
-        let Some(mut import) = self
-            .peers
-            .get(&id)
-            .and_then(|peer| Import::new(&self.config, id, self.epoch, peer))
-        else {
-            return;
-        };
-        let changed = self
-            .rib
-            .reconsider(id.source(), |routes, prefix, received| {
-                import.decide(routes, prefix, received)
-            });
-        let refused = import.refused;
-        self.count_refused(id, &refused);
-        self.observe_reconsidered(id);
-        self.spread(&changed);
+        self.stop_reconsidering(id);
+        let has_session = |peer: &Peer| peer.session.is_some();
+        if self.peers.get(&id).is_some_and(has_session) {
+            let task = self.rib.reconsideration(id.source());
+            self.begin(task);
+        }
     }
 
-    fn count_refused(&mut self, id: PeerId, refused: &RefusalCounts) {
+    pub(super) fn count_refused(&mut self, id: PeerId, refused: &RefusalCounts) {
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.refused.merge(refused);
         }
     }
+}
+
+/// A part of deciding anew about a peer's routes: the destinations that changed, and what was refused. `None` without a
+/// session.
+pub(super) fn import_step(
+    (config, epoch): (&SpeakerConfig, u32),
+    (id, peer): (PeerId, &Peer),
+    rib: &mut Rib,
+    (task, effort): (&mut Task, usize),
+) -> Option<(Vec<DestinationId>, RefusalCounts)> {
+    let mut import = Import::new(config, id, epoch, peer)?;
+    let changed = rib.reconsider_step(task, effort, |routes, prefix, received| {
+        import.decide(routes, prefix, received)
+    });
+    Some((changed, import.refused))
 }

@@ -111,8 +111,8 @@ impl Router {
         };
         let begun = peer.long_lived.begin(now, families);
         if !begun.is_empty() {
-            let changed = self.rib.retain_long_lived(id.source(), begun);
-            self.spread(&changed);
+            let task = self.rib.longer_retention(id.source(), begun);
+            self.begin(task);
         }
     }
 
@@ -155,8 +155,7 @@ impl Router {
         }
         if away && peer.stale_until.is_none() && peer.long_lived.kept().is_empty() {
             peer.long_lived.clear();
-            let changed = self.rib.remove_source(id.source());
-            return self.spread(&changed);
+            return self.remove_routes(id);
         }
         self.sweep(id, due);
     }
@@ -174,8 +173,7 @@ impl Router {
                 continue;
             }
             if peer.session.is_none() && peer.stale_until.is_none() {
-                let changed = self.rib.remove_source(id.source());
-                self.spread(&changed);
+                self.remove_routes(id);
             } else {
                 self.sweep(id, kept);
             }

@@ -28,6 +28,7 @@
 //! | `transmit` | what is sent on a connection next |
 //! | `subscribe` | routes for whoever installs them |
 //! | `summary` | what people are shown |
+//! | `work` | walks over the whole table, a little at a time |
 //! | `ways` | next hops, their costs and their weights |
 
 mod aggregate;
@@ -59,6 +60,7 @@ mod tests;
 mod transmit;
 mod view;
 mod ways;
+mod work;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
@@ -68,7 +70,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{ConfigError, Security, SpeakerConfig};
+use crate::config::{ConfigError, PeerConfig, Security, SpeakerConfig};
 use crate::fsm::{ConnectionEvent, Event, Serial};
 use crate::jitter::Jitter;
 use crate::observe::DownReason;
@@ -90,6 +92,7 @@ pub use subscribe::SubscriberId;
 pub use view::{
     Agreed, BestPath, FamilySummary, MessageCounts, PeerSummary, RibEntry, RouteBatch, RouteChange,
 };
+use work::Work;
 
 /// Names a configured peer; a peer that is removed and comes back gets a new one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -185,6 +188,8 @@ pub struct Router {
     peers: Peers,
     addresses: BTreeMap<IpAddr, PeerId>,
     next_peer: u32,
+    /// Changes with the peers there are, and with how they are configured.
+    peers_version: u64,
     next_subscriber: u64,
     subscribers: BTreeMap<SubscriberId, Subscriber>,
     rib: Rib,
@@ -198,6 +203,7 @@ pub struct Router {
     clock: Instant,
     jitter: Jitter,
     outputs: VecDeque<Output>,
+    work: Work,
     deferral: Option<Deferral>,
     /// Only while somebody asks for observations.
     watch: Option<Box<Watch>>,
@@ -217,6 +223,7 @@ impl Router {
             peers: Peers::default(),
             addresses: BTreeMap::new(),
             next_peer: 0,
+            peers_version: 0,
             next_subscriber: 0,
             subscribers: BTreeMap::new(),
             rib: Rib::new(jitter.next_u64()),
@@ -227,6 +234,7 @@ impl Router {
             clock: now,
             jitter,
             outputs: VecDeque::new(),
+            work: Work::default(),
             deferral: config
                 .graceful_restart
                 .filter(|restart| restart.restarting)
@@ -235,6 +243,17 @@ impl Router {
         };
         router.configure(now, config)?;
         Ok(router)
+    }
+
+    /// The peers there are, those from ranges included, and what they are to be like.
+    pub fn peer_configs(&self) -> impl Iterator<Item = (IpAddr, &PeerConfig)> {
+        self.peers.values().map(|peer| (peer.address, &peer.config))
+    }
+
+    /// Changes whenever [`peer_configs`](Self::peer_configs) does.
+    #[must_use]
+    pub fn peers_version(&self) -> u64 {
+        self.peers_version
     }
 
     /// The configuration in force.
@@ -335,6 +354,7 @@ impl Router {
     /// Lets every timer fire that is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.clock = now;
+        self.work();
         self.end_rests(now);
         for id in self.peers.due(now) {
             let Some(peer) = self.peers.get_mut(&id) else {
@@ -349,6 +369,7 @@ impl Router {
             }
             self.end_long_lived(now, id);
             self.end_late_refreshes(now, id);
+            self.end_waiting(now, id);
         }
         self.reconsider_deferral(now);
     }
@@ -383,7 +404,8 @@ impl Router {
     #[must_use]
     pub fn poll_timeout(&mut self) -> Option<Instant> {
         let peers = self.peers.poll_timeout();
-        let others = [self.deferral_timeout(), self.poll_rest()];
+        let work = self.work.is_pending().then_some(self.clock);
+        let others = [self.deferral_timeout(), self.poll_rest(), work];
         others.into_iter().chain([peers]).flatten().min()
     }
 

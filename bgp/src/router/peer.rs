@@ -54,6 +54,8 @@ pub(super) struct Peer {
     pub(super) since: Instant,
     /// What BFD last said; without BFD nothing.
     pub(super) bfd_up: bool,
+    /// One from a range that had to wait for BFD: when it is forgotten if it has not come back by then.
+    pub(super) forget_at: Option<Instant>,
     /// The last NOTIFICATION either way.
     pub(super) last_notification: Option<String>,
     /// The last connection that ended or failed without one, if that was later.
@@ -199,6 +201,7 @@ impl Peer {
             self.long_lived.poll_timeout(),
             self.refresh_timeout(),
             self.penalty.and_then(|penalty| penalty.until),
+            self.forget_at,
         ]
         .into_iter()
         .flatten()
@@ -347,6 +350,8 @@ impl Router {
     }
 
     fn establish(&mut self, now: Instant, id: PeerId, serial: Serial, negotiated: Box<Negotiated>) {
+        // What is still being done about its last session must not meet the routes of this one.
+        self.finish(id);
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
@@ -439,6 +444,7 @@ impl Router {
 
     /// The session is over. Its routes go with it, unless the peer may be restarting (RFC 4724 section 4.2).
     fn end_session(&mut self, now: Instant, id: PeerId, cause: Cause) {
+        self.finish_reconsidering(id);
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
@@ -478,11 +484,10 @@ impl Router {
             if let Some(peer) = self.peers.get_mut(&id) {
                 peer.long_lived.clear();
             }
-            let changed = self.rib.remove_source(id.source());
-            return self.spread(&changed);
+            return self.remove_routes(id);
         }
-        let changed = self.rib.retain_stale(id.source(), all);
-        self.spread(&changed);
+        let task = self.rib.retention(id.source(), all);
+        self.begin(task);
         let at_once = longer.iter().filter(|family| !kept.contains(*family));
         self.keep_longer(now, id, at_once.collect());
     }
@@ -490,8 +495,14 @@ impl Router {
     /// Takes out what is stale of these families.
     pub(super) fn sweep(&mut self, id: PeerId, families: FamilySet) {
         self.observe_sweep(id, families);
-        let changed = self.rib.sweep_stale(id.source(), families);
-        self.spread(&changed);
+        let task = self.rib.sweeping(id.source(), families);
+        self.begin(task);
+    }
+
+    /// Takes out all of a peer that is not there.
+    pub(super) fn remove_routes(&mut self, id: PeerId) {
+        let task = self.rib.removal(id.source());
+        self.begin(task);
     }
 
     /// The peer did not come back in time, or did not confirm its routes in time.
@@ -520,7 +531,6 @@ impl Router {
                 .collect();
             return self.sweep(id, late);
         }
-        let changed = self.rib.remove_source(id.source());
-        self.spread(&changed);
+        self.remove_routes(id);
     }
 }

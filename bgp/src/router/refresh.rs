@@ -85,6 +85,7 @@ impl Router {
             return;
         };
         session.refreshed_by_peer.insert(family, until);
+        self.finish(id);
         self.rib.mark_stale(id.source(), FamilySet::only(family));
     }
 

@@ -20,20 +20,20 @@ impl Router {
         self.set_next_hop_costs([(next_hop, cost)]);
     }
 
-    /// Sets what it costs to reach several next hops, in one walk over the table.
+    /// Sets what it costs to reach several next hops, in one walk over the table, whose end a large one does not wait for.
     pub fn set_next_hop_costs(&mut self, costs: impl IntoIterator<Item = (IpAddr, Option<u32>)>) {
-        let changed = self.rib.set_costs(costs);
-        self.spread(&changed);
+        let task = self.rib.new_costs(costs);
+        self.begin_any(task);
     }
 
     /// Applies a changed choice of paths to use beside the best.
     pub(super) fn change_multipath(&mut self, old: &SpeakerConfig) {
         let multipath = self.config.multipath;
-        let changed = self.rib.set_multipath(rib::Multipath {
+        let task = self.rib.new_multipath(rib::Multipath {
             max: multipath.max.into(),
             relax: multipath.relax,
         });
-        self.spread(&changed);
+        self.begin_any(task);
         if old.multipath.weight_by_link_bandwidth != multipath.weight_by_link_bandwidth {
             let subscribers: Vec<_> = self.subscribers.keys().copied().collect();
             for id in subscribers {

@@ -114,6 +114,8 @@ struct Owner {
     /// Segments the kernel had dropped for their signature when it was last looked at.
     signature_failures: Option<u64>,
     bfd: Bfd,
+    /// The version of the peers that BFD knows of.
+    peers: Option<u64>,
     /// The configuration as it was asked for, without the peers that were found.
     wanted: SpeakerConfig,
     unnumbered: Unnumbered,
@@ -183,8 +185,6 @@ impl Owner {
         listeners.keep(opened);
         // Before the first connection is accepted: keys are taken over by it.
         listeners.set_keys(keys::wanted(&config));
-        let mut bfd = Bfd::default();
-        bfd.configure(bfd::wanted(&config));
         let mut unnumbered = Unnumbered::default();
         unnumbered.watch(&config.interfaces);
         Ok(Self {
@@ -198,7 +198,8 @@ impl Owner {
             places: FuturesUnordered::new(),
             tasks: JoinSet::new(),
             signature_failures: keys::failures(),
-            bfd,
+            bfd: Bfd::default(),
+            peers: None,
             events,
         })
     }
@@ -283,10 +284,17 @@ impl Owner {
     /// Makes a configuration the one in force, with the peers that were found for it.
     fn put_in_force(&mut self, config: &SpeakerConfig) -> Result<(), SpeakerError> {
         let config = self.unnumbered.complete(config);
-        let bfd = bfd::wanted(&config);
         self.router.configure(now(), config)?;
-        self.bfd.configure(bfd);
         Ok(())
+    }
+
+    /// Has BFD watch the paths to the peers there are now: those from ranges come and go with their connections.
+    fn watch_paths(&mut self) {
+        let version = Some(self.router.peers_version());
+        if self.peers != version {
+            self.peers = version;
+            self.bfd.configure(bfd::wanted(self.router.peer_configs()));
+        }
     }
 
     /// A router was found on an interface, or the interface is gone.
@@ -520,6 +528,7 @@ impl Owner {
         for connection in given_up {
             self.explain(connection);
         }
+        self.watch_paths();
     }
 
     fn await_place_on(&self, connection: ConnectionId) {

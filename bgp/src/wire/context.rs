@@ -32,9 +32,6 @@ pub struct Context {
     pub add_path_send: FamilySet,
     /// IPv4 routes may have an IPv6 next hop (RFC 8950).
     pub extended_next_hop: bool,
-    /// Treat routes whose path has an AS_SET as withdrawn, as RFC 9774 §3 asks. Off by default:
-    /// routers of an older generation still aggregate this way.
-    pub reject_as_sets: bool,
 }
 
 impl Default for Context {
@@ -47,7 +44,6 @@ impl Default for Context {
             add_path_receive: FamilySet::EMPTY,
             add_path_send: FamilySet::EMPTY,
             extended_next_hop: false,
-            reject_as_sets: false,
         }
     }
 }

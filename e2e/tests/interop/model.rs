@@ -59,6 +59,8 @@ pub struct Session {
     /// Packets come from a directly connected peer only (RFC 5082).
     pub ttl_security: bool,
     pub graceful_restart: bool,
+    /// With that, routes are kept as the last resort after a short restart time (RFC 9494).
+    pub long_lived: bool,
     pub add_path_send: bool,
     pub add_path_receive: bool,
     /// IPv4 routes with IPv6 next hops (RFC 8950).
@@ -83,6 +85,7 @@ impl Session {
             password: None,
             ttl_security: false,
             graceful_restart: false,
+            long_lived: false,
             add_path_send: false,
             add_path_receive: false,
             extended_next_hop: false,

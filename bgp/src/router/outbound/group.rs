@@ -246,6 +246,11 @@ impl Groups {
         id
     }
 
+    /// How many there are.
+    pub(in crate::router) fn len(&self) -> usize {
+        self.groups.len()
+    }
+
     pub(in crate::router) fn get(&self, id: GroupId) -> Option<&Group> {
         self.groups.get(&id)
     }

@@ -62,7 +62,6 @@ impl GroupKey {
         // How the session is read has nothing to do with what is written on it.
         let context = Context {
             add_path_receive: FamilySet::EMPTY,
-            reject_as_sets: false,
             ..context
         };
         let adds_paths = !context.add_path_send.is_empty();

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::super::pair::{Lab, address, peer, prefix, speaker};
 use super::super::{ConnectionId, Output, RouteBatch, Router};
 use crate::config::GracefulRestart;
+use crate::policy::{Filter, Verdict};
 use crate::types::Prefix;
 use crate::wire::{self, Context, Message};
 
@@ -15,12 +16,36 @@ const SECOND: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone)]
 enum Step {
-    Announce { router: usize, route: usize },
-    Withdraw { router: usize, route: usize },
-    Kill { router: usize },
-    Slow { router: usize },
-    Hurry { router: usize },
-    Wait { milliseconds: u64 },
+    Announce {
+        router: usize,
+        route: usize,
+    },
+    Withdraw {
+        router: usize,
+        route: usize,
+    },
+    Kill {
+        router: usize,
+    },
+    Slow {
+        router: usize,
+    },
+    Hurry {
+        router: usize,
+    },
+    Cost {
+        router: usize,
+        next_hop: usize,
+        cost: Option<u32>,
+    },
+    Refuse {
+        router: usize,
+        from: usize,
+        refuse: bool,
+    },
+    Wait {
+        milliseconds: u64,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -31,7 +56,11 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (router.clone(), route).prop_map(|(router, route)| Step::Withdraw { router, route }),
         1 => router.clone().prop_map(|router| Step::Kill { router }),
         1 => router.clone().prop_map(|router| Step::Slow { router }),
-        1 => router.prop_map(|router| Step::Hurry { router }),
+        1 => router.clone().prop_map(|router| Step::Hurry { router }),
+        1 => (router.clone(), 0..4_usize, proptest::option::of(0..3_u32)).prop_map(
+            |(router, next_hop, cost)| Step::Cost { router, next_hop, cost }),
+        1 => (router, 0..4_usize, any::<bool>()).prop_map(
+            |(router, from, refuse)| Step::Refuse { router, from, refuse }),
         4 => (0..3000_u64).prop_map(|milliseconds| Step::Wait { milliseconds }),
     ]
 }
@@ -57,6 +86,21 @@ fn apply(lab: &mut Lab, step: Step) {
         Step::Kill { router } => lab.kill_connections(router),
         Step::Slow { router } => drop(lab.slow.insert(router)),
         Step::Hurry { router } => lab.hurry(router),
+        Step::Cost {
+            router,
+            next_hop,
+            cost,
+        } => lab.routers[router].set_next_hop_cost(address(next_hop), cost),
+        Step::Refuse {
+            router,
+            from,
+            refuse,
+        } => lab.reconfigure(router, |c| {
+            let nothing = || Filter::new(Vec::new(), Verdict::Reject);
+            if let Some(peer) = c.peers.get_mut(&address(from)) {
+                peer.import = refuse.then(nothing);
+            }
+        }),
         Step::Wait { milliseconds } => lab.run(Duration::from_millis(milliseconds)),
     }
 }
@@ -84,14 +128,23 @@ proptest! {
     #[test]
     fn four_routers_agree_in_the_end(
         graceful in any::<bool>(),
+        long_lived in any::<bool>(),
+        // Walks over the table in steps so small that everything else happens in between, or at once.
+        effort in prop_oneof![1..40_usize, Just(1 << 16)],
         steps in proptest::collection::vec(step(), 1..60),
     ) {
         // Two internal pairs and every kind of session between them.
         let asns = [64512, 64512, 64513, 64514];
         let mut lab = Lab::mesh(&asns);
         (0..4).for_each(|router| lab.reconfigure(router, |c| {
-            c.graceful_restart = graceful.then(GracefulRestart::default);
+            let restart = GracefulRestart {
+                restart_time: if long_lived { 0 } else { 120 },
+                long_lived_time: if long_lived { 1000 } else { 0 },
+                ..GracefulRestart::default()
+            };
+            c.graceful_restart = graceful.then_some(restart);
         }));
+        lab.routers.iter_mut().for_each(|router| router.work.effort = effort);
         let subscribers: Vec<_> = lab.routers.iter_mut().map(Router::subscribe).collect();
         let mut told = vec![Vec::new(); 4];
         for step in steps {
@@ -100,7 +153,14 @@ proptest! {
                 told[index].extend(lab.routes(index, *subscriber));
             }
         }
-        (0..4).for_each(|router| lab.hurry(router));
+        for router in 0..4 {
+            lab.hurry(router);
+            for other in 0..4 {
+                let back = Step::Cost { router, next_hop: other, cost: Some(0) };
+                apply(&mut lab, back);
+                apply(&mut lab, Step::Refuse { router, from: other, refuse: false });
+            }
+        }
         lab.establish();
         lab.run(10 * SECOND);
 

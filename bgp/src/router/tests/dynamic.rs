@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::pair::{Lab, address, peer, speaker};
-use crate::config::{PeerAsn, PeerConfig, PeerRange};
+use crate::config::{BfdConfig, PeerAsn, PeerConfig, PeerRange};
 use crate::fsm::State;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -54,6 +54,57 @@ fn peers_from_a_range_come_and_go() {
     let addresses: Vec<_> = lab.routers[0].summary().iter().map(|l| l.address).collect();
     assert!(!addresses.contains(&address(1)), "{addresses:?}");
     assert_eq!(lab.best(2, "10.1.0.0/16"), None);
+}
+
+#[test]
+fn bfd_is_wanted_for_those_that_are_there_and_may_be_waited_for() {
+    let mut lab = lab(10);
+    let with_bfd = |strict| BfdConfig {
+        strict,
+        ..BfdConfig::default()
+    };
+    let wanted = |lab: &Lab| {
+        let configs = lab.routers[0].peer_configs();
+        let watched = configs.filter(|(_, config)| config.bfd.is_some());
+        watched.map(|(address, _)| address).collect::<Vec<_>>()
+    };
+    let change = |lab: &mut Lab, strict| {
+        lab.reconfigure(0, |config| {
+            let range = config.ranges.values_mut().next().unwrap();
+            range.peer.bfd = Some(with_bfd(strict));
+        });
+    };
+    change(&mut lab, false);
+    assert!(wanted(&lab).is_empty());
+    let before = lab.routers[0].peers_version();
+    lab.run_until(30 * SECOND, |lab| up(lab, 1) && up(lab, 2));
+    assert!(wanted(&lab).contains(&address(1)));
+    assert_ne!(lab.routers[0].peers_version(), before);
+    // It goes, and with it what watched it.
+    lab.reconfigure(1, |config| config.peers.clear());
+    lab.run(40 * SECOND);
+    assert!(!wanted(&lab).contains(&address(1)));
+    // One that has to wait for BFD is known, so that BFD can begin, and comes up after it.
+    change(&mut lab, true);
+    lab.reconfigure(1, |config| {
+        config.peers.insert(address(0), peer(0, 64512));
+    });
+    lab.run(20 * SECOND);
+    assert!(wanted(&lab).contains(&address(1)) && !up(&lab, 1));
+    let now = lab.now;
+    lab.routers[0].handle_bfd(now, address(1), true);
+    lab.run_until(30 * SECOND, |lab| up(lab, 1));
+    // One that does not come back is forgotten: it takes nobody's place.
+    lab.reconfigure(1, |config| config.peers.clear());
+    lab.run(40 * SECOND);
+    lab.reconfigure(1, |config| {
+        config.peers.insert(address(0), peer(0, 64512));
+    });
+    lab.run(6 * SECOND);
+    assert!(wanted(&lab).contains(&address(1)));
+    lab.reconfigure(1, |config| config.peers.clear());
+    lab.run(70 * SECOND);
+    assert!(!wanted(&lab).contains(&address(1)));
 }
 
 #[test]

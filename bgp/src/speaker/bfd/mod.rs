@@ -24,7 +24,7 @@ use tracing::warn;
 
 pub(super) use crate::bfd::State;
 use crate::bfd::{Change, Hops, Path, Report, Settings};
-use crate::config::{PeerConfig, SpeakerConfig};
+use crate::config::PeerConfig;
 
 /// News waiting for the owner.
 const NEWS: usize = 256;
@@ -152,11 +152,13 @@ impl Drop for Running {
     }
 }
 
-/// The sessions a configuration asks for.
-pub(super) fn wanted(config: &SpeakerConfig) -> BTreeMap<Path, Wanted> {
-    let peers = config.peers.iter().filter(|(_, peer)| !peer.disabled);
+/// The sessions that peers ask for, those from ranges included.
+pub(super) fn wanted<'a>(
+    peers: impl Iterator<Item = (IpAddr, &'a PeerConfig)>,
+) -> BTreeMap<Path, Wanted> {
+    let peers = peers.filter(|(_, peer)| !peer.disabled);
     peers
-        .filter_map(|(address, peer)| session_for(*address, peer.scope, peer))
+        .filter_map(|(address, peer)| session_for(address, peer.scope, peer))
         .collect()
 }
 

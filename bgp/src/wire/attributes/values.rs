@@ -25,9 +25,7 @@ pub(super) fn as_path(value: &[u8], context: &Context) -> Result<AsPath, Fault> 
             "confederation segment outside its confederation",
         ));
     }
-    if context.reject_as_sets && path.has_set() {
-        return Err(Fault::Value("AS_SET, which RFC 9774 forbids"));
-    }
+    // An AS_SET (RFC 9774) is for the import policy to refuse: people may want it otherwise, and see that it was refused.
     Ok(path)
 }
 

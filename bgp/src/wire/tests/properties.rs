@@ -30,7 +30,6 @@ fn any_context() -> impl Strategy<Value = Context> {
         add_path_receive: add_path,
         add_path_send: add_path,
         extended_next_hop: flags[3],
-        reject_as_sets: false,
     })
 }
 

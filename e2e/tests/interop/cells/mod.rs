@@ -4,6 +4,7 @@ mod add_path;
 mod bfd;
 mod communities;
 mod limits;
+mod long_lived;
 mod next_hop;
 mod reasons;
 mod reflection;
@@ -95,6 +96,7 @@ pub fn rows() -> Vec<Row> {
         session::rows(),
         security::rows(),
         restart::rows(),
+        long_lived::rows(),
         refresh::rows(),
         communities::rows(),
         add_path::rows(),

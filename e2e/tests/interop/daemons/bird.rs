@@ -194,7 +194,14 @@ fn protocol(text: &mut String, asn: u32, index: usize, session: &Session) {
         text.push_str("  ttl security;\n");
     }
     if session.graceful_restart {
-        text.push_str("  graceful restart on;\n  graceful restart time 30;\n");
+        let seconds = if session.long_lived { 2 } else { 30 };
+        let _ = writeln!(
+            text,
+            "  graceful restart on;\n  graceful restart time {seconds};"
+        );
+    }
+    if session.long_lived {
+        text.push_str("  long lived graceful restart on;\n  long lived stale time 600;\n");
     }
     if session.bfd {
         text.push_str("  bfd;\n");

@@ -206,7 +206,13 @@ fn seen(path: &Value) -> Seen {
             as_path
         },
         next_hop: text(next_hop),
-        communities: list(&path["community"]["list"]),
+        communities: list(&path["community"]["list"])
+            .into_iter()
+            .map(|one| match one.as_str() {
+                "llgrStale" | "llgr-stale" => "65535:6".to_owned(),
+                _ => one,
+            })
+            .collect(),
         large: list(&path["largeCommunity"]["list"]),
         extended: extended
             .map(|one| one.to_lowercase().replace("soo:", "ro:"))
@@ -227,7 +233,15 @@ fn configuration(side: &Side, place: &Place) -> String {
         side.router_id
     );
     if side.sessions.iter().any(|session| session.graceful_restart) {
-        text.push_str(" bgp graceful-restart\n bgp graceful-restart preserve-fw-state\n bgp graceful-restart restart-time 30\n");
+        let long_lived = side.sessions.iter().any(|session| session.long_lived);
+        let seconds = if long_lived { 2 } else { 30 };
+        let _ = writeln!(
+            text,
+            " bgp graceful-restart\n bgp graceful-restart preserve-fw-state\n bgp graceful-restart restart-time {seconds}"
+        );
+        if long_lived {
+            text.push_str(" bgp long-lived-graceful-restart stale-time 600\n");
+        }
     }
     if let Some(seconds) = side
         .sessions

@@ -247,8 +247,11 @@ fn neighbor(text: &mut String, side: &Side, session: &Session) {
         text.push_str("  [neighbors.ttl-security.config]\n    enabled = true\n    ttl-min = 255\n");
     }
     if session.graceful_restart {
-        text.push_str(
-            "  [neighbors.graceful-restart.config]\n    enabled = true\n    restart-time = 30\n",
+        let seconds = if session.long_lived { 2 } else { 30 };
+        let _ = write!(
+            text,
+            "  [neighbors.graceful-restart.config]\n    enabled = true\n    restart-time = {seconds}\n    long-lived-enabled = {}\n",
+            session.long_lived
         );
     }
     if session.client {
@@ -276,6 +279,11 @@ fn family(text: &mut String, name: &str, session: &Session) {
     if session.graceful_restart {
         text.push_str(
             "    [neighbors.afi-safis.mp-graceful-restart.config]\n      enabled = true\n",
+        );
+    }
+    if session.long_lived {
+        text.push_str(
+            "    [neighbors.afi-safis.long-lived-graceful-restart.config]\n      enabled = true\n      restart-time = 600\n",
         );
     }
     if session.add_path_send || session.add_path_receive {
