@@ -37,21 +37,16 @@ pub async fn bgp(options: BgpOptions) -> anyhow::Result<()> {
         }
         other => other.with_context(|| format!("the speaker of {file} failed"))?,
     };
-    let installer = match config.install.target().ok().flatten() {
-        None => None,
-        Some(target) => Some(
-            install(&daemon, target, config.graceful_restart.is_some())
-                .await
-                .with_context(|| {
-                    format!("--config {file}: install: cannot put routes into the kernel")
-                })?,
-        ),
-    };
-    until_shutdown(&daemon).await;
+    let mut installation = Installation::default();
+    installation
+        .follow(&daemon, &config)
+        .await
+        .with_context(|| format!("--config {file}: install: cannot put routes into the kernel"))?;
+    until_shutdown(&daemon, &mut installation).await;
     daemon.shutdown().await;
-    if let Some(installer) = installer {
-        installer.stop().await;
-    }
+    // Peers that were told of graceful restart go on sending to us while we are away, so the routes
+    // stay; otherwise they end with the sessions.
+    installation.end(config.graceful_restart.is_some()).await;
     Ok(())
 }
 
@@ -62,36 +57,77 @@ fn read_config(path: &Path) -> Result<File, String> {
     serde_saphyr::from_str(&text).map_err(|error| format!("--config {file}: {error}"))
 }
 
-/// Reads the configuration again at each SIGHUP, until the process is asked to end.
-async fn until_shutdown(daemon: &Daemon) {
+/// Reads the configuration again at each SIGHUP, and installs routes as it says, until the process
+/// is asked to end.
+async fn until_shutdown(daemon: &Daemon, installation: &mut Installation) {
     use tokio::signal::unix::{SignalKind, signal};
     let end = shutdown_signal();
     tokio::pin!(end);
     let Ok(mut hangup) = signal(SignalKind::hangup()) else {
         return end.await;
     };
+    let mut files = daemon.file();
     loop {
         tokio::select! {
             () = &mut end => return,
             // What is wrong with it has been logged.
             _ = hangup.recv() => drop(daemon.reload().await),
+            // The daemon has the other end.
+            Ok(()) = files.changed() => {
+                let file = Arc::clone(&files.borrow_and_update());
+                if let Err(error) = installation.follow(daemon, &file).await {
+                    tracing::error!("install: cannot put routes into the kernel: {error}");
+                }
+            }
         }
     }
 }
 
-/// Peers that were told of graceful restart go on sending to us while we are away, so the routes
-/// stay; otherwise they end with the sessions.
-async fn install(
-    daemon: &Daemon,
-    target: InstallTable,
-    keep: bool,
-) -> Result<Installer, KernelError> {
-    let options = install::Options {
-        table: target.table,
-        metric: target.metric,
-        keep,
-    };
-    Installer::start(daemon.speaker().clone(), options).await
+/// The routes in the kernel, as the file in force wants them.
+#[derive(Debug, Default)]
+struct Installation(Option<(InstallTable, Installer)>);
+
+impl Installation {
+    async fn follow(&mut self, daemon: &Daemon, file: &File) -> Result<(), KernelError> {
+        // A table that cannot be has been refused with the file.
+        let wanted = file.install.target().ok().flatten();
+        let before = self.0.take();
+        if before.as_ref().map(|(target, _)| *target) == wanted {
+            self.0 = before;
+            return Ok(());
+        }
+        let Some(target) = wanted else {
+            end(before, false).await;
+            return Ok(());
+        };
+        // In the same table the next one takes over what this one leaves; in another one the new
+        // routes are there before the old ones go.
+        let same_table = before
+            .as_ref()
+            .is_some_and(|(old, _)| old.table == target.table);
+        let mut before = before;
+        if same_table {
+            end(before.take(), true).await;
+        }
+        let options = install::Options {
+            table: target.table,
+            metric: target.metric,
+        };
+        let started = Installer::start(daemon.speaker().clone(), options).await;
+        end(before, false).await;
+        self.0 = Some((target, started?));
+        Ok(())
+    }
+
+    async fn end(self, keep: bool) {
+        end(self.0, keep).await;
+    }
+}
+
+async fn end(installer: Option<(InstallTable, Installer)>, keep: bool) {
+    if let Some((_, installer)) = installer {
+        installer.stop(keep).await;
+    }
 }
 
 /// Runs the embedded store until it is told to end.

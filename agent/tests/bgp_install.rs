@@ -105,7 +105,7 @@ fn netns_best_routes_are_in_the_kernel_and_stay_there() {
         });
         inside.run(|| async {
             let daemon = Daemon::start(&node("multipath: {max: 4, relax: true}")).await.unwrap();
-            let options = Options { table, metric: Some(32), keep: false };
+            let options = Options { table, metric: Some(32) };
             let installer = Installer::start(daemon.speaker().clone(), options).await.unwrap();
             // The stale route has gone, the other owner's stays as it was.
             let all = "20.1.0.0/24 metric 32 nexthop via 10.0.0.2 dev eth0 weight 1 nexthop via 10.0.0.3 dev eth0 weight 1";
@@ -122,9 +122,161 @@ fn netns_best_routes_are_in_the_kernel_and_stay_there() {
             inside.ip(&format!("route del 20.2.0.0/24 table {table} proto static"));
             expect(&inside, table, &["20.1.0.0/24 via 10.0.0.2 dev eth0 metric 32", "20.2.0.0/24 via 10.0.0.2 dev eth0 metric 32"]).await;
             daemon.shutdown().await;
-            installer.stop().await;
+            installer.stop(false).await;
             expect(&inside, table, &[]).await;
             stop.send(()).unwrap();
         });
     });
+}
+
+/// A speaker that peers with whoever is on its eth0, by link-local addresses.
+fn unnumbered(asn: u32, announce: &str) -> File {
+    file(&format!(
+        "asn: {asn}\nrouterId: 0.0.0.{}\nlisten: [{{address: '::'}}]\nrequirePolicy: false\nneighbors:\n- {{interface: eth0, asn: external, connectRetryTime: 1}}\nannounce: [{announce}]\n",
+        asn - 65000
+    ))
+}
+
+/// The link-local address of eth0, once it may be used.
+fn link_local(namespace: &Namespace) -> String {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let links = namespace.ip_json("-6 addr show dev eth0 scope link -tentative");
+        let address = links
+            .first()
+            .and_then(|link| link["addr_info"][0]["local"].as_str());
+        if let Some(address) = address {
+            return address.to_owned();
+        }
+        assert!(
+            Instant::now() < deadline,
+            "no link-local address: {links:?}"
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn netns_routes_over_link_local_next_hops_name_their_link() {
+    if !privileged("netns_routes_over_link_local_next_hops_name_their_link") {
+        return;
+    }
+    let inside = Namespace::new("unnum", "n");
+    let outside = Namespace::new("unnum", "r");
+    join(&inside, "eth0", &outside, "eth0");
+    outside.ip("addr add 20.1.0.1/32 dev lo");
+    inside.ip("addr add 20.2.0.1/32 dev lo");
+    let gateway = link_local(&outside);
+    let back = link_local(&inside);
+    let (stop, stopped) = tokio::sync::oneshot::channel();
+    let table = 254;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            outside.run(|| async {
+                let announce = "{prefix: 20.1.0.0/24}, {prefix: 'fd20:1::/64'}";
+                let other = Daemon::start(&unnumbered(65002, announce)).await.unwrap();
+                let options = Options {
+                    table,
+                    metric: None,
+                };
+                let installer = Installer::start(other.speaker().clone(), options)
+                    .await
+                    .unwrap();
+                stopped.await.unwrap();
+                other.shutdown().await;
+                installer.stop(false).await;
+            });
+        });
+        inside.run(|| async {
+            let ours = unnumbered(65001, "{prefix: 20.2.0.0/24}");
+            let daemon = Daemon::start(&ours).await.unwrap();
+            let options = Options {
+                table,
+                metric: None,
+            };
+            let installer = Installer::start(daemon.speaker().clone(), options)
+                .await
+                .unwrap();
+            let route = format!("20.1.0.0/24 via inet6 {gateway} dev eth0");
+            expect(&inside, table, &[&route]).await;
+            let v6 = inside.ip("-6 route show proto 90");
+            assert!(
+                v6.contains(&format!("fd20:1::/64 via {gateway} dev eth0")),
+                "{v6}"
+            );
+            let back = format!("20.2.0.0/24 via inet6 {back} dev eth0");
+            expect(&outside, table, &[&back]).await;
+            // IPv4 packets take it there and back, with no IPv4 address on the link.
+            let ping = inside.output("ping -n -c 1 -w 5 -I 20.2.0.1 20.1.0.1");
+            assert!(ping.status.success(), "{ping:?}");
+            stop.send(()).unwrap();
+            expect(&inside, table, &[]).await;
+            daemon.shutdown().await;
+            installer.stop(false).await;
+        });
+    });
+}
+
+/// `margay bgp` in a namespace; ended when it is dropped.
+struct Process(std::process::Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test]
+async fn netns_install_and_aggregates_follow_the_file() {
+    if !privileged("netns_install_and_aggregates_follow_the_file") {
+        return;
+    }
+    let node = Namespace::new("reload", "n");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bgp.yaml");
+    let write = |install: &str, announce: &str| {
+        let text = format!(
+            "asn: 65001\nrouterId: 10.0.0.1\nlisten: []\ninstall: {install}\nannounce: [{announce}]\naggregates: [{{prefix: 20.0.0.0/8}}, {{prefix: 'fd20::/16'}}]\n"
+        );
+        std::fs::write(&path, text).unwrap();
+    };
+    let specific = "{prefix: 20.1.0.0/24}, {prefix: 'fd20:1::/64'}";
+    write("{table: 1000, metric: 32}", specific);
+    let process = Process(
+        std::process::Command::new("ip")
+            .args(["netns", "exec", &node.name])
+            .args([env!("CARGO_BIN_EXE_margay"), "bgp", "--config"])
+            .arg(&path)
+            .spawn()
+            .unwrap(),
+    );
+    let pid = rustix::process::Pid::from_raw(i32::try_from(process.0.id()).unwrap()).unwrap();
+    let reload = || rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+    let aggregate = "blackhole 20.0.0.0/8 metric 32";
+    expect(&node, 1000, &[aggregate]).await;
+    let v6 = node.ip("-6 route show table 1000 proto 90");
+    assert!(v6.contains("blackhole fd20::/16"), "{v6}");
+    // Another metric, another table, no table at all.
+    write("{table: 1000, metric: 33}", specific);
+    reload();
+    expect(&node, 1000, &["blackhole 20.0.0.0/8 metric 33"]).await;
+    write("{table: 1001, metric: 32}", specific);
+    reload();
+    expect(&node, 1001, &[aggregate]).await;
+    expect(&node, 1000, &[]).await;
+    write("false", specific);
+    reload();
+    expect(&node, 1001, &[]).await;
+    write("{table: 1000, metric: 32}", specific);
+    reload();
+    expect(&node, 1000, &[aggregate]).await;
+    // A mistake changes nothing; without a more specific route there is nothing to stand for.
+    write("{table: 0}", specific);
+    reload();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    expect(&node, 1000, &[aggregate]).await;
+    write("{table: 1000, metric: 32}", "");
+    reload();
+    expect(&node, 1000, &[]).await;
 }

@@ -1,7 +1,7 @@
 //! The kernel's side: which next hops are reached how, changes by the batch, and looking after
 //! what others do to our routes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -219,18 +219,54 @@ impl<K: Kernel + 'static> Edge<K> {
 
     async fn resolve(&mut self, all: Vec<Ways>) {
         let mut answers = Vec::with_capacity(all.len());
+        let links = self.links_of(&all).await;
         for ways in all {
-            let answer = self.resolution(&ways).await;
+            let answer = self.resolution(&ways, &links).await;
             answers.push((ways, answer));
         }
         self.table.handle_resolved(answers);
     }
 
+    /// The links that are up, if one of the ways names its own.
+    async fn links_of(&self, all: &[Ways]) -> Result<HashMap<u32, String>, String> {
+        if all
+            .iter()
+            .flat_map(|ways| ways.iter())
+            .all(|w| w.scope == 0)
+        {
+            return Ok(HashMap::new());
+        }
+        let links = self.kernel.links().await;
+        let links = links.map_err(|error| error.to_string())?;
+        let up = links.into_iter().filter(|link| link.up);
+        Ok(up.map(|link| (link.index, link.name)).collect())
+    }
+
     /// The next hops that can be reached; one that cannot is left out while another can.
-    async fn resolution(&mut self, ways: &[Way]) -> Resolution {
+    async fn resolution(
+        &mut self,
+        ways: &[Way],
+        links: &Result<HashMap<u32, String>, String>,
+    ) -> Resolution {
+        if ways.is_empty() {
+            return Resolution::To(RouteTarget::Blackhole);
+        }
         let mut hops = BTreeSet::new();
         let mut reasons = Vec::new();
         for way in ways {
+            if way.scope != 0 {
+                match links.as_ref().map(|links| links.get(&way.scope)) {
+                    Ok(Some(name)) => drop(hops.insert(unnumbered(way, name))),
+                    Ok(None) => reasons.push(format!(
+                        "next hop {}: interface {} is down or gone",
+                        way.next_hop, way.scope
+                    )),
+                    Err(error) => {
+                        return Resolution::Unknown(format!("next hop {}: {error}", way.next_hop));
+                    }
+                }
+                continue;
+            }
             match self.reach.reach(&*self.kernel, way.next_hop).await {
                 Ok(reach) => match next_hop(way, reach) {
                     Ok(hop) => drop(hops.insert(hop)),
@@ -293,6 +329,16 @@ impl<K: Kernel + 'static> Edge<K> {
     pub(super) fn problems(&self) -> String {
         let failed = self.table.failed().values().cloned();
         failed.collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// A link-local next hop, of either family's routes (RFC 8950), on the link it was heard on.
+fn unnumbered(way: &Way, interface: &str) -> NextHop {
+    NextHop {
+        gateway: way.next_hop,
+        interface: interface.to_owned(),
+        onlink: false,
+        extra_weight: way.extra_weight,
     }
 }
 

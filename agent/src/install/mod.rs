@@ -7,7 +7,11 @@
 //! protocol 90 in the one table are looked at or touched. What an earlier process left stays until
 //! the sessions are up and have sent all they have, and is then removed.
 //!
-//! Not here: blackholes, tunnels, pods (the agent's), and which route is best (the speaker's).
+//! An aggregate of the speaker's own is a blackhole as long as it is announced, under its more
+//! specific routes; a link-local next hop is taken on the link it was heard on, for IPv4 routes too
+//! (RFC 8950).
+//!
+//! Not here: tunnels, pods (the agent's), and which route is best (the speaker's).
 
 mod applier;
 mod edge;
@@ -31,14 +35,13 @@ pub struct Options {
     pub table: u32,
     /// The metric of routes; none is the kernel's own, 0 for IPv4 and 1024 for IPv6.
     pub metric: Option<u32>,
-    /// Whether routes stay when the installer ends, for the next process to take over.
-    pub keep: bool,
 }
 
 /// Installs routes until it is told to stop.
 #[derive(Debug)]
 pub struct Installer {
-    stop: oneshot::Sender<()>,
+    /// Whether routes stay.
+    stop: oneshot::Sender<bool>,
     thread: JoinHandle<()>,
 }
 
@@ -71,10 +74,10 @@ impl Installer {
         Ok(Self { stop, thread })
     }
 
-    /// Ends; removes the routes unless they are to be kept.
-    pub async fn stop(self) {
+    /// Ends; removes the routes unless they are to be kept, for whoever takes over.
+    pub async fn stop(self, keep: bool) {
         // The thread may have ended with the speaker.
-        let _ = self.stop.send(());
+        let _ = self.stop.send(keep);
         let _ = tokio::task::spawn_blocking(|| self.thread.join()).await;
     }
 }
@@ -83,7 +86,7 @@ async fn run(
     speaker: Speaker,
     options: Options,
     started: oneshot::Sender<Result<(), KernelError>>,
-    stopped: oneshot::Receiver<()>,
+    mut stopped: oneshot::Receiver<bool>,
 ) {
     let reach = ReachCache::default();
     let opened = NetlinkKernel::open_table(options.table).and_then(|kernel| {
@@ -100,11 +103,13 @@ async fn run(
     }
     // Whoever waited for it may be gone, and will say so by the other channel.
     let _ = started.send(Ok(()));
-    tokio::select! {
-        () = edge.run(&speaker, monitor) => {}
-        _ = stopped => {}
-    }
-    if !options.keep {
+    let keep = tokio::select! {
+        // The speaker has ended; what becomes of its routes is said afterwards.
+        () = edge.run(&speaker, monitor) => stopped.await,
+        keep = &mut stopped => keep,
+    };
+    // Whoever dropped the other end without a word wants no routes touched any more.
+    if !keep.unwrap_or(true) {
         edge.remove_all().await;
     }
 }

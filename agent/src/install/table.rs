@@ -14,11 +14,14 @@ use crate::dataplane::{KernelError, Route, RouteChange, RouteKey, RouteTarget};
 pub(super) struct Way {
     /// The next hop.
     pub(super) next_hop: IpAddr,
+    /// The index of the interface of a link-local next hop; 0 for all others.
+    pub(super) scope: u32,
     /// Its share of the load beside the others, less one.
     pub(super) extra_weight: u8,
 }
 
-/// The ways of one prefix, in order. Many prefixes share one value.
+/// The ways of one prefix, in order. Many prefixes share one value. None at all: packets are thrown
+/// away, as for an aggregate.
 pub(super) type Ways = Arc<[Way]>;
 
 /// What is wanted for one prefix.
@@ -307,8 +310,13 @@ fn range_of(destination: IpNetwork) -> std::ops::RangeInclusive<RouteKey> {
     key(0, 0)..=key(u32::MAX, u8::MAX)
 }
 
-/// The ways of some best paths; none if there is nothing to install: no path, or one of our own.
+/// The ways of some best paths; none if there is nothing to install: no path, or one of our own
+/// that is no aggregate. An aggregate takes what none of its more specific routes does: a default
+/// route must not send that back to whoever sent it here (RFC 4632 section 5.1).
 fn ways(paths: &[BestPath]) -> Option<Vec<Way>> {
+    if paths.iter().any(|path| path.aggregate) {
+        return Some(Vec::new());
+    }
     if paths.is_empty() || paths.iter().any(|path| path.local) {
         return None;
     }
@@ -316,10 +324,11 @@ fn ways(paths: &[BestPath]) -> Option<Vec<Way>> {
         .iter()
         .map(|path| Way {
             next_hop: path.next_hop,
+            scope: path.scope,
             extra_weight: path.weight.saturating_sub(1),
         })
         .collect();
     ways.sort_unstable();
-    ways.dedup_by(|next, first| next.next_hop == first.next_hop);
+    ways.dedup_by(|next, first| (next.next_hop, next.scope) == (first.next_hop, first.scope));
     Some(ways)
 }

@@ -21,6 +21,7 @@ fn path(next_hop: &str) -> BestPath {
         med: None,
         metric: None,
         as_path_length: 1,
+        aggregate: false,
         weight: 1,
     }
 }
@@ -170,5 +171,56 @@ fn a_next_hop_that_cannot_be_asked_about_changes_nothing() {
         table.plan().len(),
         1,
         "an answer has its prefixes looked at"
+    );
+}
+
+#[tokio::test]
+async fn aggregates_and_link_local_next_hops() {
+    let kernel = host();
+    let index = kernel.links().await.unwrap()[0].index;
+    let mut edge = edge(&kernel);
+    edge.begin().await.unwrap();
+    let aggregate = BestPath {
+        next_hop: [0; 4].into(),
+        local: true,
+        aggregate: true,
+        ..path("0.0.0.0")
+    };
+    let own = BestPath {
+        aggregate: false,
+        ..aggregate.clone()
+    };
+    let unnumbered = |scope| BestPath {
+        scope,
+        ..path("fe80::2")
+    };
+    let changes = [
+        ("10.0.0.0/8", aggregate),
+        ("10.1.0.0/24", own),
+        ("10.2.0.0/24", unnumbered(index)),
+        ("10.3.0.0/24", unnumbered(index + 1000)),
+    ];
+    let changes = changes.map(|(prefix, path)| RouteChange {
+        prefix: prefix.parse().unwrap(),
+        paths: vec![path],
+    });
+    edge.take(RouteBatch {
+        changes: changes.to_vec(),
+        synced: true,
+    })
+    .await;
+    assert_eq!(
+        routes(&kernel).await,
+        [
+            "blackhole 10.0.0.0/8 metric 32",
+            "10.2.0.0/24 metric 32 via fe80::2 dev eth0",
+        ]
+    );
+    let problems = edge.problems();
+    assert!(problems.contains("is down or gone"), "{problems}");
+    edge.take(batch(&[("10.0.0.0/8", &[])], true)).await;
+    assert_eq!(
+        routes(&kernel).await,
+        ["10.2.0.0/24 metric 32 via fe80::2 dev eth0"]
     );
 }

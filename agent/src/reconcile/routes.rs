@@ -203,6 +203,7 @@ mod tests {
                 metric: None,
                 med: None,
                 as_path_length: 0,
+                aggregate: false,
                 weight: 1,
             }],
         });

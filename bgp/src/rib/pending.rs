@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::table::{DestinationId, Table};
-use crate::types::FamilySet;
+use crate::types::{Family, FamilySet};
 
 /// A queue longer than this gives its memory back once it is empty.
 const KEPT: usize = 1024;
@@ -60,17 +60,43 @@ impl Bits {
 pub struct Pending {
     marked: Bits,
     queue: VecDeque<DestinationId>,
+    /// How many of them are IPv6 destinations.
+    ipv6: usize,
     walk: Option<Walk>,
 }
 
-/// A walk over the table from `next` up to `end`.
+/// A walk over the table up to `end`, once for each family: whoever waits for all of a family need not wait for the others.
 #[derive(Debug, Clone)]
 struct Walk {
     next: DestinationId,
     end: DestinationId,
+    /// Those not done with; the first of them is the one the walk is at.
     families: FamilySet,
     /// Only destinations that are not known to the owner.
     unknown_only: bool,
+}
+
+impl Walk {
+    /// The family the walk is at. Those that the table has nothing of are passed over.
+    fn family(&mut self, table: &Table) -> Option<Family> {
+        loop {
+            let family = self.families.iter().next()?;
+            if self.next < self.end && table.has(family) {
+                return Some(family);
+            }
+            self.families.remove(family);
+            self.next = DestinationId(0);
+        }
+    }
+
+    /// Whether it is going to come to a destination.
+    fn is_ahead(&self, id: DestinationId, family: Family) -> bool {
+        let at = self.families.iter().next() == Some(family);
+        !self.unknown_only
+            && id < self.end
+            && self.families.contains(family)
+            && (!at || self.next <= id)
+    }
 }
 
 impl Pending {
@@ -80,6 +106,7 @@ impl Pending {
         let mut pending = Self {
             marked: Bits::default(),
             queue: VecDeque::new(),
+            ipv6: 0,
             walk: None,
         };
         pending.walk_again(table, FamilySet::ALL);
@@ -92,6 +119,7 @@ impl Pending {
         Self {
             marked: Bits::default(),
             queue: VecDeque::new(),
+            ipv6: 0,
             walk: None,
         }
     }
@@ -103,7 +131,7 @@ impl Pending {
         copy.walk = self.walk.clone();
         for id in &self.queue {
             copy.marked.set(*id, true);
-            copy.queue.push_back(*id);
+            copy.enqueue(table, *id);
             table.hold(*id);
         }
         copy
@@ -140,6 +168,20 @@ impl Pending {
         self.walk.is_some()
     }
 
+    /// The families of which everything there is has been taken.
+    #[must_use]
+    pub fn done(&self) -> FamilySet {
+        let ahead = self.walk.as_ref();
+        let ahead = ahead.map_or(FamilySet::EMPTY, |walk| walk.families);
+        let queued = |family| match family {
+            Family::Ipv4Unicast => self.queue.len() > self.ipv6,
+            Family::Ipv6Unicast => self.ipv6 > 0,
+        };
+        let all = Family::ALL.into_iter();
+        all.filter(|family| !ahead.contains(*family) && !queued(*family))
+            .collect()
+    }
+
     /// Whether there is something to [`take`](Self::take), or a walk to finish.
     #[must_use]
     pub fn has_work(&self) -> bool {
@@ -149,19 +191,15 @@ impl Pending {
     /// Notes that a destination changed.
     pub fn mark(&mut self, table: &mut Table, id: DestinationId) {
         let ahead = |walk: &Walk| {
-            !walk.unknown_only
-                && walk.next <= id
-                && id < walk.end
-                && table
-                    .get(id)
-                    .is_some_and(|d| walk.families.contains(d.family()))
+            let destination = table.get(id);
+            destination.is_some_and(|destination| walk.is_ahead(id, destination.family()))
         };
         if self.walk.as_ref().is_some_and(ahead) {
             return;
         }
         if !self.marked.set(id, true) {
             table.hold(id);
-            self.queue.push_back(id);
+            self.enqueue(table, id);
         }
     }
 
@@ -169,7 +207,7 @@ impl Pending {
     pub fn mark_surely(&mut self, table: &mut Table, id: DestinationId) {
         if !self.marked.set(id, true) {
             table.hold(id);
-            self.queue.push_back(id);
+            self.enqueue(table, id);
         }
     }
 
@@ -178,8 +216,13 @@ impl Pending {
         if self.marked.set(id, true) {
             table.release(id);
         } else {
-            self.queue.push_back(id);
+            self.enqueue(table, id);
         }
+    }
+
+    fn enqueue(&mut self, table: &Table, id: DestinationId) {
+        self.ipv6 += usize::from(is_ipv6(table, id));
+        self.queue.push_back(id);
     }
 
     /// Takes up to `limit` destinations: those marked first, then those the walk comes to that have a best path or are
@@ -190,37 +233,40 @@ impl Pending {
         limit: usize,
         known: impl Fn(DestinationId) -> bool,
     ) -> Vec<DestinationId> {
-        let mut taken = self.take_marked(limit);
+        let mut taken = self.take_marked(table, limit);
         while taken.len() < limit {
             let Some(walk) = &mut self.walk else { break };
-            if walk.next >= walk.end {
+            let Some(family) = walk.family(table) else {
                 self.walk = None;
                 break;
-            }
-            let id = walk.next;
-            walk.next = DestinationId(id.0 + 1);
-            let Some(destination) = table.get(id) else {
-                continue;
             };
-            let wanted = walk.families.contains(destination.family());
-            let news = match known(id) {
-                true => !walk.unknown_only,
-                false => destination.best().is_some(),
-            };
-            if wanted && news && !self.marked.get(id) {
-                table.hold(id);
-                taken.push(id);
+            while taken.len() < limit && walk.next < walk.end {
+                let id = walk.next;
+                walk.next = DestinationId(id.0 + 1);
+                let Some(destination) = table.get(id) else {
+                    continue;
+                };
+                let wanted = destination.family() == family;
+                let news = match known(id) {
+                    true => !walk.unknown_only,
+                    false => destination.best().is_some(),
+                };
+                if wanted && news && !self.marked.get(id) {
+                    table.hold(id);
+                    taken.push(id);
+                }
             }
         }
         taken
     }
 
     /// Takes up to `limit` of the destinations that are marked.
-    pub fn take_marked(&mut self, limit: usize) -> Vec<DestinationId> {
+    pub fn take_marked(&mut self, table: &Table, limit: usize) -> Vec<DestinationId> {
         let queued = self.queue.len().min(limit);
         let taken: Vec<_> = self.queue.drain(..queued).collect();
         for id in &taken {
             self.marked.set(*id, false);
+            self.ipv6 = self.ipv6.saturating_sub(is_ipv6(table, *id).into());
         }
         if self.queue.is_empty() && self.queue.capacity() > KEPT {
             self.queue = VecDeque::new();
@@ -232,4 +278,10 @@ impl Pending {
     pub fn retire(self, table: &mut Table) {
         self.queue.into_iter().for_each(|id| table.release(id));
     }
+}
+
+/// What is queued is held, so that it stays what it is.
+fn is_ipv6(table: &Table, id: DestinationId) -> bool {
+    let family = table.get(id).map(|destination| destination.family());
+    family == Some(Family::Ipv6Unicast)
 }

@@ -39,6 +39,11 @@ impl<T: Default> Slab<T> {
         self.places.get_mut(number as usize)
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.places.len() - self.free.len()
+    }
+
     /// Takes the value out. The number must be in use.
     pub(super) fn remove(&mut self, number: u32) -> Option<T> {
         let value = std::mem::take(self.places.get_mut(number as usize)?);

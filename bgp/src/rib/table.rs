@@ -127,6 +127,16 @@ impl Table {
         self.index.is_empty()
     }
 
+    /// Whether there are destinations of a family.
+    #[must_use]
+    pub fn has(&self, family: Family) -> bool {
+        let ipv6 = self.wide.len();
+        match family {
+            Family::Ipv4Unicast => self.index.len() > ipv6,
+            Family::Ipv6Unicast => ipv6 > 0,
+        }
+    }
+
     /// One more than the highest number in use.
     #[must_use]
     pub fn end(&self) -> DestinationId {

@@ -497,7 +497,7 @@ proptest! {
 
     #[test]
     fn steps_come_to_the_same_as_one_walk(
-        steps in prop::collection::vec((step(), prop::collection::vec(1..60_usize, 0..3)), 1..80),
+        steps in prop::collection::vec((step(24), prop::collection::vec(1..60_usize, 0..3)), 1..80),
     ) {
         let mut stepwise = Stepwise {
             rib: Rib::new(1),

@@ -100,7 +100,7 @@ pub(super) struct Session {
     pub(super) ports: (u16, u16),
     /// Its place among those that are told of routes; there from the start, but for the moment it is made.
     pub(super) membership: Option<Membership>,
-    pub(super) end_of_rib_sent: bool,
+    pub(super) end_of_rib_sent: FamilySet,
     pub(super) end_of_rib_received: FamilySet,
     /// Families the peer is sending again, and when it is late with the end of that (RFC 7313).
     pub(super) refreshed_by_peer: BTreeMap<Family, Instant>,
@@ -389,7 +389,7 @@ impl Router {
             local,
             ports,
             membership: None,
-            end_of_rib_sent: false,
+            end_of_rib_sent: FamilySet::EMPTY,
             end_of_rib_received: FamilySet::EMPTY,
             refreshed_by_peer: BTreeMap::new(),
         });

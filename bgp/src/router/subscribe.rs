@@ -1,5 +1,6 @@
 //! Routes for whoever installs them.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
@@ -7,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::view::{BestPath, RouteBatch, RouteChange};
 use super::ways::{bandwidth, weigh};
 use super::{Output, Router};
+use crate::config::Aggregate;
 use crate::rib::{DEFAULT_LOCAL_PREF, Destination, DestinationId, Rib, View};
-use crate::types::Family;
+use crate::types::{Family, Prefix};
 
 /// Changes in one batch at most.
 const BATCH: usize = 4096;
@@ -87,7 +89,12 @@ impl Router {
                 let Some(destination) = self.rib.table().get(destination_id) else {
                     continue;
                 };
-                let change = describe(&self.rib, destination, by_bandwidth);
+                let change = describe(
+                    &self.rib,
+                    destination,
+                    by_bandwidth,
+                    &self.config.aggregates,
+                );
                 let known = !change.paths.is_empty();
                 if known || subscriber.view.knows(destination_id) {
                     changes.push(change);
@@ -110,7 +117,12 @@ impl Router {
     }
 }
 
-fn describe(rib: &Rib, destination: Destination<'_>, by_bandwidth: bool) -> RouteChange {
+fn describe(
+    rib: &Rib,
+    destination: Destination<'_>,
+    by_bandwidth: bool,
+    aggregates: &BTreeMap<Prefix, Aggregate>,
+) -> RouteChange {
     let prefix = destination.prefix();
     let nowhere = match prefix.family() {
         Family::Ipv4Unicast => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
@@ -135,6 +147,7 @@ fn describe(rib: &Rib, destination: Destination<'_>, by_bandwidth: bool) -> Rout
             peer: from.map_or(nowhere, |from| from.address),
             internal: from.is_some_and(|from| from.internal),
             local: path.source().is_local(),
+            aggregate: path.source().is_local() && aggregates.contains_key(&prefix),
             local_pref: attributes.local_pref.unwrap_or(DEFAULT_LOCAL_PREF),
             med: attributes.med,
             metric: route.metric,

@@ -24,7 +24,7 @@ impl Router {
             let summary = |family| FamilySummary {
                 family,
                 end_of_rib_received: session.end_of_rib_received.contains(family),
-                end_of_rib_sent: session.end_of_rib_sent,
+                end_of_rib_sent: session.end_of_rib_sent.contains(family),
             };
             families.map(summary).collect()
         });

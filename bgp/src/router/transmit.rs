@@ -11,7 +11,7 @@ use super::outbound::{
 use super::peer::{Peer, Session};
 use super::{ConnectionId, Output, PeerId, Router};
 use crate::rib::Pending;
-use crate::types::Family;
+use crate::types::{Family, FamilySet};
 use crate::wire::{self, Message, RefreshSubtype, RouteRefresh};
 
 /// What came of looking for something to send.
@@ -89,6 +89,11 @@ impl Router {
             let octets = group.read(table, &reader, cursor, &mut peer.sent.update);
             return Some(octets.map_or(Next::Again, Next::Octets));
         }
+        // All of what is done with has been read by now.
+        if let Some(octets) = end_of_rib(peer, group.out.pending.done()) {
+            return Some(Next::Octets(octets));
+        }
+        let membership = peer.session.as_mut()?.membership.as_mut()?;
         if group.out.pending.has_work() {
             if group.is_full() {
                 // The others get their turn first; who does not read then is left behind.
@@ -108,7 +113,7 @@ impl Router {
                 .out
                 .rest(self.clock, group.key.interval, &mut self.jitter);
         }
-        if let Some(octets) = end_of_rib(peer) {
+        if let Some(octets) = end_of_rib(peer, FamilySet::ALL) {
             return Some(Next::Octets(octets));
         }
         self.admit(group_id);
@@ -121,6 +126,9 @@ impl Router {
     fn next_apart(&mut self, id: PeerId) -> Option<Next> {
         let peer = self.peers.get_mut(&id)?;
         if let Some(octets) = begin_refresh(peer) {
+            return Some(Next::Octets(octets));
+        }
+        if let Some(octets) = end_of_rib(peer, peer.done_apart()) {
             return Some(Next::Octets(octets));
         }
         let reader = peer.reader(id);
@@ -145,7 +153,7 @@ impl Router {
         apart
             .out
             .rest(self.clock, group.key.interval, &mut self.jitter);
-        if let Some(octets) = end_of_rib(peer).or_else(|| end_refresh(peer)) {
+        if let Some(octets) = end_of_rib(peer, FamilySet::ALL).or_else(|| end_refresh(peer)) {
             return Some(Next::Octets(octets));
         }
         self.try_join(id)
@@ -200,7 +208,7 @@ impl Router {
                 Some(Place::Apart(apart)) => {
                     !apart.out.pending.has_work()
                         && apart.refreshing.is_empty()
-                        && session.end_of_rib_sent
+                        && session.all_sent()
                 }
                 _ => false,
             };
@@ -292,6 +300,16 @@ impl Peer {
         self.session.as_mut()?.membership.as_mut()
     }
 
+    /// The families of which a peer that has a state of its own has been told everything.
+    fn done_apart(&self) -> FamilySet {
+        let session = self.session.as_ref();
+        let membership = session.and_then(|session| session.membership.as_ref());
+        match membership.map(|membership| &membership.place) {
+            Some(Place::Apart(apart)) => apart.out.pending.done(),
+            _ => FamilySet::EMPTY,
+        }
+    }
+
     pub(super) fn reader(&self, id: PeerId) -> Reader {
         Reader {
             id,
@@ -300,15 +318,18 @@ impl Peer {
     }
 }
 
-/// Once everything there was at the start has been sent: End-of-RIB for every family (RFC 4724 section 2), which helps
-/// the peer's convergence whether or not graceful restart is in use.
-fn end_of_rib(peer: &mut Peer) -> Option<Bytes> {
+/// Once everything there was of a family at the start has been sent: End-of-RIB (RFC 4724 section 2), which helps the peer's
+/// convergence whether or not graceful restart is in use. `done`: the families that this is so for.
+fn end_of_rib(peer: &mut Peer, done: FamilySet) -> Option<Bytes> {
     let session = peer.session.as_mut()?;
-    if std::mem::replace(&mut session.end_of_rib_sent, true) {
+    let done = done.intersection(session.negotiated.families);
+    let before = session.end_of_rib_sent;
+    if done.intersection(before) == done {
         return None;
     }
     let mut out = BytesMut::new();
-    for family in session.negotiated.families.iter() {
+    for family in done.iter().filter(|family| !before.contains(*family)) {
+        session.end_of_rib_sent.insert(family);
         if wire::encode(&Message::EndOfRib(family), &session.context, &mut out).is_ok() {
             peer.sent.update += 1;
         }
@@ -320,7 +341,7 @@ fn end_of_rib(peer: &mut Peer) -> Option<Bytes> {
 fn begin_refresh(peer: &mut Peer) -> Option<Bytes> {
     let session = peer.session.as_mut()?;
     // Not before the End-of-RIB: all that is being sent is still the first time.
-    if !session.end_of_rib_sent {
+    if !session.all_sent() {
         return None;
     }
     let Some(Place::Apart(apart)) = session.membership.as_mut().map(|m| &mut m.place) else {
@@ -367,6 +388,13 @@ fn mark(
         }
     }
     (!out.is_empty()).then(|| out.freeze())
+}
+
+impl Session {
+    /// Whether every family's End-of-RIB has been sent.
+    fn all_sent(&self) -> bool {
+        self.end_of_rib_sent == self.negotiated.families
+    }
 }
 
 impl Apart {

@@ -45,6 +45,9 @@ pub struct BestPath {
     pub internal: bool,
     /// Originated by this speaker.
     pub local: bool,
+    /// An aggregate of this speaker: packets that none of its more specific routes takes lead nowhere.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub aggregate: bool,
     /// LOCAL_PREF used in the comparison.
     pub local_pref: u32,
     /// MULTI_EXIT_DISC, if there was one.

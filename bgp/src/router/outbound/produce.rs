@@ -103,7 +103,7 @@ impl<'a> Producer<'a> {
         let (step, bundles, _) = self.limits();
         while self.taken.len() + later.len() < DESTINATIONS && self.bundles.len() < bundles {
             let taken = if self.resting {
-                out.pending.take_marked(step)
+                out.pending.take_marked(rib.table(), step)
             } else {
                 let sent = &out.sent;
                 let known = |id| sent.knows(id);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::pair::{Lab, address, peer, prefix, speaker};
 use crate::config::{Announcement, NextHopMode};
 use crate::policy::{Filter, Operation, PrefixMatch, Rule, Verdict};
-use crate::types::{Community, Family};
+use crate::types::{Community, Family, Prefix};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -388,4 +388,50 @@ fn two_equal_paths_are_multipath_and_one_is_left_when_the_other_goes() {
     let change = lab.routes(0, subscriber).remove(0).changes.remove(0);
     let next_hops: Vec<_> = change.paths.iter().map(|p| p.next_hop).collect();
     assert_eq!(next_hops, [address(2)]);
+}
+
+#[test]
+fn the_end_of_a_family_is_told_before_the_next_one_is_done() {
+    let asns = [64512, 64513];
+    let mut lab = Lab::mesh(&asns);
+    let families = || Family::ALL.into_iter().collect();
+    for router in 0..2 {
+        lab.reconfigure(router, |config| {
+            config.next_hop.ipv6 = Some("fd00::1".parse().unwrap());
+            config
+                .peers
+                .values_mut()
+                .for_each(|peer| peer.families = families());
+        });
+    }
+    // Each with attributes of its own, so that they do not all go into one batch.
+    const EACH: u32 = 3000;
+    lab.reconfigure(0, |config| {
+        for index in 0..EACH {
+            let own = Announcement {
+                med: Some(index),
+                ..Announcement::default()
+            };
+            let v4 = Prefix::v4((0x0a00_0000 + (index << 8)).into(), 24).unwrap();
+            let v6 = Prefix::v6(
+                ((0xfd01_u128 << 112) + (u128::from(index) << 64)).into(),
+                64,
+            );
+            config.announcements.insert(v6.unwrap(), own.clone());
+            config.announcements.insert(v4, own);
+        }
+    });
+    let ended = |lab: &Lab| -> Vec<Family> {
+        let families = lab.summary(1, 0).families.into_iter();
+        let ended = families.filter(|family| family.end_of_rib_received);
+        ended.map(|family| family.family).collect()
+    };
+    lab.run_until(60 * SECOND, |lab| !ended(lab).is_empty());
+    assert_eq!(ended(&lab), [Family::Ipv4Unicast]);
+    let received = lab.summary(1, 0).prefixes_received;
+    assert!((3000..6000).contains(&received), "{received}");
+    lab.run_until(60 * SECOND, |lab| ended(lab).len() == 2);
+    assert_eq!(lab.summary(1, 0).prefixes_received, 6000);
+    let told = lab.summary(0, 1).families;
+    assert!(told.iter().all(|family| family.end_of_rib_sent));
 }

@@ -12,7 +12,9 @@ mod rib;
 mod time;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::{Shutdown, Speaker, SpeakerError};
@@ -89,7 +91,7 @@ impl Daemon {
         let graceful = config.graceful_restart.is_some();
         let identity = (config.asn, config.router_id);
         let speaker = Speaker::start(config).await?;
-        let reloader = Reloader::new(speaker.clone(), source);
+        let reloader = Reloader::new(speaker.clone(), source, file.clone());
         let control = match &file.socket {
             None => None,
             Some(path) => {
@@ -119,8 +121,15 @@ impl Daemon {
         &self.speaker
     }
 
+    /// The configuration in force, and every one that takes its place: for whoever sees to what the speaker does not, such as
+    /// `install`.
+    #[must_use]
+    pub fn file(&self) -> watch::Receiver<Arc<File>> {
+        self.reloader.in_force()
+    }
+
     /// Reads the configuration again and makes it the one in force. What concerns the daemon and not the speaker (`socket`,
-    /// `install`, `asn` and `routerId` as the socket tells them) counts from the next start on.
+    /// `asn` and `routerId` as the socket tells them) counts from the next start on.
     ///
     /// # Errors
     /// What is wrong with it, for people. The configuration that was in force stays so.

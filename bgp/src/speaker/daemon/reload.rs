@@ -5,6 +5,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::File;
@@ -18,11 +19,22 @@ pub type Source = Arc<dyn Fn() -> Result<File, String> + Send + Sync>;
 pub(super) struct Reloader {
     pub(super) speaker: Speaker,
     source: Option<Source>,
+    /// The configuration in force.
+    in_force: watch::Sender<Arc<File>>,
 }
 
 impl Reloader {
-    pub(super) fn new(speaker: Speaker, source: Option<Source>) -> Self {
-        Self { speaker, source }
+    pub(super) fn new(speaker: Speaker, source: Option<Source>, file: File) -> Self {
+        let (in_force, _) = watch::channel(Arc::new(file));
+        Self {
+            speaker,
+            source,
+            in_force,
+        }
+    }
+
+    pub(super) fn in_force(&self) -> watch::Receiver<Arc<File>> {
+        self.in_force.subscribe()
     }
 
     /// All or nothing: a configuration with a mistake in it changes nothing.
@@ -42,7 +54,9 @@ impl Reloader {
         let file = source()?;
         let config = file.speaker_config().map_err(|error| error.to_string())?;
         let configured = self.speaker.configure(config).await;
-        configured.map_err(|error| error.to_string())
+        configured.map_err(|error| error.to_string())?;
+        self.in_force.send_replace(Arc::new(file));
+        Ok(())
     }
 }
 
