@@ -24,6 +24,15 @@ const PATHS: usize = 512;
 /// Destinations looked at in one slice at most.
 const DESTINATIONS: u32 = 16 * 1024;
 
+impl AdjInWalk {
+    /// This walk, and when it is over another one.
+    #[must_use]
+    pub fn and_again(mut self, then: Self) -> Self {
+        self.then = Some(Box::new(then));
+        self
+    }
+}
+
 /// A walk over the routes of the sessions that were established when it began.
 #[derive(Debug, Clone)]
 pub struct AdjInWalk {
@@ -32,6 +41,7 @@ pub struct AdjInWalk {
     interest: Interest,
     /// The policy has changed since the last walk: what it refuses now may have been told.
     again: bool,
+    then: Option<Box<AdjInWalk>>,
 }
 
 /// A walk that writes the RIB in MRT's TABLE_DUMP_V2.
@@ -72,6 +82,7 @@ impl Router {
                 .collect(),
             interest,
             again: false,
+            then: None,
         }
     }
 
@@ -105,6 +116,10 @@ impl Router {
         walk.next = next;
         if !more && !walk.again {
             self.end_of_ribs(walk, out);
+        }
+        if !more && let Some(then) = walk.then.take() {
+            *walk = *then;
+            return true;
         }
         more
     }

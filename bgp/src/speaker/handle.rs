@@ -2,13 +2,17 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use super::owner::{self, Command};
+use super::recording::{self, Recording};
 use super::stream::RouteStream;
+use super::watch::{Observations, Watching};
 use crate::config::{ConfigError, SpeakerConfig};
+use crate::observe::{MonitoredPeer, Timestamp, bmp};
 use crate::rib::DestinationId;
-use crate::router::{PeerSummary, RibEntry, RibQuery, RibSlice, sort_entries};
+use crate::router::{CountWalk, DumpWalk, PeerSummary, RibEntry, RibQuery, RibSlice, sort_entries};
 
 /// How a speaker ends its sessions.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,8 +67,19 @@ impl Speaker {
     /// # Errors
     /// [`SpeakerError::Config`] for a value that cannot be used, [`SpeakerError::Listen`] if a listener cannot be opened.
     pub async fn start(config: SpeakerConfig) -> Result<Self, SpeakerError> {
-        let commands = owner::start(config).await?;
+        let commands = owner::start(config, None).await?;
         Ok(Self { commands })
+    }
+
+    /// As [`start`](Self::start), and everything that goes into the router and comes out of it is recorded: see
+    /// [`crate::observe::record`].
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_recorded(config: SpeakerConfig) -> Result<(Self, Recording), SpeakerError> {
+        let (sink, recording) = recording::channel();
+        let commands = owner::start(config, Some(sink)).await?;
+        Ok((Self { commands }, recording))
     }
 
     /// Makes `config`, the whole desired state, the one in force. Only peers whose configuration changed are touched; a change
@@ -123,6 +138,44 @@ impl Speaker {
         from: DestinationId,
     ) -> Result<RibSlice, SpeakerError> {
         self.ask(|reply| Command::Rib { query, from, reply }).await
+    }
+
+    /// Observations for a monitor.
+    ///
+    /// # Errors
+    /// [`SpeakerError::Stopped`].
+    pub async fn watch(&self, how: Watching) -> Result<Observations, SpeakerError> {
+        let given = self.ask(|reply| Command::Watch { how, reply }).await?;
+        Ok(Observations::new(self.commands.clone(), given))
+    }
+
+    /// Counters of every established session for monitors. Counts the destinations slice by slice.
+    ///
+    /// # Errors
+    /// [`SpeakerError::Stopped`].
+    pub async fn statistics(&self) -> Result<Vec<(MonitoredPeer, bmp::Statistics)>, SpeakerError> {
+        let mut walk = CountWalk::default();
+        let mut more = true;
+        while more {
+            (walk, more) = self.ask(|reply| Command::Count { walk, reply }).await?;
+        }
+        let loc_rib = walk.found;
+        self.ask(|reply| Command::Statistics { loc_rib, reply })
+            .await
+    }
+
+    /// A dump of the RIB in MRT's TABLE_DUMP_V2, made slice by slice: each time where to go on (at first `None`), records, and
+    /// whether there is more.
+    ///
+    /// # Errors
+    /// [`SpeakerError::Stopped`].
+    pub async fn dump(
+        &self,
+        at: Timestamp,
+        walk: Option<DumpWalk>,
+    ) -> Result<(DumpWalk, Bytes, bool), SpeakerError> {
+        let slice = self.ask(|reply| Command::Dump { walk, at, reply }).await?;
+        Ok((slice.walk, slice.octets, slice.more))
     }
 
     /// Says what it costs to reach next hops; `None`: it cannot be reached, and no path over it is used. A next hop that was

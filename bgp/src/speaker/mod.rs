@@ -15,11 +15,15 @@ mod keys;
 mod links;
 mod listen;
 mod owner;
+mod recording;
 mod stream;
 mod unnumbered;
+mod watch;
 
 pub use handle::{Shutdown, Speaker, SpeakerError};
+pub use recording::Recording;
 pub use stream::RouteStream;
+pub use watch::{ObservationBatch, Observations, Watching};
 
 pub use crate::config::{
     Announcement, ConfigError, GracefulRestart, NextHopMode, NextHops, PeerConfig, SpeakerConfig,

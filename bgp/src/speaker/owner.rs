@@ -16,7 +16,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc::OwnedPermit;
@@ -31,12 +31,17 @@ use super::io::{self, Event};
 use super::keys;
 use super::links::{self, Links};
 use super::listen::Listeners;
+use super::recording::Sink;
 use super::stream::RouteStream;
 use super::unnumbered::{Found, Unnumbered};
+use super::watch::{Given, WatchId, Watchers, Watching};
 use crate::config::{Secret, SpeakerConfig};
+use crate::observe::record::Recorded;
+use crate::observe::{MonitoredPeer, Timestamp, bmp};
 use crate::rib::DestinationId;
 use crate::router::{
-    ConnectionId, Lost, Output, PeerSummary, RibQuery, RibSlice, RouteBatch, Router, SubscriberId,
+    ConnectionId, CountWalk, DumpWalk, Lost, Output, PeerSummary, RibQuery, RibSlice, RouteBatch,
+    SubscriberId,
 };
 use crate::wire::Notification;
 
@@ -68,6 +73,30 @@ pub(super) enum Command {
         from: DestinationId,
         reply: oneshot::Sender<RibSlice>,
     },
+    /// Begins to observe.
+    Watch {
+        how: Watching,
+        reply: oneshot::Sender<Given>,
+    },
+    /// Another slice of the routes a monitor is told of at first.
+    MoreRoutes {
+        id: WatchId,
+    },
+    /// Another slice of a dump of the RIB, or the first one.
+    Dump {
+        walk: Option<DumpWalk>,
+        at: Timestamp,
+        reply: oneshot::Sender<DumpSlice>,
+    },
+    /// Another slice of the destinations that have a best path.
+    Count {
+        walk: CountWalk,
+        reply: oneshot::Sender<(CountWalk, bool)>,
+    },
+    Statistics {
+        loc_rib: u64,
+        reply: oneshot::Sender<Vec<(MonitoredPeer, bmp::Statistics)>>,
+    },
     NextHopCosts {
         costs: Vec<(IpAddr, Option<u32>)>,
         reply: oneshot::Sender<()>,
@@ -83,6 +112,17 @@ pub(super) enum Command {
         how: Shutdown,
         reply: oneshot::Sender<()>,
     },
+}
+
+/// Part of a dump.
+#[derive(Debug)]
+pub(super) struct DumpSlice {
+    /// Where to go on.
+    pub(super) walk: DumpWalk,
+    /// Records.
+    pub(super) octets: Bytes,
+    /// There is more.
+    pub(super) more: bool,
 }
 
 /// A connection as the owner sees it.
@@ -105,7 +145,9 @@ enum Place {
 type Places = FuturesUnordered<Pin<Box<dyn Future<Output = Place> + Send>>>;
 
 struct Owner {
-    router: Router,
+    router: Recorded,
+    recording: Option<Sink>,
+    watchers: Watchers,
     listeners: Listeners,
     connections: HashMap<ConnectionId, Connection>,
     subscribers: HashMap<SubscriberId, mpsc::Sender<RouteBatch>>,
@@ -124,13 +166,16 @@ struct Owner {
 }
 
 /// Opens the listeners and starts the owner task on a thread of its own.
-pub(super) async fn start(config: SpeakerConfig) -> Result<mpsc::Sender<Command>, SpeakerError> {
+pub(super) async fn start(
+    config: SpeakerConfig,
+    recording: Option<Sink>,
+) -> Result<mpsc::Sender<Command>, SpeakerError> {
     config.validate()?;
     let (commands, inbox) = mpsc::channel(64);
     let (ready, started) = oneshot::channel();
     std::thread::Builder::new()
         .name("bgp".to_owned())
-        .spawn(move || serve(config, inbox, ready))
+        .spawn(move || serve(config, recording, inbox, ready))
         .map_err(|source| SpeakerError::Thread { source })?;
     // A thread that goes without a word has panicked.
     started.await.unwrap_or(Err(SpeakerError::Stopped))?;
@@ -140,6 +185,7 @@ pub(super) async fn start(config: SpeakerConfig) -> Result<mpsc::Sender<Command>
 /// The thread.
 fn serve(
     config: SpeakerConfig,
+    recording: Option<Sink>,
     commands: mpsc::Receiver<Command>,
     ready: oneshot::Sender<Result<(), SpeakerError>>,
 ) {
@@ -156,7 +202,7 @@ fn serve(
     }
     runtime.block_on(async {
         let (events, event_inbox) = mpsc::channel(EVENTS);
-        match Owner::new(config, events) {
+        match Owner::new(config, recording, events) {
             Ok(owner) => {
                 let _ = ready.send(Ok(()));
                 owner.run(commands, event_inbox).await;
@@ -179,7 +225,11 @@ fn seed() -> u64 {
 }
 
 impl Owner {
-    fn new(config: SpeakerConfig, events: mpsc::Sender<Event>) -> Result<Self, SpeakerError> {
+    fn new(
+        config: SpeakerConfig,
+        recording: Option<Sink>,
+        events: mpsc::Sender<Event>,
+    ) -> Result<Self, SpeakerError> {
         let mut listeners = Listeners::new(events.clone());
         let opened = listeners.open_missing(&config.listen)?;
         listeners.keep(opened);
@@ -191,7 +241,9 @@ impl Owner {
             wanted: config.clone(),
             unnumbered,
             links: Links::open(),
-            router: Router::new(now(), config, seed())?,
+            router: Recorded::new(now(), config, seed(), recording.is_some())?,
+            recording,
+            watchers: Watchers::default(),
             listeners,
             connections: HashMap::new(),
             subscribers: HashMap::new(),
@@ -211,6 +263,7 @@ impl Owner {
     ) {
         let done = loop {
             self.act();
+            self.tell();
             let wake = self.router.poll_timeout().map(Instant::from_std);
             let timer = async {
                 match wake {
@@ -254,6 +307,18 @@ impl Owner {
             Command::Rib { query, from, reply } => {
                 let _ = reply.send(self.router.rib_slice(&query, from));
             }
+            Command::Watch { how, reply } => {
+                let _ = reply.send(self.watchers.add(&mut self.router, how));
+            }
+            Command::MoreRoutes { id } => self.watchers.more(&mut self.router, id),
+            Command::Dump { walk, at, reply } => drop(reply.send(self.dump(walk, at))),
+            Command::Count { mut walk, reply } => {
+                let more = self.router.count_slice(&mut walk);
+                let _ = reply.send((walk, more));
+            }
+            Command::Statistics { loc_rib, reply } => {
+                let _ = reply.send(self.router.statistics(loc_rib));
+            }
             Command::NextHopCosts { costs, reply } => {
                 self.router.set_next_hop_costs(costs);
                 let _ = reply.send(());
@@ -264,6 +329,30 @@ impl Owner {
             Command::Listening { reply } => drop(reply.send(self.listeners.addresses())),
             // Ends the loop in `run`.
             Command::Shutdown { reply, .. } => drop(reply.send(())),
+        }
+    }
+
+    /// Part of a dump of the RIB.
+    fn dump(&self, walk: Option<DumpWalk>, at: Timestamp) -> DumpSlice {
+        let mut octets = BytesMut::new();
+        let mut walk = walk.unwrap_or_else(|| self.router.walk_dump(at, &mut octets));
+        let more = self.router.dump_slice(&mut walk, &mut octets);
+        DumpSlice {
+            walk,
+            octets: octets.freeze(),
+            more,
+        }
+    }
+
+    /// Passes on what monitors and the recorder are to know.
+    fn tell(&mut self) {
+        self.watchers.spread(&mut self.router);
+        if let Some(recording) = &self.recording
+            && !recording.take(&mut self.router)
+        {
+            warn!("the recording has ended, its last line says why");
+            self.recording = None;
+            self.router.stop_recording();
         }
     }
 
@@ -585,6 +674,10 @@ impl Owner {
         };
         self.router.stop(now(), notification);
         self.act();
+        if let Some(tape) = self.router.tape_mut() {
+            tape.end("the speaker was shut down");
+        }
+        self.tell();
         // The rest of the senders: a connection ends once nobody can give it anything more.
         self.connections.clear();
         self.places.clear();

@@ -68,6 +68,11 @@ impl Recorded {
         self.tape.as_mut()
     }
 
+    /// Gives up the tape.
+    pub fn stop_recording(&mut self) {
+        self.tape = None;
+    }
+
     fn note(&mut self, now: Instant, what: impl FnOnce() -> What) {
         self.clock = now;
         self.quiet = false;

@@ -12,6 +12,7 @@ const ROOM: usize = 64 << 20;
 #[derive(Debug)]
 pub struct Tape {
     began: Instant,
+    last: Instant,
     lines: Vec<u8>,
     ended: Option<String>,
 }
@@ -22,6 +23,7 @@ impl Tape {
     pub fn new(began: Instant) -> Self {
         Self {
             began,
+            last: began,
             lines: Vec::new(),
             ended: None,
         }
@@ -40,15 +42,15 @@ impl Tape {
             return;
         }
         if self.lines.len() > ROOM {
-            return self.end(now, "the lines were not taken in time");
+            return self.end("the lines were not taken in time");
         }
         self.put(now, what);
     }
 
-    /// Ends the recording; further lines are not written.
-    pub fn end(&mut self, now: Instant, reason: &str) {
+    /// Ends the recording at the time of its last line; further ones are not written.
+    pub fn end(&mut self, reason: &str) {
         if self.ended.is_none() {
-            self.put(now, What::End(reason.to_owned()));
+            self.put(self.last, What::End(reason.to_owned()));
             self.ended = Some(reason.to_owned());
         }
     }
@@ -65,6 +67,7 @@ impl Tape {
     }
 
     fn put(&mut self, now: Instant, what: What) {
+        self.last = now;
         let entry = Entry {
             at: self.since(now),
             what,

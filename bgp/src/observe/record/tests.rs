@@ -61,7 +61,7 @@ fn record() -> String {
     router.stop(timer, Some(Notification::administrative_shutdown("bye")));
     drain(&mut router, &mut outgoing);
     let tape = router.tape_mut().unwrap();
-    tape.end(timer, "the test is over");
+    tape.end("the test is over");
     tape.write(timer, What::Timeout);
     String::from_utf8(tape.take()).unwrap()
 }
