@@ -109,6 +109,11 @@ test-interop: build ## The speaker with BIRD, FRR, GoBGP, OpenBGPD and ExaBGP; U
 	@scripts/packages.sh interop
 	@MARGAY_BIN_DIR=$(BIN) $(STEP) "interop" cargo test --quiet --locked --workspace --test interop -- run $(if $(UPDATE),--update) $(ONLY)
 
+.PHONY: fuzz
+fuzz: ## Fuzz the speaker with libFuzzer: TARGET=codec|session|config|bfd|discovery SECONDS=60; SECONDS=merge renews that corpus
+	@scripts/packages.sh build fuzz
+	scripts/fuzz.sh $(if $(filter command,$(firstword $(origin TARGET))),$(TARGET),session) $(or $(SECONDS),60)
+
 .PHONY: bench-lab
 bench-lab: PROFILE := release
 bench-lab: build lab-packages ## Route latency, CNI ADD and memory in RUNS=5 labs of a release build (root)

@@ -9,6 +9,7 @@
 #   daemons   the BGP daemons that Margay's speaker is measured against
 #   vm        QEMU and the tools that unpack a kernel (the kernel itself: scripts/vm.sh)
 #   test      what the checks use: jq, shellcheck
+#   fuzz      a C++ compiler, for libFuzzer
 #   interop   the BGP daemons that `make test-interop` tries the speaker with
 #   nextest   the test runner, from crates.io into $MARGAY_CACHE/tools/bin
 #
@@ -27,6 +28,7 @@ declare -A PACKAGES=(
   [daemons]="bird2 frr gobgpd openbgpd iproute2"
   [vm]="qemu-system-x86 busybox-static kmod iproute2"
   [test]="jq shellcheck"
+  [fuzz]="g++"
   [interop]="bird2 frr gobgpd openbgpd exabgp iproute2 nftables"
 )
 

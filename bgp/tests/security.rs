@@ -56,14 +56,14 @@ impl Side {
 fn password(text: &str) -> Security {
     Security {
         password: Some(text.into()),
-        ttl_security: None,
+        ..Security::default()
     }
 }
 
 fn hops(count: u8) -> Security {
     Security {
-        password: None,
         ttl_security: Some(count),
+        ..Security::default()
     }
 }
 

@@ -30,7 +30,7 @@ pub use capabilities::{AddPath, PeerRole};
 pub use limits::{DEFAULT_MAX_PREFIXES, DEFAULT_RESTART_AFTER, MaxPrefixes, MaxPrefixesAction};
 pub use multipath::Multipath;
 pub use peer_asn::PeerAsn;
-pub use security::{PASSWORD_LIMIT, Secret, Security};
+pub use security::{AO_SECRET_LIMIT, AoAlgorithm, AoKey, PASSWORD_LIMIT, Secret, Security};
 pub use templates::{DEFAULT_RANGE_LIMIT, PeerRange};
 
 /// The port BGP listens on (RFC 4271 section 2).
@@ -235,6 +235,9 @@ pub struct PeerConfig {
     pub hold_time: Duration,
     /// Time between KEEPALIVEs before jitter; `None`: a third of the negotiated hold time.
     pub keepalive_time: Option<Duration>,
+    /// The longest the peer may leave what it is sent unread (RFC 9687), whole seconds and more than the hold time; zero: for
+    /// ever. `None`: 8 minutes, or twice the negotiated hold time if that is more, and for ever without a hold time.
+    pub send_hold_time: Option<Duration>,
     /// Time between two attempts to connect, before jitter.
     pub connect_retry_time: Duration,
     /// The address families to offer.
@@ -284,6 +287,7 @@ impl PeerConfig {
             disabled: false,
             hold_time: DEFAULT_HOLD_TIME,
             keepalive_time: None,
+            send_hold_time: None,
             connect_retry_time: DEFAULT_CONNECT_RETRY,
             families: BTreeSet::from([Family::of(&address)]),
             ttl: None,
@@ -327,6 +331,12 @@ impl PeerConfig {
             .is_some_and(|k| k.as_secs() == 0 || (hold != 0 && k > self.hold_time))
         {
             return Err(ConfigError::Keepalive { peer: address });
+        }
+        if self
+            .send_hold_time
+            .is_some_and(|send| !send.is_zero() && send <= self.hold_time)
+        {
+            return Err(ConfigError::SendHold { peer: address });
         }
         if self.connect_retry_time < Duration::from_millis(100) {
             return Err(ConfigError::ConnectRetry { peer: address });
@@ -379,6 +389,7 @@ impl PeerConfig {
             export: None,
             next_hop: NextHopMode::Auto,
             connect_retry_time: DEFAULT_CONNECT_RETRY,
+            send_hold_time: None,
             policy: PeerPolicy::default(),
             // Another password is put on the running connection; the first one, and none any more, is another connection.
             security: Security {
@@ -462,6 +473,14 @@ pub enum ConfigError {
         "neighbor {peer}: keepaliveTime: must be at least 1 s and not longer than the hold time"
     )]
     Keepalive {
+        /// The peer's address.
+        peer: IpAddr,
+    },
+    /// RFC 9687 section 3.
+    #[error(
+        "neighbor {peer}: sendHoldTime: must be longer than the hold time, or 0 to wait for ever; leave it out for 8 minutes"
+    )]
+    SendHold {
         /// The peer's address.
         peer: IpAddr,
     },

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 /// The longest TCP-MD5 password the kernel takes, in octets.
 pub const PASSWORD_LIMIT: usize = 80;
 
+/// The longest TCP-AO master key the kernel takes, in octets.
+pub const AO_SECRET_LIMIT: usize = 80;
+
 /// Something that must not be seen: neither in logs nor in anything that is written from a configuration.
 #[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
@@ -53,6 +56,48 @@ pub struct Security {
     /// GTSM (RFC 5082): the most hops the peer may be away, 1 to 254. Packets are then sent with TTL 255, and those that have
     /// come farther are dropped.
     pub ttl_security: Option<u8>,
+    /// TCP-AO keys (RFC 5925), the one to sign with first. Not together with a password.
+    pub tcp_ao: Vec<AoKey>,
+}
+
+/// A TCP-AO key (RFC 5925), in RFC 5925's terms a master key tuple without its connection identifier.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AoKey {
+    /// The SendID: the KeyID in what we send.
+    pub send_id: u8,
+    /// The RecvID: the KeyID in what the peer sends.
+    pub receive_id: u8,
+    /// How segments are signed.
+    pub algorithm: AoAlgorithm,
+    /// The master key, 1 to 80 octets.
+    pub secret: Secret,
+}
+
+/// How segments are signed with TCP-AO.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AoAlgorithm {
+    /// HMAC-SHA-1-96 (RFC 5926 section 3.2.1).
+    #[default]
+    #[serde(rename = "hmac-sha1")]
+    HmacSha1,
+    /// AES-128-CMAC-96 (RFC 5926 section 3.2.2).
+    #[serde(rename = "cmac-aes128")]
+    CmacAes128,
+    /// HMAC-SHA-256, which no RFC specifies for TCP-AO yet and other systems have.
+    #[serde(rename = "hmac-sha256")]
+    HmacSha256,
+}
+
+impl AoAlgorithm {
+    /// What Linux calls it.
+    #[must_use]
+    pub fn kernel_name(self) -> &'static str {
+        match self {
+            Self::HmacSha1 => "hmac(sha1)",
+            Self::CmacAes128 => "cmac(aes128)",
+            Self::HmacSha256 => "hmac(sha256)",
+        }
+    }
 }
 
 impl Security {
@@ -73,6 +118,9 @@ impl Security {
                 "must have 1 to 80 octets, TCP-MD5 takes no more",
             ));
         }
+        if let Some(problem) = self.problem_of_keys() {
+            return Some(("tcpAo", problem));
+        }
         if matches!(self.ttl_security, Some(0 | 255)) {
             return Some((
                 "ttlSecurity",
@@ -80,6 +128,31 @@ impl Security {
             ));
         }
         None
+    }
+
+    fn problem_of_keys(&self) -> Option<&'static str> {
+        if self.tcp_ao.is_empty() {
+            return None;
+        }
+        if self.password.is_some() {
+            return Some(
+                "and password (TCP-MD5) exclude one another; RFC 5925 has the one replace the other",
+            );
+        }
+        let lengths = self.tcp_ao.iter().map(|key| key.secret.reveal().len());
+        if lengths
+            .into_iter()
+            .any(|length| length == 0 || length > AO_SECRET_LIMIT)
+        {
+            return Some("keys: a secret must have 1 to 80 octets");
+        }
+        let twice = self.tcp_ao.iter().enumerate().any(|(index, key)| {
+            let before = self.tcp_ao.iter().take(index);
+            before
+                .into_iter()
+                .any(|other| other.send_id == key.send_id || other.receive_id == key.receive_id)
+        });
+        twice.then_some("keys: each sendId and each recvId must be there only once")
     }
 }
 
@@ -91,6 +164,12 @@ mod tests {
     fn nobody_sees_a_secret() {
         let security = Security {
             password: Some("hunter2".into()),
+            tcp_ao: vec![AoKey {
+                send_id: 1,
+                receive_id: 1,
+                algorithm: AoAlgorithm::default(),
+                secret: "hunter2".into(),
+            }],
             ttl_security: None,
         };
         let seen = format!("{security:?} {}", serde_json::to_string(&security).unwrap());
@@ -102,8 +181,8 @@ mod tests {
     fn hops_are_counted_from_the_neighbor() {
         for (hops, least) in [(None, 0), (Some(1), 255), (Some(2), 254), (Some(254), 2)] {
             let security = Security {
-                password: None,
                 ttl_security: hops,
+                ..Security::default()
             };
             assert_eq!(security.least_ttl(), least);
         }

@@ -23,6 +23,9 @@ pub struct Settings {
     pub hold_time: u16,
     /// Time between KEEPALIVEs before jitter; `None`: a third of the negotiated hold time.
     pub keepalive: Option<Duration>,
+    /// The longest the peer may leave what it is sent unread (RFC 9687); zero: for ever. `None`: 8 minutes, or twice the
+    /// negotiated hold time if that is more, and for ever without a hold time.
+    pub send_hold: Option<Duration>,
     /// Time between two attempts to connect, before jitter.
     pub connect_retry: Duration,
     /// The families to offer.
@@ -398,6 +401,7 @@ mod tests {
             passive: false,
             hold_time: 90,
             keepalive: None,
+            send_hold: None,
             connect_retry: Duration::from_secs(5),
             families: FamilySet::ALL,
             graceful_restart: None,

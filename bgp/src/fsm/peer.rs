@@ -224,15 +224,34 @@ impl PeerFsm {
     /// Tells how sending goes on the established connection: `outstanding` if the peer still has to read something. Each
     /// call with `outstanding` means progress was made since the last one (RFC 9687).
     pub fn handle_transmit(&mut self, now: Instant, outstanding: bool) {
-        let hold = self
-            .established()
-            .map(|(_, n)| Duration::from_secs(2 * u64::from(n.hold_time)));
-        match hold {
-            Some(hold) if outstanding && !hold.is_zero() => {
-                self.timers.start(Timer::SendHold, now, hold.max(SEND_HOLD));
-            }
+        match self.send_hold_time() {
+            Some(hold) if outstanding => self.timers.start(Timer::SendHold, now, hold),
             _ => self.timers.stop(Timer::SendHold),
         }
+    }
+
+    /// How long the peer may leave unread what it is sent; `None`: for ever.
+    fn send_hold_time(&self) -> Option<Duration> {
+        let (_, negotiated) = self.established()?;
+        let default = || match negotiated.hold_time {
+            0 => Duration::ZERO,
+            hold => Duration::from_secs(2 * u64::from(hold)).max(SEND_HOLD),
+        };
+        let hold = self.settings.send_hold.unwrap_or_else(default);
+        (!hold.is_zero()).then_some(hold)
+    }
+
+    /// Until when the peer is left alone after an error or for coming and going too often, if it is.
+    #[must_use]
+    pub fn held_until(&self) -> Option<Instant> {
+        self.timers.deadline(Timer::IdleHold)
+    }
+
+    /// Since when the peer has no session that has lasted, if it had one at all: what it did since then may have to be held
+    /// against it.
+    #[must_use]
+    pub fn is_suspect(&self) -> bool {
+        self.short_lived > 0 || self.errors_in_a_row > 0
     }
 
     /// Lets every timer fire that is due.
@@ -262,7 +281,14 @@ impl PeerFsm {
                         .established()
                         .and_then(|(serial, _)| self.role_of(serial))
                     {
-                        self.fail(now, role, Notification::send_hold_timer_expired());
+                        let why = match self.send_hold_time() {
+                            Some(hold) => {
+                                format!("the peer read nothing for {} s", hold.as_secs())
+                            }
+                            None => "the peer reads nothing".to_owned(),
+                        };
+                        let notification = Notification::send_hold_timer_expired();
+                        self.fail_because(now, role, notification, &why);
                     }
                 }
             }

@@ -19,6 +19,7 @@ fn settings(id: u32, asn: u32, peer: u32) -> Settings {
         passive: false,
         hold_time: 90,
         keepalive: None,
+        send_hold: None,
         connect_retry: 5 * SECOND,
         families: FamilySet::ALL,
         graceful_restart: None,

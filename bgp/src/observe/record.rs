@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::SpeakerConfig;
 use crate::router::{ConnectionId, Lost, SubscriberId};
+use crate::types::Prefix;
 use crate::wire::Notification;
 
 pub use recorded::Recorded;
@@ -119,6 +120,8 @@ pub enum What {
     },
     /// [`Router::set_next_hop_costs`](crate::router::Router::set_next_hop_costs).
     NextHopCosts(Vec<(IpAddr, Option<u32>)>),
+    /// [`Router::bar`](crate::router::Router::bar): the networks, each with the reason.
+    Bar(Vec<(Prefix, String)>),
     /// [`Router::subscribe`](crate::router::Router::subscribe).
     Subscribe(SubscriberId),
     /// [`Router::unsubscribe`](crate::router::Router::unsubscribe).

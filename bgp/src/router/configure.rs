@@ -273,6 +273,7 @@ fn settings(speaker: &SpeakerConfig, peer: &PeerConfig, deferring: bool) -> Sett
         // Checked to fit when the configuration was taken.
         hold_time: u16::try_from(peer.hold_time.as_secs()).unwrap_or(u16::MAX),
         keepalive: peer.keepalive_time,
+        send_hold: peer.send_hold_time,
         connect_retry: peer.connect_retry_time,
         families: peer.families.iter().copied().collect(),
         // The R bit is for the session after the restart; one that flaps later on is no restart.

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `aggregate` | routes of our own that stand for more specific ones |
 //! | `attributes` | what becomes of a route on its way in and out |
+//! | `barred` | peers whose connections are refused |
 //! | `bfd` | sessions that wait for BFD |
 //! | `peer` | one peer: its state machine, its connections, its session |
 //! | `peers` | all of them, and whom to wake next |
@@ -33,6 +34,7 @@
 
 mod aggregate;
 mod attributes;
+mod barred;
 mod bfd;
 mod configure;
 mod deferral;
@@ -75,6 +77,7 @@ use crate::fsm::{ConnectionEvent, Event, Serial};
 use crate::jitter::Jitter;
 use crate::observe::DownReason;
 use crate::rib::{DestinationId, Rib};
+use crate::types::Prefix;
 use crate::wire::{Cease, Notification};
 
 use aggregate::Aggregates;
@@ -207,6 +210,8 @@ pub struct Router {
     deferral: Option<Deferral>,
     /// Only while somebody asks for observations.
     watch: Option<Box<Watch>>,
+    /// Whose connections are refused, and why.
+    barred: BTreeMap<Prefix, String>,
 }
 
 impl Router {
@@ -240,6 +245,7 @@ impl Router {
                 .filter(|restart| restart.restarting)
                 .map(|_| Deferral::new(now, config.selection_deferral)),
             watch: None,
+            barred: BTreeMap::new(),
         };
         router.configure(now, config)?;
         Ok(router)
@@ -270,6 +276,9 @@ impl Router {
         local: SocketAddr,
     ) -> Option<ConnectionId> {
         let address = remote.ip().to_canonical();
+        if self.barred(address).is_some() {
+            return None;
+        }
         let id = self.peer_from(now, address)?;
         let peer = self.peers.get_mut(&id)?;
         let (local, local_port) = (local.ip().to_canonical(), local.port());

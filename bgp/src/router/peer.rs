@@ -208,6 +208,12 @@ impl Peer {
         .min()
     }
 
+    /// Until when it is left alone.
+    pub(super) fn held_until(&self) -> Option<Instant> {
+        let penalty = self.penalty.and_then(|penalty| penalty.until);
+        penalty.or(self.fsm.held_until())
+    }
+
     fn note(&mut self, down: Down) {
         self.tried = true;
         if down.cause == Cause::Lost {

@@ -39,7 +39,11 @@ impl Router {
             range: peer.range,
             state: peer.fsm.state(),
             since: peer.since,
-            last_error: peer.last_error(),
+            last_error: self.last_error(peer),
+            held_until: peer.held_until(),
+            refreshing: session.map_or_else(Vec::new, |session| {
+                session.refreshed_by_peer.keys().copied().collect()
+            }),
             warning: peer.warning.clone(),
             max_prefixes: peer.config.max_prefixes.limit,
             local_address: peer.lines.iter().find_map(|line| line.local),
@@ -61,6 +65,17 @@ impl Router {
             bfd: None,
             refused: peer.refused.clone(),
             notes: self.notes(peer),
+        }
+    }
+
+    /// Why there is no session, or why there was none before this one.
+    fn last_error(&self, peer: &Peer) -> Option<String> {
+        match self.barred(peer.address) {
+            Some(why) if peer.session.is_none() => Some(match peer.last_error() {
+                Some(error) if !error.contains(why) => format!("{why}; {error}"),
+                _ => why.to_owned(),
+            }),
+            _ => peer.last_error(),
         }
     }
 

@@ -87,6 +87,10 @@ pub struct PeerSummary {
     pub since: Instant,
     /// Why the session last went down or could not come up.
     pub last_error: Option<String>,
+    /// Until when the peer is left alone: after an error, for coming and going too often, or for too many routes.
+    pub held_until: Option<Instant>,
+    /// Families whose routes the peer is sending once more (RFC 7313): what it does not mention goes when it is done.
+    pub refreshing: Vec<Family>,
     /// The peer sends nearly as much as it may, or more.
     pub warning: Option<String>,
     /// The most routes of each family it may send.

@@ -12,6 +12,9 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tracing::debug;
 
+use super::admission::Ticket;
+use super::flow::Written;
+use super::keys;
 use crate::config::Security;
 use crate::router::ConnectionId;
 
@@ -34,6 +37,7 @@ pub(super) enum Event {
         stream: TcpStream,
         remote: SocketAddr,
         local: SocketAddr,
+        ticket: Ticket,
     },
     Connected {
         connection: ConnectionId,
@@ -93,10 +97,7 @@ async fn open(remote: SocketAddr, how: &How) -> std::io::Result<(TcpStream, Sock
     if how.security.least_ttl() > 0 {
         sys::require_hop_limit(&socket, remote.is_ipv6(), how.security.least_ttl())?;
     }
-    if let Some(password) = &how.security.password {
-        let key = password.reveal().as_bytes();
-        sys::set_md5_key(&socket, remote.is_ipv6(), remote.ip(), None, 0, key)?;
-    }
+    keys::sign(&socket, remote.ip(), &how.security).map_err(std::io::Error::other)?;
     if let Some(local) = how.local {
         socket.bind((local, 0).into())?;
     }
@@ -159,26 +160,45 @@ pub(super) fn require_ttl(stream: &TcpStream, least: u8) {
     }
 }
 
+/// What the owner gives a connection.
+pub(super) struct Given {
+    /// What is to be written.
+    pub(super) chunks: mpsc::Receiver<Bytes>,
+    /// Where it is noted that it was.
+    pub(super) written: Written,
+    /// The end, and the last words.
+    pub(super) closing: oneshot::Receiver<Bytes>,
+    /// The place among the connections of its address; those we opened have none.
+    pub(super) ticket: Option<Ticket>,
+}
+
 /// Serves a connection until the owner closes it.
 pub(super) async fn run(
     connection: ConnectionId,
     stream: TcpStream,
-    chunks: mpsc::Receiver<Bytes>,
-    closing: oneshot::Receiver<Bytes>,
+    given: Given,
     events: mpsc::Sender<Event>,
 ) {
+    // Kept until everything is over.
+    let _ticket = given.ticket;
     let (mut reader, mut writer) = stream.into_split();
     let reading = async {
         let reason = read(connection, &mut reader, &events).await;
         let _ = events.send(Event::Closed { connection, reason }).await;
         std::future::pending::<()>().await;
     };
-    let writing = write(connection, &mut writer, chunks, closing, &events);
-    tokio::select! {
-        () = reading => {}
-        () = writing => {}
+    let queue = (given.chunks, given.written);
+    let writing = write(connection, &mut writer, queue, given.closing, &events);
+    let all_written = tokio::select! {
+        () = reading => false,
+        all_written = writing => all_written,
+    };
+    if all_written {
+        linger(reader, writer).await;
+    } else {
+        // The peer reads nothing: the kernel need not keep for minutes what it will not get.
+        let _ = SockRef::from(writer.as_ref()).set_linger(Some(Duration::ZERO));
     }
-    linger(reader, writer).await;
 }
 
 async fn read(
@@ -216,18 +236,19 @@ async fn read(
     }
 }
 
-/// Writes chunks until told to close, then the last words.
+/// Writes chunks until told to close, then the last words. False if the peer did not take everything.
 async fn write(
     connection: ConnectionId,
     writer: &mut OwnedWriteHalf,
-    mut chunks: mpsc::Receiver<Bytes>,
+    (mut chunks, written): (mpsc::Receiver<Bytes>, Written),
     mut closing: oneshot::Receiver<Bytes>,
     events: &mpsc::Sender<Event>,
-) {
+) -> bool {
     let last = {
         let flow = async {
             while let Some(chunk) = chunks.recv().await {
                 writer.write_all(&chunk).await?;
+                written.add();
             }
             Ok::<(), std::io::Error>(())
         };
@@ -238,7 +259,7 @@ async fn write(
                 // The rest of what was given before must go first, or the stream would be garbage to the peer.
                 match tokio::time::timeout(LAST_WORDS, &mut flow).await {
                     Ok(Ok(())) => last.unwrap_or_default(),
-                    _ => return,
+                    _ => return false,
                 }
             }
             result = &mut flow => {
@@ -250,7 +271,8 @@ async fn write(
             }
         }
     };
-    let _ = tokio::time::timeout(LAST_WORDS, writer.write_all(&last)).await;
+    let last = tokio::time::timeout(LAST_WORDS, writer.write_all(&last));
+    last.await.is_ok()
 }
 
 /// Closes our side and reads what the peer still says: closing with unread input would reset the connection, and the peer

@@ -10,20 +10,24 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
+use super::admission::Admission;
 use super::handle::SpeakerError;
 use super::io::{self, Event};
-use super::keys::{self, Keys};
+use super::keys::{self, Failures, Keys};
 
 /// Connections the system keeps for us until they are accepted: a rack of peers may come at once.
 const BACKLOG: i32 = 256;
+/// Wait after a connection could not be accepted.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// The listeners in force, by the address that was asked for.
 pub(super) struct Listeners {
     open: BTreeMap<SocketAddr, Listener>,
     keys: Keys,
     events: mpsc::Sender<Event>,
+    admission: Admission,
 }
 
 /// A listener that accepts until it is dropped.
@@ -31,6 +35,8 @@ pub(super) struct Listener {
     bound: SocketAddr,
     /// The socket itself, for changing its keys.
     socket: OwnedFd,
+    /// The keys it has.
+    keys: Keys,
     task: JoinHandle<()>,
 }
 
@@ -46,6 +52,7 @@ impl Listeners {
             open: BTreeMap::new(),
             keys: Keys::new(),
             events,
+            admission: Admission::default(),
         }
     }
 
@@ -58,11 +65,11 @@ impl Listeners {
         for address in wanted {
             let known = self.open.contains_key(address) || opened.iter().any(|(a, _)| a == address);
             if !known {
-                let listener =
-                    open(*address, self.events.clone()).map_err(|source| SpeakerError::Listen {
-                        address: *address,
-                        source,
-                    })?;
+                let listener = open(*address, self.events.clone(), self.admission.clone());
+                let listener = listener.map_err(|source| SpeakerError::Listen {
+                    address: *address,
+                    source,
+                })?;
                 opened.push((*address, listener));
             }
         }
@@ -70,28 +77,24 @@ impl Listeners {
     }
 
     pub(super) fn keep(&mut self, opened: Vec<(SocketAddr, Listener)>) {
-        for (_, listener) in &opened {
-            keys::change(
-                &listener.socket,
-                listener.bound.is_ipv6(),
-                &Keys::new(),
-                &self.keys,
-            );
-        }
         self.open.extend(opened);
     }
 
-    /// Makes these the TCP-MD5 keys of every listener.
-    pub(super) fn set_keys(&mut self, wanted: Keys) {
-        for listener in self.open.values() {
-            keys::change(
-                &listener.socket,
-                listener.bound.is_ipv6(),
-                &self.keys,
-                &wanted,
-            );
+    /// Makes these the keys of every listener, and says for whom that could not be done and why: nobody may be let in there.
+    pub(super) fn set_keys(&mut self, wanted: Keys) -> Failures {
+        let mut failures = Failures::new();
+        for listener in self.open.values_mut() {
+            let ipv6 = listener.bound.is_ipv6();
+            let failed = keys::change(&listener.socket, ipv6, &mut listener.keys, &wanted);
+            failures.extend(failed);
         }
         self.keys = wanted;
+        failures
+    }
+
+    /// Tries once more what could not be done.
+    pub(super) fn set_keys_again(&mut self) -> Failures {
+        self.set_keys(self.keys.clone())
     }
 
     pub(super) fn close_unwanted(&mut self, wanted: &[SocketAddr]) {
@@ -103,7 +106,11 @@ impl Listeners {
     }
 }
 
-fn open(address: SocketAddr, events: mpsc::Sender<Event>) -> std::io::Result<Listener> {
+fn open(
+    address: SocketAddr,
+    events: mpsc::Sender<Event>,
+    admission: Admission,
+) -> std::io::Result<Listener> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -131,20 +138,32 @@ fn open(address: SocketAddr, events: mpsc::Sender<Event>) -> std::io::Result<Lis
     Ok(Listener {
         bound,
         socket: handle,
-        task: tokio::spawn(accept(listener, events)),
+        keys: Keys::new(),
+        task: tokio::spawn(accept(listener, events, admission)),
     })
 }
 
-async fn accept(listener: TcpListener, events: mpsc::Sender<Event>) {
+async fn accept(listener: TcpListener, events: mpsc::Sender<Event>, admission: Admission) {
+    let mut failing = false;
     loop {
         let (stream, remote) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                // Out of descriptors, or a connection that is gone already: neither ends the listener.
-                warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                // Out of descriptors or memory, or a connection that is gone already: neither ends the listener. What is
+                // lacking will be for a while, so it is said once.
+                if !std::mem::replace(&mut failing, true) {
+                    warn!(%error, "cannot accept connections, waiting until that is possible again");
+                }
+                tokio::time::sleep(PAUSE).await;
                 continue;
             }
+        };
+        if std::mem::take(&mut failing) {
+            info!("connections are accepted again");
+        }
+        let Some(ticket) = admission.admit(remote.ip().to_canonical()) else {
+            debug!(%remote, "connection refused: there are too many from this address");
+            continue;
         };
         let _ = io::set_options(SockRef::from(&stream), remote.is_ipv4());
         let Ok(local) = stream.local_addr() else {
@@ -155,6 +174,7 @@ async fn accept(listener: TcpListener, events: mpsc::Sender<Event>) {
                 stream,
                 remote,
                 local,
+                ticket,
             })
             .await
             .is_err()

@@ -7,8 +7,10 @@
 //!
 //! Kernel routes are not installed here: that is for whoever subscribes.
 
+mod admission;
 mod bfd;
 pub mod daemon;
+mod flow;
 mod handle;
 mod io;
 mod keys;

@@ -9,7 +9,7 @@
 //! Towards connections and subscribers the owner first waits (beside everything else) for a place in their channel, and only
 //! then has the router make what goes into it. Whoever reads slowly therefore costs a full channel and nothing more.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
@@ -25,7 +25,9 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
+use super::admission::Ticket;
 use super::bfd::{self, Bfd, News};
+use super::flow::{Flow, Progress};
 use super::handle::{Shutdown, SpeakerError};
 use super::io::{self, Event};
 use super::keys;
@@ -52,6 +54,8 @@ const EVENTS: usize = 64;
 const CHUNKS: usize = 2;
 /// Batches waiting for one subscriber.
 const BATCHES: usize = 4;
+/// How long nobody tries to set keys again that could not be set.
+const KEYS_AGAIN: Duration = Duration::from_secs(10);
 /// How long a shutdown waits for the last words to be written.
 const LAST_WORDS: Duration = Duration::from_secs(3);
 
@@ -131,6 +135,8 @@ enum Connection {
     Open {
         chunks: mpsc::Sender<Bytes>,
         close: oneshot::Sender<Bytes>,
+        /// How the writing goes.
+        flow: Flow,
         /// The socket itself, for changing its key.
         signed: Option<(OwnedFd, Secret)>,
     },
@@ -153,6 +159,10 @@ struct Owner {
     subscribers: HashMap<SubscriberId, mpsc::Sender<RouteBatch>>,
     places: Places,
     tasks: JoinSet<()>,
+    /// Connections that had nothing more to send, but not written everything yet.
+    unwritten: HashSet<ConnectionId>,
+    /// Keys that could not be set are tried again after this.
+    keys_again: Option<std::time::Instant>,
     /// Segments the kernel had dropped for their signature when it was last looked at.
     signature_failures: Option<u64>,
     bfd: Bfd,
@@ -234,10 +244,10 @@ impl Owner {
         let opened = listeners.open_missing(&config.listen)?;
         listeners.keep(opened);
         // Before the first connection is accepted: keys are taken over by it.
-        listeners.set_keys(keys::wanted(&config));
+        let failures = listeners.set_keys(keys::wanted(&config));
         let mut unnumbered = Unnumbered::default();
         unnumbered.watch(&config.interfaces);
-        Ok(Self {
+        let mut owner = Self {
             wanted: config.clone(),
             unnumbered,
             links: Links::open(),
@@ -249,11 +259,15 @@ impl Owner {
             subscribers: HashMap::new(),
             places: FuturesUnordered::new(),
             tasks: JoinSet::new(),
+            unwritten: HashSet::new(),
+            keys_again: None,
             signature_failures: keys::failures(),
             bfd: Bfd::default(),
             peers: None,
             events,
-        })
+        };
+        owner.bar(failures);
+        Ok(owner)
     }
 
     async fn run(
@@ -284,7 +298,10 @@ impl Owner {
                 news = self.links.news() => self.heard_of_link(news),
                 Some(place) = self.places.next() => self.fill(place),
                 Some(_) = self.tasks.join_next() => {}
-                () = timer => self.router.handle_timeout(now()),
+                () = timer => {
+                    self.look_at_flows();
+                    self.router.handle_timeout(now());
+                }
             }
         };
         let (how, reply) = done.unzip();
@@ -405,14 +422,16 @@ impl Owner {
                 stream,
                 remote,
                 local,
+                ticket,
             } => match self.router.handle_incoming(now, remote, local) {
-                Some(connection) if self.is_from_afar(connection, &stream) => {
-                    let reason = "the connection came with a lower TTL than ttlSecurity allows";
-                    self.router
-                        .handle_closed(now, connection, reason.to_owned());
+                Some(connection) => match self.objection(connection, &stream) {
+                    Some(reason) => self.router.handle_closed(now, connection, reason),
+                    None => self.attach(connection, stream, Some(ticket)),
+                },
+                None => {
+                    debug!(%remote, "connection refused: no such peer, or not now");
+                    self.retry_keys();
                 }
-                Some(connection) => self.attach(connection, stream),
-                None => debug!(%remote, "connection refused: no such peer, or not now"),
             },
             Event::Connected {
                 connection,
@@ -422,7 +441,7 @@ impl Owner {
                 if !self.connections.contains_key(&connection) {
                     return;
                 }
-                self.attach(connection, stream);
+                self.attach(connection, stream, None);
                 self.router.handle_connected(now, connection, local);
             }
             Event::Octets { connection, octets } => {
@@ -487,9 +506,46 @@ impl Owner {
         });
     }
 
+    /// Keys could not be set for these: without them nobody is let in.
+    fn bar(&mut self, failures: keys::Failures) {
+        for (who, why) in &failures {
+            if self.keys_again.is_none() {
+                warn!(%who, why, "connections are refused");
+            }
+        }
+        self.keys_again = (!failures.is_empty()).then(|| now() + KEYS_AGAIN);
+        self.router.bar(failures);
+    }
+
+    /// Somebody was refused: perhaps a key can be set now that could not be before.
+    fn retry_keys(&mut self) {
+        if self.keys_again.is_some_and(|at| at <= now()) {
+            let failures = self.listeners.set_keys_again();
+            self.bar(failures);
+        }
+    }
+
+    /// Tells the router what was written since it was last told.
+    fn look_at_flows(&mut self) {
+        let now = now();
+        self.unwritten.retain(|connection| {
+            let Some(Connection::Open { flow, .. }) = self.connections.get_mut(connection) else {
+                return false;
+            };
+            let progress = flow.progress();
+            if progress != Progress::None {
+                let outstanding = progress == Progress::Some;
+                self.router.handle_written(now, *connection, outstanding);
+            }
+            progress != Progress::Done
+        });
+    }
+
     /// Puts passwords that have changed on the listeners and on the connections that are open.
     fn change_keys(&mut self) {
-        self.listeners.set_keys(keys::wanted(self.router.config()));
+        let wanted = keys::wanted(self.router.config());
+        let failures = self.listeners.set_keys(wanted);
+        self.bar(failures);
         for (connection, state) in &mut self.connections {
             let Some((address, security)) = self.router.security(*connection) else {
                 continue;
@@ -502,8 +558,7 @@ impl Owner {
             };
             let wanted = security.password.clone().unwrap_or_default();
             if *known != wanted {
-                let key = security.password.as_ref();
-                keys::set(&*socket, address.is_ipv6(), (address, None), key);
+                keys::set_password(&*socket, address, &wanted);
                 *known = wanted;
             }
         }
@@ -537,12 +592,26 @@ impl Owner {
         }
     }
 
-    fn is_from_afar(&self, connection: ConnectionId, stream: &tokio::net::TcpStream) -> bool {
-        let security = self.router.security(connection);
-        security.is_some_and(|(_, security)| io::is_from_afar(stream, security.least_ttl()))
+    /// What speaks against an accepted connection, for people.
+    fn objection(
+        &self,
+        connection: ConnectionId,
+        stream: &tokio::net::TcpStream,
+    ) -> Option<String> {
+        let (address, security) = self.router.security(connection)?;
+        if io::is_from_afar(stream, security.least_ttl()) {
+            let reason = "the connection came with a lower TTL than ttlSecurity allows";
+            return Some(reason.to_owned());
+        }
+        keys::sign_accepted(stream, address, security).err()
     }
 
-    fn attach(&mut self, connection: ConnectionId, stream: tokio::net::TcpStream) {
+    fn attach(
+        &mut self,
+        connection: ConnectionId,
+        stream: tokio::net::TcpStream,
+        ticket: Option<Ticket>,
+    ) {
         if let Some((address, scope)) = self.router.address(connection) {
             self.links.watch(connection, address, scope);
         }
@@ -559,18 +628,21 @@ impl Owner {
         }
         let (chunks, inbox) = mpsc::channel(CHUNKS);
         let (close, closing) = oneshot::channel();
-        self.tasks.spawn(io::run(
-            connection,
-            stream,
-            inbox,
+        let flow = Flow::default();
+        let given = io::Given {
+            chunks: inbox,
+            written: flow.written(),
             closing,
-            self.events.clone(),
-        ));
+            ticket,
+        };
+        let task = io::run(connection, stream, given, self.events.clone());
+        self.tasks.spawn(task);
         self.connections.insert(
             connection,
             Connection::Open {
                 chunks,
                 close,
+                flow,
                 signed,
             },
         );
@@ -643,11 +715,31 @@ impl Owner {
         match place {
             Place::Connection(connection, Some(permit)) => {
                 let chunk = self.router.transmit(connection);
-                self.router
-                    .handle_written(now(), connection, chunk.is_some());
-                if let Some(chunk) = chunk {
-                    permit.send(chunk);
-                    self.await_place_on(connection);
+                let Some(Connection::Open { flow, .. }) = self.connections.get_mut(&connection)
+                else {
+                    return;
+                };
+                // The peer's time to read runs from when it last read something (RFC 9687), or was given something after
+                // it had read everything.
+                let progress = flow.progress();
+                match chunk {
+                    Some(chunk) => {
+                        flow.give();
+                        permit.send(chunk);
+                        if progress != Progress::None {
+                            self.router.handle_written(now(), connection, true);
+                        }
+                        self.await_place_on(connection);
+                    }
+                    None if progress == Progress::Done => {
+                        self.router.handle_written(now(), connection, false);
+                    }
+                    None => {
+                        if progress == Progress::Some {
+                            self.router.handle_written(now(), connection, true);
+                        }
+                        self.unwritten.insert(connection);
+                    }
                 }
             }
             // The connection's task is gone, and says so itself.

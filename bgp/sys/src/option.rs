@@ -27,6 +27,32 @@ pub(crate) fn set<T: Copy>(
     }
 }
 
+/// Reads one option that is a plain value, beginning with what `value` says.
+pub(crate) fn get<T: Copy>(
+    socket: BorrowedFd<'_>,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: &mut T,
+) -> io::Result<()> {
+    let mut length = size_of::<T>() as libc::socklen_t;
+    // SAFETY: the pointers describe `value` and its length, which live until the call returns. The kernel writes no more octets
+    // than that; the callers' types are plain numbers, of which any octets are good ones.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            std::ptr::from_mut(value).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// Has a raw ICMPv6 socket receive these message types and no others (RFC 3542 section 3.2).
 ///
 /// # Errors

@@ -4,6 +4,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 
+use crate::ao::TCP_AO_INFO;
 use crate::option::set;
 
 /// The longest TCP-MD5 key the kernel takes, in octets.
@@ -13,8 +14,6 @@ pub const MD5_KEY_LIMIT: usize = 80;
 const FLAG_PREFIX: u8 = 1;
 /// `TCP_MD5SIG_FLAG_IFINDEX`: the key is for one interface.
 const FLAG_INTERFACE: u8 = 2;
-/// `TCP_AO_INFO`: reads nothing from us that matters; a kernel without TCP-AO does not know it.
-const TCP_AO_INFO: libc::c_int = 40;
 
 /// `struct tcp_md5sig` of linux/tcp.h, 216 octets.
 #[repr(C)]
@@ -78,7 +77,7 @@ pub fn set_md5_key(
 /// # Errors
 /// What the system says when it cannot even be asked.
 pub fn has_tcp_ao(socket: impl AsFd) -> io::Result<bool> {
-    // Four octets are no `struct tcp_ao_info_opt`: a kernel that knows the option finds the length wrong. Less than four it
+    // Reads nothing from us that matters; a kernel without TCP-AO does not know the option. Four octets are no `struct tcp_ao_info_opt`: a kernel that knows the option finds the length wrong. Less than four it
     // finds wrong for every option, known or not.
     match set(socket.as_fd(), libc::IPPROTO_TCP, TCP_AO_INFO, &0_i32) {
         Ok(()) => Ok(true),
@@ -90,7 +89,8 @@ pub fn has_tcp_ao(socket: impl AsFd) -> io::Result<bool> {
     }
 }
 
-fn storage(address: IpAddr, ipv6: bool) -> libc::sockaddr_storage {
+/// An address as the kernel takes it.
+pub(crate) fn storage(address: IpAddr, ipv6: bool) -> libc::sockaddr_storage {
     // SAFETY: all zeros is a value of it, one of no family.
     let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
     match (address, ipv6) {

@@ -3,6 +3,7 @@
 //! It has the methods of [`Router`] that change something; those that only look come with `Deref`. A method that is missing
 //! here is one that a recording would not know of.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Deref;
 use std::time::Instant;
@@ -13,6 +14,7 @@ use super::{Tape, What, notification_digits, to_hex};
 use crate::config::{ConfigError, SpeakerConfig};
 use crate::observe::{Interest, Observation};
 use crate::router::{ConnectionId, Lost, Output, RouteBatch, Router, SubscriberId};
+use crate::types::Prefix;
 use crate::wire::Notification;
 
 /// A router, and a tape if there is to be one. Without it every method is the router's own.
@@ -195,6 +197,17 @@ impl Recorded {
     pub fn set_next_hop_costs(&mut self, costs: Vec<(IpAddr, Option<u32>)>) {
         self.note(self.clock, || What::NextHopCosts(costs.clone()));
         self.router.set_next_hop_costs(costs);
+    }
+
+    /// As [`Router::bar`].
+    pub fn bar(&mut self, barred: BTreeMap<Prefix, String>) {
+        // Mostly nobody is, and was before.
+        if barred.is_empty() && !self.router.bars_somebody() {
+            return;
+        }
+        let list = || barred.clone().into_iter().collect();
+        self.note(self.clock, || What::Bar(list()));
+        self.router.bar(barred);
     }
 
     /// As [`Router::subscribe`].

@@ -179,6 +179,7 @@ impl Replay {
             What::Bfd { address, up } => router.handle_bfd(now, address, up),
             What::Hint { connection, hint } => router.add_hint(connection, &hint),
             What::NextHopCosts(costs) => router.set_next_hop_costs(costs),
+            What::Bar(barred) => router.bar(barred.into_iter().collect()),
             What::Unsubscribe(id) => router.unsubscribe(id),
             What::Stop { notification } => {
                 router.stop(now, notification.as_deref().map(notification_of));

@@ -17,6 +17,7 @@ fn record() -> String {
             security: Security {
                 password: Some("hunter2".into()),
                 ttl_security: None,
+                ..Security::default()
             },
             ..PeerConfig::new(peer, Asn(65001))
         },

@@ -179,6 +179,7 @@ fn neighbor(line: &PeerSummary, query: Query, (now, wall): (Instant, SystemTime)
         "state": line.state,
         "since": rfc3339(since),
         "lastError": line.last_error,
+        "heldOffUntil": line.held_until.map(|at| rfc3339(wall + at.saturating_duration_since(now))),
         "warning": line.warning,
         "prefixesReceived": line.prefixes_received,
         "prefixesAccepted": line.prefixes_accepted,
@@ -221,6 +222,7 @@ fn neighbor(line: &PeerSummary, query: Query, (now, wall): (Instant, SystemTime)
             json!(line.stale_until.as_ref().map(at)),
         );
         fields.insert("longLivedUntil".to_owned(), json!(longer));
+        fields.insert("refreshing".to_owned(), json!(line.refreshing));
         fields.insert(
             "messagesReceivedByType".to_owned(),
             json!(line.messages_received),

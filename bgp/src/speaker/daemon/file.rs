@@ -4,6 +4,7 @@ mod convert;
 mod filters;
 mod install;
 mod routing;
+mod signing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -26,6 +27,7 @@ pub use filters::{
 };
 pub use install::{InstallEntry, InstallTable};
 pub use routing::AggregateEntry;
+pub use signing::{AoKeyEntry, TcpAoEntry};
 
 /// The whole file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,6 +141,10 @@ pub struct NeighborEntry {
     /// Seconds between KEEPALIVEs; left out: a third of the hold time.
     #[serde(default)]
     pub keepalive_time: Option<u16>,
+    /// Seconds the neighbor may leave what it is sent unread (RFC 9687), more than the hold time; 0: for ever; left out: 480,
+    /// or twice the negotiated hold time if that is more.
+    #[serde(default)]
+    pub send_hold_time: Option<u16>,
     /// Seconds between two attempts to connect; left out: 5.
     #[serde(default)]
     pub connect_retry_time: Option<u16>,
@@ -206,6 +212,9 @@ pub struct NeighborEntry {
     /// A file whose content is the password; a newline at its end does not count.
     #[serde(default)]
     pub password_file: Option<PathBuf>,
+    /// TCP-AO (RFC 5925), in place of a password; takes Linux 6.7 or newer.
+    #[serde(default)]
+    pub tcp_ao: Option<TcpAoEntry>,
     /// GTSM (RFC 5082): the most hops the neighbor may be away, 1 for a direct one.
     #[serde(default)]
     pub ttl_security: Option<u8>,

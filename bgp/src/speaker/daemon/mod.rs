@@ -20,10 +20,10 @@ use tokio::task::JoinHandle;
 use super::{Shutdown, Speaker, SpeakerError};
 pub use control::Query;
 pub use file::{
-    Action, AggregateEntry, AnnounceEntry, File, FileError, FilterEntry, HostOrNetwork,
+    Action, AggregateEntry, AnnounceEntry, AoKeyEntry, File, FileError, FilterEntry, HostOrNetwork,
     InstallEntry, InstallTable, LengthRange, LimitAction, ListenEntry, MatchEntry,
     MaxPrefixesEntry, NeighborEntry, NextHopEntry, PathLengthRange, PrefixEntry, PrefixLists,
-    PrependEntry, RuleEntry,
+    PrependEntry, RuleEntry, TcpAoEntry,
 };
 
 use reload::Reloader;

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use super::signing::read_secret;
 use super::{AnnounceEntry, File, LimitAction, MaxPrefixesEntry, NeighborEntry, NextHopEntry};
 use crate::config::{
     Announcement, ConfigError, DEFAULT_RANGE_LIMIT, DEFAULT_RESTART_AFTER, MaxPrefixes,
-    MaxPrefixesAction, NextHopMode, PeerAsn, PeerConfig, PeerPolicy, PeerRange, Secret, Security,
+    MaxPrefixesAction, NextHopMode, PeerAsn, PeerConfig, PeerPolicy, PeerRange, Security,
     SpeakerConfig,
 };
 use crate::policy::{Filter, Verdict};
@@ -141,6 +142,14 @@ pub enum FileError {
         path: std::path::PathBuf,
         /// What the system said.
         reason: String,
+    },
+    /// TCP-AO keys that are none.
+    #[error("neighbors[{index}].tcpAo.{problem}")]
+    TcpAo {
+        /// Position of the neighbor, from 0.
+        index: usize,
+        /// The field in `tcpAo`, and what is wrong with it.
+        problem: String,
     },
     /// What the speaker itself has to say.
     #[error(transparent)]
@@ -330,6 +339,7 @@ impl NeighborEntry {
             disabled: self.disabled || self.admin_down.is_some(),
             hold_time: self.hold_time.map_or(defaults.hold_time, seconds),
             keepalive_time: self.keepalive_time.map(seconds),
+            send_hold_time: self.send_hold_time.map(seconds),
             connect_retry_time: self
                 .connect_retry_time
                 .map_or(defaults.connect_retry_time, seconds),
@@ -377,19 +387,23 @@ impl NeighborEntry {
             (Some(_), Some(_)) => return Err(FileError::TwoPasswords { index }),
             (Some(password), None) => Some(password.clone()),
             (None, Some(path)) => {
-                let text = std::fs::read_to_string(path);
-                let text = text.map_err(|error| FileError::PasswordFile {
+                let secret = read_secret(path).map_err(|reason| FileError::PasswordFile {
                     index,
                     path: path.clone(),
-                    reason: error.to_string(),
-                })?;
-                Some(Secret::from(text.trim_end_matches(['\r', '\n'])))
+                    reason,
+                });
+                Some(secret?)
             }
             (None, None) => None,
         };
+        let tcp_ao = self.tcp_ao.as_ref().map_or(Ok(Vec::new()), |entry| {
+            let keys = entry.keys();
+            keys.map_err(|problem| FileError::TcpAo { index, problem })
+        });
         Ok(Security {
             password,
             ttl_security: self.ttl_security,
+            tcp_ao: tcp_ao?,
         })
     }
 }
