@@ -67,7 +67,6 @@ fn context(input: &mut Input<'_>) -> (Context, bool) {
         // So that what is written can be read again.
         add_path_send: set(sets >> 2),
         extended_next_hop: flags & 8 != 0,
-        reject_as_sets: flags & 16 != 0,
     };
     (context, flags & 0x80 != 0)
 }
