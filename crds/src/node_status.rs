@@ -97,6 +97,9 @@ pub struct BgpStatus {
     /// Sessions that should be up and are not.
     #[serde(default)]
     pub not_established: u32,
+    /// Prefixes announced for Services: ranges, and addresses on their own.
+    #[serde(default)]
+    pub service_prefixes: u32,
     /// Every session.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<PeerStatus>,

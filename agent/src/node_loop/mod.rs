@@ -333,6 +333,7 @@ impl NodeLoop {
         };
         let services = self.announcing.services();
         self.reports.remarks.extend(services.problems());
+        self.reports.services = services.announcements().len();
         let blocks = (!self.parts.addresses.is_ready()).then_some(Kind::IPAMBlock);
         // The policy edge always waits for the pools, which only the loop can give it.
         let policy = self.reports.policy.waiting_for;

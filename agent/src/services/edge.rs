@@ -162,40 +162,5 @@ fn newest(groups: &APIGroupList) -> Option<SliceVersion> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_older_version_is_for_servers_without_the_newer() {
-        let groups = |versions: &[&str]| -> APIGroupList {
-            let version = |version: &&str| {
-                serde_json::json!({
-                    "groupVersion": format!("discovery.k8s.io/{version}"), "version": version,
-                })
-            };
-            let versions: Vec<_> = versions.iter().map(version).collect();
-            serde_json::from_value(serde_json::json!({"groups": [
-                {"name": "apps", "versions": [{"groupVersion": "apps/v1", "version": "v1"}]},
-                {"name": "discovery.k8s.io", "versions": versions},
-            ]}))
-            .unwrap()
-        };
-        for (versions, expected) in [
-            (&["v1", "v1beta1"][..], Some(SliceVersion::V1)),
-            (&["v1beta1", "v1"], Some(SliceVersion::V1)),
-            (&["v1beta1"], Some(SliceVersion::V1beta1)),
-            (&[], None),
-        ] {
-            assert_eq!(newest(&groups(versions)), expected, "{versions:?}");
-        }
-        assert_eq!(newest(&APIGroupList { groups: Vec::new() }), None);
-    }
-
-    #[tokio::test]
-    async fn without_watches_there_is_nothing_to_wait_for() {
-        let mut watching = Watching::default();
-        assert!(!watching.is_running() && watching.next_waiting().is_none());
-        let wait = Duration::from_millis(10);
-        assert!(tokio::time::timeout(wait, watching.next()).await.is_err());
-    }
-}
+#[path = "tests/edge.rs"]
+mod tests;

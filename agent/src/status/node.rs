@@ -50,6 +50,8 @@ pub struct Reports {
     pub remarks: Vec<String>,
     /// How many pods are wired.
     pub pods: usize,
+    /// How many prefixes are announced for Services.
+    pub services: usize,
 }
 
 /// Whether the node's network is in order: then remarks, else what is wrong, in sentences.
@@ -143,6 +145,7 @@ pub fn without_counters(status: &NodeStatusStatus) -> NodeStatusStatus {
     status.block_count = 0;
     status.pod_count = 0;
     status.routes = RouteCounts::default();
+    status.bgp.service_prefixes = 0;
     for peer in &mut status.bgp.peers {
         peer.prefixes_received = 0;
         peer.prefixes_sent = 0;
@@ -167,7 +170,10 @@ pub fn status(reports: &Reports, clock: &WallClock) -> NodeStatusStatus {
         },
         block_count: count(reports.blocks),
         pod_count: count(reports.pods),
-        bgp: bgp(&reports.speaker, clock),
+        bgp: BgpStatus {
+            service_prefixes: count(reports.services),
+            ..bgp(&reports.speaker, clock)
+        },
         routes: reports.routing.counts,
         conditions: Vec::new(),
     }
@@ -185,6 +191,7 @@ fn bgp(report: &SpeakerReport, clock: &WallClock) -> BgpStatus {
         router_id,
         established: count(up),
         not_established: count(report.peers.len() - up),
+        service_prefixes: 0,
         peers: report
             .peers
             .iter()

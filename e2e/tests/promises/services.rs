@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, Patch, PatchParams};
-use margay_crds::BGPConfiguration;
+use margay_crds::{BGPConfiguration, NodeStatus};
 use margay_e2e::lab::command::run;
 use margay_e2e::lab::latency::{Watch, median};
 use margay_e2e::lab::{Tor, bird, process, routes};
@@ -196,6 +196,23 @@ async fn local_addresses_come_from_nodes_with_endpoints(ground: &Ground) {
 
     let answer = ground.ask_agent("node1", "services").unwrap().to_string();
     assert!(answer.contains("Service default/web"), "{answer}");
+    let api: Api<NodeStatus> = Api::all(ground.cluster.client.clone());
+    // Two ranges, and on node1 two addresses.
+    for (node, wanted) in [("node1", 4), ("node2", 2)] {
+        ground
+            .until(
+                &format!("{wanted} prefixes in NodeStatus {node}"),
+                40,
+                || async {
+                    let status = api.get(node).await.map_err(|error| error.to_string())?;
+                    match status.status.unwrap_or_default().bgp.service_prefixes {
+                        count if count == wanted => Ok(()),
+                        count => Err(count.to_string()),
+                    }
+                },
+            )
+            .await;
+    }
 
     let node = ground.namespace("node1");
     run("ip", &["-n", &node, "address", "add", ROUTE, "dev", "lo"]).unwrap();
