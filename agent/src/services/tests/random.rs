@@ -213,7 +213,7 @@ impl World {
     }
 
     /// The core that sees only the end, Services last.
-    fn from_scratch(&self) -> Services {
+    fn seen_at_once(&self) -> Services {
         let mut core = Services::new(NODE);
         for slice in self.slices.values().rev() {
             core.handle_endpoint_slice(Event::Apply(slice.clone()));
@@ -235,7 +235,7 @@ proptest! {
         let mut world = World::new();
         for step in steps {
             world.take(step);
-            let fresh = world.from_scratch();
+            let fresh = world.seen_at_once();
             prop_assert_eq!(world.core.announcements(), fresh.announcements());
             prop_assert_eq!(world.core.reasons(), fresh.reasons());
             let reasons: Vec<Prefix> = fresh.reasons().into_keys().collect();
