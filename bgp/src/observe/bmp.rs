@@ -1,14 +1,14 @@
 //! BMP version 3 (RFC 7854): what a monitoring station is told.
 //!
-//! The station sees the Adj-RIBs-In before policy, which for UPDATEs means the messages as they came (section 5). Only
-//! octets are made here; what a new station has to be told first is in the order of [`initiation`], [`peer_up`] for every
+//! The station sees the Adj-RIBs-In before policy, which for UPDATEs means the messages as they came (section 5), after it,
+//! or both. Only octets are made here; what a new station has to be told first is in the order of [`initiation`], [`peer_up`] for every
 //! session that is up, its routes, and then what happens.
 
 use std::net::IpAddr;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{DownReason, MonitoredPeer, Timestamp};
+use super::{DownReason, MonitoredPeer, Stage, Timestamp};
 use crate::wire::{self, Context, Message};
 
 /// The version this is (RFC 7854 section 4.1).
@@ -25,6 +25,8 @@ const TERMINATION: u8 = 5;
 
 /// Peer flag V: the peer's address is IPv6 (section 4.2).
 const FLAG_IPV6: u8 = 0x80;
+/// Peer flag L: after policy.
+const FLAG_POST_POLICY: u8 = 0x40;
 /// Peer flag A: AS numbers in AS_PATH have two octets.
 const FLAG_TWO_OCTET_ASN: u8 = 0x20;
 
@@ -104,9 +106,19 @@ pub fn peer_down(peer: &MonitoredPeer, at: Timestamp, reason: &DownReason, out: 
 }
 
 /// Routes of a peer (section 4.6): one UPDATE with its header.
-pub fn route_monitoring(peer: &MonitoredPeer, at: Timestamp, update: &[u8], out: &mut BytesMut) {
+pub fn route_monitoring(
+    peer: &MonitoredPeer,
+    stage: Stage,
+    at: Timestamp,
+    update: &[u8],
+    out: &mut BytesMut,
+) {
     message(ROUTE_MONITORING, out, |out| {
-        peer_header(peer, at, out);
+        let flag = match stage {
+            Stage::BeforePolicy => 0,
+            Stage::AfterPolicy => FLAG_POST_POLICY,
+        };
+        put_peer(peer, flag, at, out);
         out.put_slice(update);
     });
 }
@@ -144,7 +156,10 @@ fn message(kind: u8, out: &mut BytesMut, body: impl FnOnce(&mut BytesMut)) {
 
 /// The per-peer header (section 4.2): a global instance peer, before policy.
 fn peer_header(peer: &MonitoredPeer, at: Timestamp, out: &mut BytesMut) {
-    let mut flags = 0;
+    put_peer(peer, 0, at, out);
+}
+
+fn put_peer(peer: &MonitoredPeer, mut flags: u8, at: Timestamp, out: &mut BytesMut) {
     if peer.address.is_ipv6() {
         flags |= FLAG_IPV6;
     }
@@ -273,7 +288,9 @@ mod tests {
         let mut peer = peer();
         peer.address = "2001:db8::2".parse().unwrap();
         peer.four_octet_asn = false;
-        let octets = written(|out| route_monitoring(&peer, AT, &message, out));
+        let octets = written(|out| route_monitoring(&peer, Stage::BeforePolicy, AT, &message, out));
+        let after = written(|out| route_monitoring(&peer, Stage::AfterPolicy, AT, &message, out));
+        assert_eq!((after[7], &after[8..]), (0xe0, &octets[8..]));
         assert_eq!(octets[..8], [3, 0, 0, 0, 67, 0, 0, 0xa0]);
         assert_eq!(octets[16..20], [0x20, 0x01, 0x0d, 0xb8]);
         assert_eq!(octets[48..], message);

@@ -12,6 +12,7 @@ use crate::fsm::State;
 use crate::types::{Asn, Family, Prefix, RouterId};
 
 const TABLE_DUMP_V2: u16 = 13;
+const BGP4MP: u16 = 16;
 const BGP4MP_ET: u16 = 17;
 
 const PEER_INDEX_TABLE: u16 = 1;
@@ -58,6 +59,24 @@ pub struct RibPath {
     pub path_id: Option<u32>,
     /// The attributes with four-octet AS numbers; MP_REACH_NLRI as the next hop only (section 4.3.4).
     pub attributes: Vec<u8>,
+}
+
+/// How exactly a record tells the time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resolution {
+    /// Type BGP4MP, which every reader knows.
+    Seconds,
+    /// Type BGP4MP_ET (section 3).
+    Microseconds,
+}
+
+impl Resolution {
+    const fn kind(self) -> u16 {
+        match self {
+            Self::Seconds => BGP4MP,
+            Self::Microseconds => BGP4MP_ET,
+        }
+    }
 }
 
 /// Which way a message went.
@@ -154,7 +173,7 @@ fn put_prefix(prefix: &Prefix, out: &mut BytesMut) {
 
 /// One message of a session, with its header.
 pub fn bgp_message(
-    at: Timestamp,
+    (at, resolution): (Timestamp, Resolution),
     peer: &MonitoredPeer,
     direction: Direction,
     message: &[u8],
@@ -171,7 +190,7 @@ pub fn bgp_message(
         (false, false, true) => MESSAGE_ADD_PATH,
         (false, true, true) => MESSAGE_LOCAL_ADD_PATH,
     };
-    record(at, BGP4MP_ET, subtype, out, |out| {
+    record(at, resolution.kind(), subtype, out, |out| {
         put_session(peer, peer.four_octet_asn, out);
         out.put_slice(message);
     });
@@ -179,13 +198,13 @@ pub fn bgp_message(
 
 /// A session went from one state to another (section 4.4.1).
 pub fn state_change(
-    at: Timestamp,
+    (at, resolution): (Timestamp, Resolution),
     peer: &MonitoredPeer,
     old: State,
     new: State,
     out: &mut BytesMut,
 ) {
-    record(at, BGP4MP_ET, STATE_CHANGE_AS4, out, |out| {
+    record(at, resolution.kind(), STATE_CHANGE_AS4, out, |out| {
         put_session(peer, true, out);
         out.put_u16(number(old));
         out.put_u16(number(new));
@@ -328,7 +347,13 @@ mod tests {
         let mut old = peer();
         old.four_octet_asn = false;
         let mut out = BytesMut::new();
-        bgp_message(AT, &peer(), Direction::Received, &message, &mut out);
+        bgp_message(
+            (AT, Resolution::Microseconds),
+            &peer(),
+            Direction::Received,
+            &message,
+            &mut out,
+        );
         let expected = [
             &[0, 0, 0, 7, 0, 17, 0, 4, 0, 0, 0, 43, 0, 0, 0, 9][..],
             &[0, 0, 0xfd, 0xe9, 0, 0, 0xfd, 0xe8, 0, 0, 0, 1],
@@ -336,13 +361,24 @@ mod tests {
             &message,
         ];
         assert_eq!(out[..], expected.concat());
+        out.clear();
+        let whole = (AT, Resolution::Seconds);
+        bgp_message(whole, &peer(), Direction::Received, &message, &mut out);
+        assert_eq!(out[..12], [0, 0, 0, 7, 0, 16, 0, 4, 0, 0, 0, 39]);
+        assert_eq!(out[12..], expected.concat()[16..]);
         for (peer, direction, subtype, length) in [
             (&old, Direction::Received, 1, 39),
             (&old, Direction::Sent, 6, 39),
             (&peer(), Direction::Sent, 7, 43),
         ] {
             out.clear();
-            bgp_message(AT, peer, direction, &message, &mut out);
+            bgp_message(
+                (AT, Resolution::Microseconds),
+                peer,
+                direction,
+                &message,
+                &mut out,
+            );
             assert_eq!((out[7], out[11]), (subtype, length));
         }
     }
@@ -352,7 +388,13 @@ mod tests {
         let mut peer = peer();
         peer.address = "2001:db8::2".parse().unwrap();
         let mut out = BytesMut::new();
-        state_change(AT, &peer, State::Established, State::Idle, &mut out);
+        state_change(
+            (AT, Resolution::Microseconds),
+            &peer,
+            State::Established,
+            State::Idle,
+            &mut out,
+        );
         assert_eq!(out[6..8], [0, 5]);
         assert_eq!(out.len(), 12 + 4 + 8 + 4 + 32 + 4);
         assert_eq!(out[out.len() - 4..], [0, 6, 0, 1]);

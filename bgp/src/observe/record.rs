@@ -8,6 +8,7 @@
 //!
 //! [`Recorded`] is a router that writes down what is done to it; where the lines go is the shell's business.
 
+mod complete;
 mod recorded;
 mod replay;
 mod tape;

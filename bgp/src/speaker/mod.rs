@@ -16,6 +16,7 @@ mod io;
 mod keys;
 mod links;
 mod listen;
+pub mod monitor;
 mod owner;
 mod recording;
 mod stream;

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use super::complete::complete;
 use super::recorded::words;
 use super::{Entry, What, from_hex, notification_of, to_hex};
 use crate::router::Router;
@@ -115,11 +116,14 @@ pub fn replay<T: AsRef<str>>(
     let mut ended = None;
     for (text, line) in lines {
         let entry = parse(line, text.as_ref())?;
-        time = Duration::from_nanos(entry.at);
         replay.line = line;
         match entry.what {
+            // Who writes it may not know the time.
             What::End(reason) => ended = Some(reason),
-            what => replay.step(base.checked_add(time).unwrap_or(base), what)?,
+            what => {
+                time = Duration::from_nanos(entry.at);
+                replay.step(base.checked_add(time).unwrap_or(base), what)?;
+            }
         }
     }
     Ok(Replayed {
@@ -131,7 +135,12 @@ pub fn replay<T: AsRef<str>>(
 }
 
 fn parse(line: usize, text: &str) -> Result<Entry, ReplayError> {
-    serde_json::from_str(text).map_err(|source| ReplayError::Line { line, source })
+    let read = || {
+        let mut entry = serde_json::from_str(text)?;
+        complete(&mut entry)?;
+        serde_json::from_value(entry)
+    };
+    read().map_err(|source| ReplayError::Line { line, source })
 }
 
 fn refused(line: usize, error: &dyn fmt::Display) -> ReplayError {

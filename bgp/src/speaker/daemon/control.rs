@@ -1,12 +1,12 @@
 //! The socket that answers questions: one JSON request line, one JSON reply line.
 //!
-//! Requests are `{"query":"summary"}`, `{"query":"neighbors"}`, `{"query":"reload"}`, `{"query":"refresh","neighbor":"ADDRESS"}`
+//! Requests are `{"query":"summary"}`, `{"query":"neighbors"}`, `{"query":"mrt","path":"FILE"}`, `{"query":"reload"}`, `{"query":"refresh","neighbor":"ADDRESS"}`
 //! and `{"query":"rib"}`, the last with `"neighbor":"ADDRESS"`, `"prefix":"PREFIX"` or `"prefix":"ADDRESS"` for less than
 //! everything, and answered while the table is walked. Several may follow one another on a connection. Replies are objects, with the one key `error` if the request could not be understood.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,7 @@ use tracing::debug;
 use super::reload::Reloader;
 use super::time::rfc3339;
 use crate::router::PeerSummary;
-use crate::speaker::{Speaker, SpeakerError};
+use crate::speaker::{SpeakerError, monitor};
 use crate::types::{Asn, RouterId};
 
 /// Longest request, in octets.
@@ -38,6 +38,8 @@ pub enum Query {
     Rib,
     /// Read the configuration file again; one with a mistake in it changes nothing.
     Reload,
+    /// Write the RIB in MRT to the file named by `path`.
+    Mrt,
     /// Ask the neighbor named by `neighbor`, its address, for all its routes again (RFC 2918).
     Refresh,
 }
@@ -49,6 +51,8 @@ struct Request {
     neighbor: Option<IpAddr>,
     #[serde(default)]
     prefix: Option<String>,
+    #[serde(default)]
+    path: Option<PathBuf>,
 }
 
 /// Opens the socket, in place of one that a dead process left behind. Only its owner may connect.
@@ -109,6 +113,7 @@ async fn converse(
                 query: Query::Rib,
                 neighbor,
                 prefix,
+                ..
             }) => match super::rib::query(neighbor, prefix.as_deref()) {
                 Ok(query) => {
                     super::rib::write(query, &reloader.speaker, &mut writer).await?;
@@ -117,13 +122,18 @@ async fn converse(
                 Err(error) => json!({ "error": error }),
             },
             Ok(Request {
+                query: Query::Mrt,
+                path,
+                ..
+            }) => dump(reloader, path).await,
+            Ok(Request {
                 query, neighbor, ..
-            }) => match answer(query, neighbor, &reloader.speaker, identity).await {
+            }) => match answer(query, neighbor, reloader, identity).await {
                 Ok(reply) => reply,
                 Err(error) => json!({ "error": error.to_string() }),
             },
             Err(error) => {
-                let help = "ask {\"query\":\"summary\"}, \"neighbors\", \"rib\", \"refresh\" or \"reload\"";
+                let help = "ask {\"query\":\"summary\"}, \"neighbors\", \"rib\", \"mrt\", \"refresh\" or \"reload\"";
                 json!({ "error": format!("request not understood: {error}; {help}") })
             }
         };
@@ -136,9 +146,10 @@ async fn converse(
 async fn answer(
     query: Query,
     whom: Option<IpAddr>,
-    speaker: &Speaker,
+    reloader: &Reloader,
     (asn, router_id): (Asn, RouterId),
 ) -> Result<Value, SpeakerError> {
+    let speaker = &reloader.speaker;
     Ok(match query {
         Query::Summary | Query::Neighbors => {
             let moment = (Instant::now(), SystemTime::now());
@@ -147,10 +158,14 @@ async fn answer(
                 .iter()
                 .map(|line| neighbor(line, query, moment))
                 .collect();
-            json!({ "asn": asn, "routerId": router_id, "neighbors": neighbors })
+            let mut all = reloader.monitors.lock().await.status();
+            all.insert("asn".to_owned(), json!(asn));
+            all.insert("routerId".to_owned(), json!(router_id));
+            all.insert("neighbors".to_owned(), json!(neighbors));
+            Value::Object(all)
         }
         // Answered before they come here.
-        Query::Rib | Query::Reload => Value::Null,
+        Query::Rib | Query::Reload | Query::Mrt => Value::Null,
         Query::Refresh => match whom {
             None => {
                 let help = "say whom to ask: {\"query\":\"refresh\",\"neighbor\":\"ADDRESS\"}";
@@ -165,6 +180,18 @@ async fn answer(
             }
         },
     })
+}
+
+/// Writes a dump of the RIB.
+async fn dump(reloader: &Reloader, path: Option<PathBuf>) -> Value {
+    let Some(path) = path.filter(|path| path.is_absolute() && path.file_name().is_some()) else {
+        let help = "say where to: {\"query\":\"mrt\",\"path\":\"/ABSOLUTE/FILE\"}";
+        return json!({ "error": help });
+    };
+    match monitor::dump(&reloader.speaker, &path).await {
+        Ok(dumped) => json!(dumped),
+        Err(error) => json!({ "error": error }),
+    }
 }
 
 /// One neighbor as JSON. `moment` is one instant on both clocks.

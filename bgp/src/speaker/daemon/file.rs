@@ -3,6 +3,7 @@
 mod convert;
 mod filters;
 mod install;
+mod observe;
 mod routing;
 mod signing;
 
@@ -26,6 +27,7 @@ pub use filters::{
     PrefixLists, PrependEntry, RuleEntry,
 };
 pub use install::{InstallEntry, InstallTable};
+pub use observe::{DumpsEntry, Monitoring, MrtEntry, StationEntry, UpdatesEntry};
 pub use routing::AggregateEntry;
 pub use signing::{AoKeyEntry, TcpAoEntry};
 
@@ -67,6 +69,15 @@ pub struct File {
     /// Path of the unix socket that answers questions; left out: none.
     #[serde(default)]
     pub socket: Option<PathBuf>,
+    /// BMP stations (RFC 7854) that are told of sessions and routes.
+    #[serde(default)]
+    pub bmp: Vec<StationEntry>,
+    /// Files in MRT (RFC 6396).
+    #[serde(default)]
+    pub mrt: Option<MrtEntry>,
+    /// A file for everything that goes into the speaker and comes out of it; it is replaced. Counts from the start on.
+    #[serde(default)]
+    pub record: Option<PathBuf>,
     /// RFC 8212: an eBGP neighbor without a filter gives nothing and is given nothing.
     #[serde(default = "yes")]
     pub require_policy: bool,

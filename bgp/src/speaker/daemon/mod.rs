@@ -11,23 +11,31 @@ mod reload;
 mod rib;
 mod time;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 
+use crate::config::SpeakerConfig;
+
+use super::monitor::{self, Monitors};
 use super::{Shutdown, Speaker, SpeakerError};
 pub use control::Query;
 pub use file::{
-    Action, AggregateEntry, AnnounceEntry, AoKeyEntry, File, FileError, FilterEntry, HostOrNetwork,
+    Action, AggregateEntry, AnnounceEntry, AoKeyEntry, DumpsEntry, File, FileError, FilterEntry, HostOrNetwork,
     InstallEntry, InstallTable, LengthRange, LimitAction, ListenEntry, MatchEntry,
-    MaxPrefixesEntry, NeighborEntry, NextHopEntry, PathLengthRange, PrefixEntry, PrefixLists,
-    PrependEntry, RuleEntry, TcpAoEntry,
+    MaxPrefixesEntry, Monitoring, MrtEntry, NeighborEntry, NextHopEntry, PathLengthRange,
+    PrefixEntry, PrefixLists, PrependEntry, RuleEntry, StationEntry, TcpAoEntry, UpdatesEntry,
 };
+pub(super) use time::rfc3339;
 
 use reload::Reloader;
 pub use reload::Source;
+
+/// How long a recording may take to be written to its end.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Why the daemon could not start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +47,9 @@ pub enum DaemonError {
     /// The speaker refused the configuration or could not listen.
     #[error(transparent)]
     Speaker(#[from] SpeakerError),
+    /// The recording could not be begun.
+    #[error("record: {0}")]
+    Record(String),
     /// The socket for questions could not be opened.
     #[error("socket {path}: {source}; its directory must exist and be writable")]
     Socket {
@@ -55,6 +66,8 @@ pub struct Daemon {
     speaker: Speaker,
     reloader: Reloader,
     control: Option<Control>,
+    monitors: Arc<Mutex<Monitors>>,
+    recorder: Option<JoinHandle<()>>,
     graceful: bool,
 }
 
@@ -90,8 +103,11 @@ impl Daemon {
         let config = file.speaker_config()?;
         let graceful = config.graceful_restart.is_some();
         let identity = (config.asn, config.router_id);
-        let speaker = Speaker::start(config).await?;
-        let reloader = Reloader::new(speaker.clone(), source, file.clone());
+        let wanted = file.monitor_config()?;
+        let (speaker, recorder) = start(config, file.record.as_deref()).await?;
+        let monitors = Arc::new(Mutex::new(Monitors::new(speaker.clone())));
+        let watched = Arc::clone(&monitors);
+        let reloader = Reloader::new(speaker.clone(), watched, source, file.clone());
         let control = match &file.socket {
             None => None,
             Some(path) => {
@@ -107,10 +123,13 @@ impl Daemon {
                 })
             }
         };
+        monitors.lock().await.configure(wanted).await;
         Ok(Self {
             speaker,
             reloader,
             control,
+            monitors,
+            recorder,
             graceful,
         })
     }
@@ -148,8 +167,27 @@ impl Daemon {
             }
         };
         self.speaker.shutdown(how).await;
+        self.monitors.lock().await.shut_down().await;
+        if let Some(recorder) = self.recorder {
+            // Its last line comes from the speaker, which has stopped.
+            let _ = tokio::time::timeout(LAST_WORDS, recorder).await;
+        }
         drop(self.control);
     }
+}
+
+/// Starts the speaker, with a recorder if there is to be one.
+async fn start(
+    config: SpeakerConfig,
+    record: Option<&Path>,
+) -> Result<(Speaker, Option<JoinHandle<()>>), DaemonError> {
+    let Some(path) = record else {
+        return Ok((Speaker::start(config).await?, None));
+    };
+    let file = monitor::create(path).await.map_err(DaemonError::Record)?;
+    let (speaker, recording) = Speaker::start_recorded(config).await?;
+    let recorder = tokio::spawn(monitor::record(recording, file, None));
+    Ok((speaker, Some(recorder)))
 }
 
 /// Runs the daemon until `shutdown` completes.

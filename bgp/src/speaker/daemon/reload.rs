@@ -5,11 +5,12 @@
 use std::fmt;
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tracing::{info, warn};
 
 use super::File;
 use crate::speaker::Speaker;
+use crate::speaker::monitor::Monitors;
 
 /// Reads the configuration; an error says what is wrong with it, for people.
 pub type Source = Arc<dyn Fn() -> Result<File, String> + Send + Sync>;
@@ -18,16 +19,23 @@ pub type Source = Arc<dyn Fn() -> Result<File, String> + Send + Sync>;
 #[derive(Clone)]
 pub(super) struct Reloader {
     pub(super) speaker: Speaker,
+    pub(super) monitors: Arc<Mutex<Monitors>>,
     source: Option<Source>,
     /// The configuration in force.
     in_force: watch::Sender<Arc<File>>,
 }
 
 impl Reloader {
-    pub(super) fn new(speaker: Speaker, source: Option<Source>, file: File) -> Self {
+    pub(super) fn new(
+        speaker: Speaker,
+        monitors: Arc<Mutex<Monitors>>,
+        source: Option<Source>,
+        file: File,
+    ) -> Self {
         let (in_force, _) = watch::channel(Arc::new(file));
         Self {
             speaker,
+            monitors,
             source,
             in_force,
         }
@@ -53,8 +61,10 @@ impl Reloader {
         };
         let file = source()?;
         let config = file.speaker_config().map_err(|error| error.to_string())?;
+        let wanted = file.monitor_config().map_err(|error| error.to_string())?;
         let configured = self.speaker.configure(config).await;
         configured.map_err(|error| error.to_string())?;
+        self.monitors.lock().await.configure(wanted).await;
         self.in_force.send_replace(Arc::new(file));
         Ok(())
     }

@@ -151,6 +151,30 @@ pub enum FileError {
         /// The field in `tcpAo`, and what is wrong with it.
         problem: String,
     },
+    /// Two entries for one BMP station.
+    #[error("bmp[{index}].address: {address} is there already; one entry for each station")]
+    DuplicateStation {
+        /// Position of the second entry, from 0.
+        index: usize,
+        /// Its address and port.
+        address: SocketAddr,
+    },
+    /// A source address that cannot reach the station.
+    #[error(
+        "bmp[{index}].localAddress: must be of the same address family as the station's address"
+    )]
+    StationLocalAddress {
+        /// Position of the entry, from 0.
+        index: usize,
+    },
+    /// A file that cannot be written as it is asked for.
+    #[error("{field}: {problem}")]
+    Monitor {
+        /// The field.
+        field: &'static str,
+        /// What is wrong with it, and what would be right.
+        problem: String,
+    },
     /// What the speaker itself has to say.
     #[error(transparent)]
     Config(#[from] ConfigError),
