@@ -18,6 +18,7 @@ mod tests;
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::config::SpeakerConfig;
 use crate::router::{ConnectionId, Lost, SubscriberId};
@@ -39,7 +40,7 @@ pub struct Entry {
     pub what: What,
 }
 
-/// What one line is about: an input and what it was answered, or an output in the words of its `Debug` form.
+/// What one line is about: an input and what it was answered, or an output.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum What {
@@ -144,10 +145,10 @@ pub enum What {
         /// Whose.
         subscriber: SubscriberId,
         /// The batch; nothing if there was none.
-        batch: Option<String>,
+        batch: Option<Value>,
     },
-    /// What [`Router::poll_output`](crate::router::Router::poll_output) gave; empty: there was no more.
-    Output(String),
+    /// What [`Router::poll_output`](crate::router::Router::poll_output) gave; nothing: there was no more.
+    Output(Option<Value>),
     /// When [`Router::poll_timeout`](crate::router::Router::poll_timeout) said that the next timer is due, in nanoseconds since
     /// the recording began.
     Wake(Option<u64>),

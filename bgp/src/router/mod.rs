@@ -70,7 +70,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::config::{ConfigError, PeerConfig, Security, SpeakerConfig};
 use crate::fsm::{ConnectionEvent, Event, Serial};
@@ -150,7 +150,8 @@ impl Lost {
 }
 
 /// What the owner of a [`Router`] is asked to do, in order.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Output {
     /// Open a TCP connection and answer with [`Router::handle_connected`] or [`Router::handle_closed`].
     Connect {
@@ -171,10 +172,16 @@ pub enum Output {
         /// Which one. Nothing more is said or wanted about it.
         connection: ConnectionId,
         /// What remains to be sent, a NOTIFICATION mostly. May be empty.
+        #[serde(serialize_with = "digits")]
         last: Bytes,
     },
     /// There is something to fetch with [`Router::poll_routes`]. Said once, as for `Transmit`.
     Routes(SubscriberId),
+}
+
+/// Octets as hexadecimal digits.
+fn digits<S: Serializer>(octets: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{octets:x}"))
 }
 
 /// One BGP speaker.

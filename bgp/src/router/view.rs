@@ -62,7 +62,8 @@ pub struct BestPath {
 }
 
 /// Some changes for a subscriber, in one batch so that they can be applied in one go.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct RouteBatch {
     /// The changes; at most one per prefix.
     pub changes: Vec<RouteChange>,

@@ -9,6 +9,8 @@ use std::ops::Deref;
 use std::time::Instant;
 
 use bytes::Bytes;
+use serde::Serialize;
+use serde_json::Value;
 
 use super::{Tape, What, notification_digits, to_hex};
 use crate::config::{ConfigError, SpeakerConfig};
@@ -238,7 +240,7 @@ impl Recorded {
         let batch = self.router.poll_routes(subscriber);
         self.note(self.clock, || What::Routes {
             subscriber,
-            batch: batch.as_ref().map(|batch| format!("{batch:?}")),
+            batch: value(batch.as_ref()),
         });
         batch
     }
@@ -248,7 +250,7 @@ impl Recorded {
         let output = self.router.poll_output();
         let quiet = output.is_none();
         if !(quiet && self.quiet) {
-            self.note(self.clock, || What::Output(words(output.as_ref())));
+            self.note(self.clock, || What::Output(value(output.as_ref())));
         }
         self.quiet = quiet;
         output
@@ -282,7 +284,8 @@ impl Recorded {
     }
 }
 
-/// An output as it is recorded; none is nothing.
-pub(super) fn words(output: Option<&Output>) -> String {
-    output.map_or_else(String::new, |output| format!("{output:?}"))
+/// An output as it is recorded.
+pub(super) fn value<T: Serialize>(output: Option<&T>) -> Option<Value> {
+    // Plain data with string keys.
+    output.and_then(|output| serde_json::to_value(output).ok())
 }

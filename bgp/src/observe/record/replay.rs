@@ -3,8 +3,10 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use super::complete::complete;
-use super::recorded::words;
+use super::recorded::value;
 use super::{Entry, What, from_hex, notification_of, to_hex};
 use crate::router::Router;
 
@@ -207,20 +209,17 @@ impl Replay {
                 return self.same_text("octets to send", octets.unwrap_or_default(), given);
             }
             What::Routes { subscriber, batch } => {
-                let given = router.poll_routes(subscriber);
-                let given = given.map_or_else(String::new, |batch| format!("{batch:?}"));
-                return self.same_text("routes", batch.unwrap_or_default(), given);
+                let given = value(router.poll_routes(subscriber).as_ref());
+                return self.same_value("routes", batch, given);
             }
-            What::Output(recorded) => return self.output(recorded),
+            What::Output(recorded) => {
+                let given = value(router.poll_output().as_ref());
+                return self.same_value("an output", recorded, given);
+            }
             What::Wake(at) => return self.wake(at),
             What::End(_) => {}
         }
         Ok(())
-    }
-
-    fn output(&mut self, recorded: String) -> Result<(), ReplayError> {
-        let given = words(self.router.poll_output().as_ref());
-        self.same_text("an output", recorded, given)
     }
 
     fn wake(&mut self, at: Option<u64>) -> Result<(), ReplayError> {
@@ -241,6 +240,20 @@ impl Replay {
         self.same_text(what, format!("{recorded:?}"), format!("{now:?}"))
     }
 
+    /// A field that is new does not count.
+    fn same_value(
+        &self,
+        what: &'static str,
+        recorded: Option<Value>,
+        now: Option<Value>,
+    ) -> Result<(), ReplayError> {
+        let (recorded, now) = (recorded.unwrap_or_default(), now.unwrap_or_default());
+        if is_in(&recorded, &now) {
+            return Ok(());
+        }
+        self.same_text(what, recorded.to_string(), now.to_string())
+    }
+
     fn same_text(
         &self,
         what: &'static str,
@@ -255,5 +268,20 @@ impl Replay {
             what,
             difference: Difference { recorded, now },
         })
+    }
+}
+
+/// Whether everything that was recorded is there now.
+fn is_in(recorded: &Value, now: &Value) -> bool {
+    match (recorded, now) {
+        (Value::Object(recorded), Value::Object(now)) => recorded.iter().all(|(key, value)| {
+            let now = now.get(key);
+            now.is_some_and(|now| is_in(value, now))
+        }),
+        (Value::Array(recorded), Value::Array(now)) => {
+            let pairs = || recorded.iter().zip(now);
+            recorded.len() == now.len() && pairs().all(|(then, now)| is_in(then, now))
+        }
+        (recorded, now) => recorded == now,
     }
 }

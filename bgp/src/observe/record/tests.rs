@@ -89,7 +89,7 @@ fn a_difference_names_the_line() {
         (at + 1, replay(lines).unwrap_err().to_string())
     };
     // The marker of the OPEN that was sent.
-    let (line, error) = changed("\"transmit\"", "ffff", "ffef");
+    let (line, error) = changed("\"do\":{\"transmit\":{\"connection\"", "ffff", "ffef");
     assert!(
         error.starts_with(&format!("line {line}: octets to send: recorded ")),
         "{error}"
@@ -108,12 +108,12 @@ fn a_difference_names_the_line() {
         "{error}"
     );
     // An output too many.
-    let at = lines.iter().position(|line| line.contains("Connect {"));
+    let at = lines.iter().position(|line| line.contains("{\"connect\":"));
     let mut without = lines.clone();
     without.remove(at.unwrap());
     let error = replay(&without).unwrap_err().to_string();
     assert!(
-        error.contains("an output: recorded , now Connect"),
+        error.contains("an output: recorded null, now {\"connect\":"),
         "{error}"
     );
 }
