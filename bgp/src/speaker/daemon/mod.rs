@@ -24,8 +24,8 @@ use super::monitor::{self, Monitors};
 use super::{Shutdown, Speaker, SpeakerError};
 pub use control::Query;
 pub use file::{
-    Action, AggregateEntry, AnnounceEntry, AoKeyEntry, DumpsEntry, File, FileError, FilterEntry, HostOrNetwork,
-    InstallEntry, InstallTable, LengthRange, LimitAction, ListenEntry, MatchEntry,
+    Action, AggregateEntry, AnnounceEntry, AoKeyEntry, DumpsEntry, File, FileError, FilterEntry,
+    HostOrNetwork, InstallEntry, InstallTable, LengthRange, LimitAction, ListenEntry, MatchEntry,
     MaxPrefixesEntry, Monitoring, MrtEntry, NeighborEntry, NextHopEntry, PathLengthRange,
     PrefixEntry, PrefixLists, PrependEntry, RuleEntry, StationEntry, TcpAoEntry, UpdatesEntry,
 };
