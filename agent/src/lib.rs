@@ -12,6 +12,7 @@ pub mod cni_server;
 pub mod commands;
 pub mod dataplane;
 pub mod datastore;
+mod drain;
 pub mod endpoints;
 pub mod enforcement;
 pub mod health;

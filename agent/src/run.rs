@@ -23,7 +23,7 @@ use crate::pods::{PodLinks, PodPolicy, PodStore};
 use crate::routing::Routing;
 use crate::services::ServiceWatches;
 use crate::status::writer;
-use crate::{admin, cni_server, datastore};
+use crate::{admin, cni_server, datastore, drain};
 
 /// How often deletes that were written down are tried: usually, and after tries in vain.
 const REPLAY: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(120));
@@ -94,6 +94,7 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
         statuses: writer::start(client.clone(), node.clone()),
         pulse,
         restarting: !routes.is_empty(),
+        drain_mark: drain::mark(&options.state_dir),
     };
     let inputs = Inputs {
         changes: watches.network,

@@ -13,9 +13,10 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
 use kube::runtime::watcher::Event;
+use margay_crds::drain::DEFAULT_DRAIN_WAIT;
 use margay_crds::{
-    BGPConfiguration, BGPPeer, BgpSettings, DEFAULT_NAME, FieldError, IPAMConfiguration, IPPool,
-    IpamSettings, Peer, Pool,
+    BGPConfiguration, BGPPeer, BgpSettings, DEFAULT_NAME, DrainRequest, FieldError,
+    IPAMConfiguration, IPPool, IpamSettings, Peer, Pool,
 };
 
 use crate::datastore::{Change, Kind, Mirror, Roster, RosterChange};
@@ -55,6 +56,8 @@ pub struct ClusterNode {
     pub addresses: Vec<IpAddr>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// The drain that its annotations ask for.
+    pub drain: Option<DrainRequest>,
 }
 
 impl ClusterNode {
@@ -134,7 +137,13 @@ impl View {
                 RosterChange::Present(name, object) => {
                     let node = cluster_node(&object);
                     let known = self.nodes.insert(name, node.clone());
-                    known != Some(node)
+                    let news = known != Some(node);
+                    if news && let Some(error) = drain_request(&object).1 {
+                        let seconds = DEFAULT_DRAIN_WAIT.as_secs();
+                        let name = object.name_any();
+                        tracing::error!("Node {name}: {error}; a drain waits {seconds} seconds");
+                    }
+                    news
                 }
             };
         }
@@ -284,7 +293,12 @@ fn cluster_node(node: &Node) -> ClusterNode {
         name: node.name_any(),
         addresses,
         labels: node.labels().clone(),
+        drain: drain_request(node).0,
     }
+}
+
+fn drain_request(node: &Node) -> (Option<DrainRequest>, Option<FieldError>) {
+    DrainRequest::read(&node.name_any(), node.annotations())
 }
 
 #[cfg(test)]

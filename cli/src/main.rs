@@ -5,6 +5,7 @@
 
 mod bgp;
 mod lab;
+mod node;
 mod policy;
 
 use std::process::ExitCode;
@@ -30,6 +31,8 @@ enum Command {
     Bgp(bgp::Arguments),
     /// A cluster in network namespaces on this machine: nodes, racks, routers, pods
     Lab(lab::Arguments),
+    /// Take a node out of BGP before it is shut down, and back in
+    Node(node::Arguments),
     /// Who reaches whom under NetworkPolicies, from manifests
     Policy(policy::Arguments),
 }
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Bgp(arguments) => bgp::run(arguments),
         Command::Lab(arguments) => lab::run(arguments),
+        Command::Node(arguments) => node::run(arguments),
         Command::Policy(arguments) => policy::run(arguments),
     }
 }

@@ -24,6 +24,7 @@
 pub mod bgp_configuration;
 pub mod bgp_peer;
 pub mod condition;
+pub mod drain;
 pub mod field;
 pub mod ip_pool;
 pub mod ipam_block;
@@ -37,6 +38,7 @@ pub mod validate;
 pub use bgp_configuration::{BGPConfiguration, BGPConfigurationSpec, BgpSettings};
 pub use bgp_peer::{BGPPeer, BGPPeerSpec, BGPPeerStatus, Peer};
 pub use condition::Condition;
+pub use drain::{DrainRequest, DrainStage};
 pub use field::FieldError;
 pub use ip_pool::{EncapsulationMode, IPPool, IPPoolSpec, IPPoolStatus, Pool};
 pub use ipam_block::{Allocation, Block, IPAMBlock, IPAMBlockSpec, Owner, Released};

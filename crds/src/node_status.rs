@@ -32,6 +32,7 @@ use crate::condition::Condition;
     ),
     printcolumn(name = "Blocks", type_ = "integer", json_path = ".status.blockCount"),
     printcolumn(name = "Pods", type_ = "integer", json_path = ".status.podCount"),
+    printcolumn(name = "Drain", type_ = "string", json_path = ".status.drain"),
     printcolumn(name = "Tunnel", type_ = "string", json_path = ".status.tunnel"),
     printcolumn(
         name = "Version",
@@ -73,6 +74,9 @@ pub struct NodeStatusStatus {
     /// The speaker and its sessions.
     #[serde(default)]
     pub bgp: BgpStatus,
+    /// How far the node's drain has come: `Leaving`, `Withdrawn` or `Drained`; empty without one.
+    #[serde(default)]
+    pub drain: String,
     /// The routes the agent keeps in the kernel.
     #[serde(default)]
     pub routes: RouteCounts,

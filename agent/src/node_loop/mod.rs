@@ -8,11 +8,13 @@
 mod announcing;
 mod speaking;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
 use k8s_openapi::jiff::Timestamp;
+use margay_crds::DrainStage;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -21,6 +23,7 @@ use self::speaking::{Ended, Speaking};
 use crate::addresses::Addresses;
 use crate::admin::{Query, Question};
 use crate::datastore::{Change, Failures, Kind};
+use crate::drain::{self, Drain};
 use crate::enforcement::Enforcement;
 use crate::health::Pulse;
 use crate::pods::PodStore;
@@ -59,6 +62,8 @@ pub struct Parts {
     pub pulse: watch::Sender<Pulse>,
     /// An earlier agent's routes were found in the kernel.
     pub restarting: bool,
+    /// The file that says that the node is drained.
+    pub drain_mark: PathBuf,
 }
 
 /// The loop's inputs.
@@ -86,6 +91,7 @@ pub struct NodeLoop {
     is_news: bool,
     speaking: Speaking,
     restart: Restart,
+    drain: Drain,
     reports: Reports,
     clock: WallClock,
 }
@@ -96,6 +102,7 @@ impl NodeLoop {
         Self {
             restart: Restart::begin(parts.restarting, Instant::now()),
             announcing: Announcing::new(&parts.node, parts.services.clone()),
+            drain: Drain::begin(drain::is_marked(&parts.drain_mark), Instant::now()),
             parts,
             view: View::default(),
             own: None,
@@ -108,7 +115,7 @@ impl NodeLoop {
     }
 
     /// Turns until `shutdown` ends, then lets the speaker go without a NOTIFICATION, so that
-    /// peers keep the routes over a restart.
+    /// peers keep the routes over a restart. While the node is drained, its sessions end for good.
     ///
     /// # Errors
     /// A part has ended that never should. What it did stays in force in the kernel; a new start
@@ -119,7 +126,7 @@ impl NodeLoop {
         shutdown: impl Future<Output = ()>,
     ) -> anyhow::Result<()> {
         let result = self.turn(inputs, shutdown).await;
-        self.speaking.stop().await;
+        self.speaking.stop(self.drain.message()).await;
         result
     }
 
@@ -203,6 +210,7 @@ impl NodeLoop {
             return Ok(());
         }
         self.find_own_node();
+        self.handle_drain();
         let own = self.own.as_ref();
         self.parts.addresses.configure(&self.view, own);
         self.parts.enforcement.configure(self.view.pools());
@@ -236,6 +244,26 @@ impl NodeLoop {
         self.reports.node = problem;
     }
 
+    /// Looks how far the drain is that the Node asks for; true if it has come further.
+    fn handle_drain(&mut self) -> bool {
+        let Some(own) = &self.own else { return false };
+        let before = self.drain.stage();
+        let differs = self.drain.handle(Instant::now(), own.drain.as_ref());
+        let stage = self.drain.stage();
+        if stage == before {
+            return differs;
+        }
+        match self.drain.words() {
+            Some(words) => tracing::info!("Node {}: {words}", own.name),
+            None => tracing::info!("Node {}: its drain is over", own.name),
+        }
+        let drained = |stage| stage == DrainStage::Drained;
+        if drained(before) != drained(stage) {
+            drain::set_mark(self.parts.drain_mark.clone(), drained(stage));
+        }
+        true
+    }
+
     async fn configure_speaker(&mut self) -> Result<(), Ended> {
         let Some(own) = &self.own else {
             return Ok(());
@@ -244,13 +272,16 @@ impl NodeLoop {
         if !self.speaking.is_running() && self.announcing.holds_back(Instant::now()) {
             return Ok(());
         }
-        let desired = speaker::desired(
+        let mut desired = speaker::desired(
             &self.view,
             own,
             &self.own_blocks,
             self.announcing.services().announcements(),
             self.restart.is_under_way(),
         );
+        if let Ok(desired) = &mut desired {
+            self.drain.apply(&mut desired.config);
+        }
         self.speaking.bring(desired).await
     }
 
@@ -285,7 +316,9 @@ impl NodeLoop {
         if let Some(part) = self.ended_part() {
             anyhow::bail!("{part} has ended unexpectedly");
         }
-        if self.speaking.has_problem() || self.announcing.is_over_waiting(Instant::now()) {
+        let drains_on = self.is_synced() && self.handle_drain();
+        let waits_over = self.announcing.is_over_waiting(Instant::now());
+        if drains_on || waits_over || self.speaking.has_problem() {
             self.configure_speaker().await?;
         }
         if self.speaking.look().await? {
@@ -334,6 +367,8 @@ impl NodeLoop {
         let services = self.announcing.services();
         self.reports.remarks.extend(services.problems());
         self.reports.services = services.announcements().len();
+        self.reports.remarks.extend(self.drain.words());
+        self.reports.drain = self.drain.stage();
         let blocks = (!self.parts.addresses.is_ready()).then_some(Kind::IPAMBlock);
         // The policy edge always waits for the pools, which only the loop can give it.
         let policy = self.reports.policy.waiting_for;

@@ -151,12 +151,23 @@ impl Speaking {
         });
     }
 
-    /// Closes the sessions without a NOTIFICATION.
-    pub(super) async fn stop(&mut self) {
-        if let Some(running) = self.running.take() {
-            tracing::info!("stopping; peers keep our routes over a restart");
-            running.speaker.shutdown(Shutdown::Graceful).await;
-        }
+    /// Closes the sessions without a NOTIFICATION; with a message they end for good.
+    pub(super) async fn stop(&mut self, message: Option<&str>) {
+        let Some(running) = self.running.take() else {
+            return;
+        };
+        let how = match message {
+            None => {
+                tracing::info!("stopping; peers keep our routes over a restart");
+                Shutdown::Graceful
+            }
+            Some(message) => {
+                tracing::info!("stopping; peers are told: {message}");
+                let message = message.to_owned();
+                Shutdown::Cease { message }
+            }
+        };
+        running.speaker.shutdown(how).await;
     }
 }
 
@@ -195,7 +206,7 @@ mod tests {
         drop(taken);
         speaking.bring(desired(64513, port)).await.unwrap();
         assert_eq!(speaking.report.identity.unwrap().0, Asn(64513));
-        speaking.stop().await;
+        speaking.stop(None).await;
     }
 
     #[tokio::test]
@@ -210,6 +221,6 @@ mod tests {
         assert!(speaking.is_catching_up());
         speaking.next_batches().await.unwrap();
         assert!(speaking.best.is_synced());
-        speaking.stop().await;
+        speaking.stop(None).await;
     }
 }

@@ -8,6 +8,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use margay_bgp::fsm::State;
 use margay_bgp::speaker::PeerSummary;
 use margay_bgp::types::{Asn, RouterId};
+use margay_crds::DrainStage;
 use margay_crds::node_status::{BgpStatus, NodeStatusStatus, PeerStatus, RouteCounts};
 
 use crate::enforcement::PolicyReport;
@@ -52,6 +53,8 @@ pub struct Reports {
     pub pods: usize,
     /// How many prefixes are announced for Services.
     pub services: usize,
+    /// How far the node's drain has come.
+    pub drain: DrainStage,
 }
 
 /// Whether the node's network is in order: then remarks, else what is wrong, in sentences.
@@ -174,6 +177,7 @@ pub fn status(reports: &Reports, clock: &WallClock) -> NodeStatusStatus {
             service_prefixes: count(reports.services),
             ..bgp(&reports.speaker, clock)
         },
+        drain: reports.drain.to_string(),
         routes: reports.routing.counts,
         conditions: Vec::new(),
     }

@@ -9,6 +9,7 @@
 
 mod call;
 mod commands;
+mod drain;
 mod flow;
 mod ground;
 mod input;
