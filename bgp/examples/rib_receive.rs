@@ -3,7 +3,8 @@
 //!
 //! `cargo run --release -p margay-bgp --example rib_receive [SCENARIO…]`; without arguments every scenario, each in a
 //! process of its own so that peak memory is its own. Prints the time in the router, the process's CPU time (which includes
-//! making the stream) and its peak resident memory; then the time to drop everything when the sessions end.
+//! making the stream) and its peak resident memory; then the time to drop everything when the sessions end, and the longest
+//! that anything else would have had to wait for a part of it.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -111,8 +112,8 @@ fn main() -> Result<(), Error> {
         return Ok(());
     }
     println!(
-        "{:<20} {:>9} {:>8} {:>9} {:>9} {:>9}",
-        "scenario", "router s", "CPU s", "ns/route", "peak MB", "drop s"
+        "{:<20} {:>9} {:>8} {:>9} {:>9} {:>9} {:>9}",
+        "scenario", "router s", "CPU s", "ns/route", "peak MB", "drop s", "step ms"
     );
     let program = std::env::current_exe()?;
     for scenario in &SCENARIOS {
@@ -146,10 +147,22 @@ fn run(scenario: &Scenario) -> Result<String, Error> {
     let routes: u64 = router.summary().iter().map(|s| s.prefixes_accepted).sum();
     let (cpu, peak) = (cpu_seconds()?, peak_memory()?);
     let start = Instant::now();
+    let mut longest = Duration::ZERO;
     for connection in connections {
+        let step = Instant::now();
         router.handle_closed(now, connection, "over".to_owned());
+        longest = longest.max(step.elapsed());
+    }
+    while router.poll_timeout().is_some_and(|at| at <= now) {
+        let step = Instant::now();
+        router.handle_timeout(now);
+        longest = longest.max(step.elapsed());
     }
     let drop = start.elapsed();
+    let left: u64 = router.summary().iter().map(|s| s.prefixes_received).sum();
+    if left > 0 {
+        return Err(format!("{left} routes are left").into());
+    }
     let expected = scenario.peers * (scenario.prefixes / scenario.together) * scenario.together;
     if routes != u64::from(expected) {
         return Err(format!("{routes} routes instead of {expected}").into());
@@ -157,13 +170,14 @@ fn run(scenario: &Scenario) -> Result<String, Error> {
     let mut line = String::new();
     write!(
         line,
-        "{:<20} {:>9.3} {:>8.3} {:>9.0} {:>9.1} {:>9.3}",
+        "{:<20} {:>9.3} {:>8.3} {:>9.0} {:>9.1} {:>9.3} {:>9.3}",
         scenario.name,
         inside.as_secs_f64(),
         cpu,
         inside.as_nanos() as f64 / f64::from(expected),
         peak,
         drop.as_secs_f64(),
+        longest.as_secs_f64() * 1000.0,
     )?;
     Ok(line)
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use lab::{Lab, Load, ip, privileged, v4, v6, wait};
 use margay_bgp::bfd::{SessionReport, State};
-use margay_bgp::config::BfdConfig;
+use margay_bgp::config::{BfdConfig, PeerRange};
 use margay_bgp::speaker::{
     Announcement, PeerConfig, RouteStream, Shutdown, Speaker, SpeakerConfig,
 };
@@ -188,6 +188,42 @@ fn in_time(took: &[Took], detection: Duration) {
         median(|took| took.withdrawal) <= detection + WAY,
         "{took:?}"
     );
+}
+
+#[test]
+fn netns_peers_from_a_range_are_watched_while_they_are_there() {
+    if !privileged("netns_peers_from_a_range_are_watched_while_they_are_there") {
+        return;
+    }
+    let mut lab = Lab::new("bfdrange", 1);
+    let [ours, theirs] = v4(0);
+    let interval = "interface \"*\" { interval 50 ms; multiplier 3; };";
+    lab.start_bird(0, &bird(&theirs, &ours, "bfd on;", interval));
+    let mut config = speaker(64512, &[]);
+    let peer = PeerConfig {
+        bfd: Some(FAST),
+        ..PeerConfig::new(ours.parse().unwrap(), Asn(64513))
+    };
+    let range = PeerRange { limit: 10, peer };
+    config.ranges.insert("10.98.0.0/24".parse().unwrap(), range);
+    let speaker = lab.speaker(None, config);
+    let lines = || lab.run(speaker.summary()).unwrap();
+    wait(|| !lines().is_empty(), || "nobody came".to_owned());
+    lab.established(&speaker);
+    lab.bfd(&speaker, &theirs, State::Up);
+    let mut routes = lab.run(speaker.subscribe()).unwrap();
+    lab.run(route(&mut routes, ROUTE, true));
+    // The hold time is 90 s: it is BFD that finds out.
+    let cut = lab.cut(0);
+    let gone = lab.run(route(&mut routes, ROUTE, false));
+    let took = gone.saturating_duration_since(cut);
+    assert!(took < ms(1000), "{took:?}");
+    wait(|| lines().is_empty(), || format!("{:#?}", lines()));
+    // It comes back, and with it what watches it.
+    lab.mend(0);
+    wait(|| !lines().is_empty(), || "nobody came".to_owned());
+    lab.bfd(&speaker, &theirs, State::Up);
+    end(&lab, [speaker]);
 }
 
 #[test]

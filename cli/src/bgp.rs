@@ -299,7 +299,8 @@ fn rib(reply: &Value) -> String {
             communities.join(" ").into(),
         ]);
     }
-    lines(&table) + "\n> best, = equal for multipath, ! not eligible\n"
+    lines(&table)
+        + "\n> best, = equal for multipath, ! not eligible, s stale, S long-lived stale (RFC 9494)\n"
 }
 
 /// Sorts IPv4 before IPv6, then by address and length.
@@ -313,14 +314,20 @@ fn lines(table: &Table) -> String {
     lines.iter().map(|line| format!("{line}\n")).collect()
 }
 
-fn mark(route: &Value) -> &'static str {
+fn mark(route: &Value) -> String {
     let is = |field: &str| route.get(field).and_then(Value::as_bool) == Some(true);
-    match () {
+    let choice = match () {
         () if is("best") => ">",
         () if is("multipath") => "=",
         () if route.get("accepted").and_then(Value::as_bool) == Some(false) => "!",
         () => "",
-    }
+    };
+    let age = match () {
+        () if is("longLivedStale") => "S",
+        () if is("stale") => "s",
+        () => "",
+    };
+    format!("{choice}{age}")
 }
 
 fn list<'a>(value: &'a Value, field: &str) -> &'a [Value] {
@@ -392,6 +399,11 @@ mod tests {
             (
                 json!({ "best": false, "multipath": false, "accepted": true }),
                 "",
+            ),
+            (json!({ "best": true, "stale": true }), ">s"),
+            (
+                json!({ "best": true, "stale": true, "longLivedStale": true }),
+                ">S",
             ),
         ] {
             assert_eq!(mark(&route), expected, "{route}");
