@@ -2,6 +2,7 @@
 
 mod down;
 mod up;
+mod words;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

@@ -10,6 +10,7 @@ mod observed;
 mod outbound;
 mod policy;
 mod refresh;
+mod refused;
 mod restart;
 mod routes;
 mod sessions;

@@ -38,6 +38,7 @@ use super::stream::RouteStream;
 use super::unnumbered::{Found, Unnumbered};
 use super::watch::{Given, WatchId, Watchers, Watching};
 use crate::config::{Secret, SpeakerConfig};
+use crate::fsm::State;
 use crate::observe::record::Recorded;
 use crate::observe::{MonitoredPeer, Timestamp, bmp};
 use crate::rib::DestinationId;
@@ -54,6 +55,9 @@ const EVENTS: usize = 64;
 const CHUNKS: usize = 2;
 /// Batches waiting for one subscriber.
 const BATCHES: usize = 4;
+/// What the kernel's count of wrong signatures means.
+const DROPPED: &str =
+    "segments were dropped for their TCP-MD5 signature: is the password the same on both sides?";
 /// How long nobody tries to set keys again that could not be set.
 const KEYS_AGAIN: Duration = Duration::from_secs(10);
 /// How long a shutdown waits for the last words to be written.
@@ -165,6 +169,8 @@ struct Owner {
     keys_again: Option<std::time::Instant>,
     /// Segments the kernel had dropped for their signature when it was last looked at.
     signature_failures: Option<u64>,
+    /// And when the speaker started.
+    signature_failures_before: Option<u64>,
     bfd: Bfd,
     /// The version of the peers that BFD knows of.
     peers: Option<u64>,
@@ -262,6 +268,7 @@ impl Owner {
             unwritten: HashSet::new(),
             keys_again: None,
             signature_failures: keys::failures(),
+            signature_failures_before: keys::failures(),
             bfd: Bfd::default(),
             peers: None,
             events,
@@ -491,6 +498,7 @@ impl Owner {
     /// Answers with the summary, and with what BFD knows as soon as that has come.
     fn summarize(&mut self, reply: oneshot::Sender<Vec<PeerSummary>>) {
         let mut lines = self.router.summary();
+        self.hint_at_passwords(&mut lines);
         let Some(reports) = self.bfd.report() else {
             let _ = reply.send(lines);
             return;
@@ -564,6 +572,23 @@ impl Owner {
         }
     }
 
+    /// Whoever connects to us with another password is dropped by the kernel, which only counts that.
+    fn hint_at_passwords(&self, lines: &mut [PeerSummary]) {
+        let peers = &self.router.config().peers;
+        let waits = |line: &&mut PeerSummary| {
+            let peer = peers.get(&line.address);
+            let signs = peer.is_some_and(|peer| peer.security.password.is_some());
+            signs && line.state != State::Established && line.last_error.is_none()
+        };
+        let mut waiting = lines.iter_mut().filter(waits).peekable();
+        if waiting.peek().is_none() || keys::failures() <= self.signature_failures_before {
+            return;
+        }
+        for line in waiting {
+            line.last_error = Some(format!("nobody has connected, and {DROPPED}"));
+        }
+    }
+
     /// An attempt to connect was given up. With a password there may be more to say about it.
     fn explain(&mut self, connection: ConnectionId) {
         let Some((_, security)) = self.router.security(connection) else {
@@ -580,10 +605,7 @@ impl Owner {
         let failures = keys::failures();
         if failures > self.signature_failures {
             self.signature_failures = failures;
-            self.router.add_hint(
-                connection,
-                "segments were dropped for their TCP-MD5 signature: is the password the same on both sides?",
-            );
+            self.router.add_hint(connection, DROPPED);
         } else {
             self.router.add_hint(
                 connection,

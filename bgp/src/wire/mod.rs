@@ -26,6 +26,7 @@ mod multiprotocol;
 mod next_hop;
 mod nlri;
 mod notification;
+mod notification_words;
 mod open;
 mod pack;
 mod plain;

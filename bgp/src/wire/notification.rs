@@ -369,6 +369,7 @@ impl Notification {
             (OPEN, 2) => "bad peer AS",
             (OPEN, 3) => "bad BGP identifier",
             (OPEN, 4) => "unsupported optional parameter",
+            (OPEN, 5) => "authentication failure",
             (OPEN, 6) => "unacceptable hold time",
             (OPEN, 7) => "unsupported capability",
             (OPEN, 11) => "role mismatch",
@@ -412,6 +413,9 @@ impl fmt::Display for Notification {
     /// Writes `administrative shutdown (6/2): "maintenance"`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({}/{})", self.name(), self.code, self.subcode)?;
+        if let Some(details) = self.details() {
+            write!(f, ": {details}")?;
+        }
         if let Some(text) = self.shutdown_communication() {
             write!(f, ": \"{text}\"")?;
         }
@@ -424,6 +428,9 @@ impl fmt::Display for Notification {
                 inner.code,
                 inner.subcode
             )?;
+            if let Some(details) = inner.details() {
+                write!(f, ": {details}")?;
+            }
             if let Some(text) = inner.shutdown_communication() {
                 write!(f, ": \"{text}\"")?;
             }

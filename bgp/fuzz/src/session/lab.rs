@@ -1,13 +1,16 @@
 //! The routers, their connections, virtual time, and what must hold.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use margay_bgp::config::SpeakerConfig;
+use margay_bgp::observe::Interest;
+use margay_bgp::rib::DestinationId;
 use margay_bgp::router::{
-    ConnectionId, FaultCounts, Lost, Output, PeerSummary, Router, SubscriberId,
+    ConnectionId, FaultCounts, Lost, Output, PeerSummary, RibPrefix, RibQuery, Router, SubscriberId,
 };
+use margay_bgp::types::Prefix;
 use margay_bgp::wire::HEADER_LENGTH;
 
 use super::settings::{self, BAD, FRIEND, OURS, announcements, bad_address};
@@ -198,6 +201,53 @@ impl Lab {
         self.router.refresh(address);
     }
 
+    /// People ask for the table, some at a time.
+    pub(super) fn look(&mut self, choice: u8) {
+        let prefix = match choice % 4 {
+            0 => None,
+            1 => Some(RibPrefix::Exact(settings::pool(choice))),
+            _ => Some(RibPrefix::Covering([10, choice, choice, 1].into())),
+        };
+        let neighbor = (choice & 4 != 0).then(|| bad_address(usize::from(choice >> 7)));
+        let query = RibQuery { prefix, neighbor };
+        let mut next = Some(DestinationId(0));
+        for _ in 0..OUTPUTS {
+            let Some(from) = next else {
+                return;
+            };
+            let slice = self.router.rib_slice(&query, from);
+            assert!(slice.next.is_none_or(|next| next > from), "no progress");
+            next = slice.next;
+        }
+        panic!("no end of the table");
+    }
+
+    /// Monitors come, take some, and go.
+    pub(super) fn observe(&mut self, choice: u8) {
+        let wants = |bit: u8| choice >> bit & 1 == 1;
+        if wants(7) {
+            for _ in 0..choice & 63 {
+                self.router.poll_observation();
+            }
+            return;
+        }
+        self.router.observe(Interest {
+            sessions: wants(0),
+            states: wants(1),
+            received: wants(2),
+            sent: wants(3),
+            before_policy: wants(4),
+            after_policy: wants(5),
+        });
+    }
+
+    /// Keys cannot be set for a peer, or can again.
+    pub(super) fn bar(&mut self, who: usize, choice: u8) {
+        let prefix = Prefix::host(bad_address(who));
+        let barred = (choice & 1 == 0).then(|| (prefix, "no key".to_owned()));
+        self.router.bar(barred.into_iter().collect());
+    }
+
     pub(super) fn cost(&mut self, next_hop: IpAddr, choice: u8) {
         let cost = (choice % 4 != 0).then_some(choice.into());
         self.router.set_next_hop_costs([(next_hop, cost)]);
@@ -380,6 +430,7 @@ impl Lab {
         self.router
             .configure(self.now, config)
             .expect("the configuration is good");
+        self.router.bar(BTreeMap::new());
         self.settle();
         for bad in &self.bad {
             assert!(

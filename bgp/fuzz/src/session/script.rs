@@ -75,6 +75,9 @@ pub(super) fn step(lab: &mut Lab, input: &mut Input<'_>) {
             lab.hear(who, &speech::framed(2, &[0, 0, 0, 6, 0x80, 15, 3, 0, 2, 1]));
         }
         26 => lab.keep_alive(who, input.octet()),
+        27 => lab.look(input.octet()),
+        28 => lab.observe(input.octet()),
+        29 => lab.bar(who, input.octet()),
         _ => lab.pass(Duration::from_secs(1)),
     }
 }

@@ -165,7 +165,13 @@ pub(super) fn change(config: &mut SpeakerConfig, input: &mut Input<'_>) {
                 .aggregates
                 .insert(prefix([10, 0, 0, 0], 8), aggregate);
         }
-        4 => config.graceful_restart = yes.then(GracefulRestart::default),
+        4 => {
+            config.graceful_restart = yes.then(|| GracefulRestart {
+                long_lived_time: u32::from(how / 4),
+                long_lived_partial: how & 2 != 0,
+                ..GracefulRestart::default()
+            });
+        }
         5 => config.require_policy = yes,
         6 => config.cluster_id = yes.then_some(RouterId(how.into())),
         7 => {

@@ -3,7 +3,8 @@
 use bytes::{BufMut, BytesMut};
 use margay_bgp::types::{Asn, Family, RouterId};
 use margay_bgp::wire::{
-    self, AddPathMode, Capability, Context, GracefulRestart, GracefulRestartFamily, Message, Open,
+    self, AddPathMode, Capability, Context, GracefulRestart, GracefulRestartFamily,
+    LongLivedFamily, Message, Open,
 };
 
 use super::settings::{bad_address, bad_asn};
@@ -47,6 +48,14 @@ pub(super) fn open(index: usize, choice: u8) -> Vec<u8> {
                 })
                 .collect(),
         }));
+    }
+    if choice & 68 == 68 {
+        let families = families.into_iter().map(|family| LongLivedFamily {
+            family,
+            forwarding: true,
+            stale_time: 20,
+        });
+        capabilities.push(Capability::LongLivedGracefulRestart(families.collect()));
     }
     if choice & 8 != 0 {
         capabilities.push(Capability::ExtendedMessage);

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::words::why_unreadable;
 use super::{
     CEASE, IDLE_HOLD_FIRST, IDLE_HOLD_LAST, Next, PROVEN, PeerFsm, RECONNECT, SHORT_LIVED,
 };
@@ -74,7 +75,10 @@ impl PeerFsm {
 
     /// An error of the peer's: tell it, close, and wait.
     pub(super) fn fail(&mut self, now: Instant, role: Role, notification: Notification) {
-        let reason = format!("sent {notification}");
+        let reason = match why_unreadable(&notification) {
+            Some(why) => format!("{why}; sent {notification}"),
+            None => format!("sent {notification}"),
+        };
         self.fail_with(now, role, notification, reason);
     }
 
@@ -109,7 +113,11 @@ impl PeerFsm {
         } else {
             Cause::Notified
         };
-        self.ended(now, role, format!("received {received}"), cause, next);
+        let reason = match self.why_refused_by_peer(received) {
+            Some(why) => format!("{why}; received {received}"),
+            None => format!("received {received}"),
+        };
+        self.ended(now, role, reason, cause, next);
     }
 
     pub(super) fn close_failed(&mut self, now: Instant, serial: Serial, reason: String) {
