@@ -99,11 +99,12 @@ pub(super) fn select(paths: &mut [Path], known: &impl Knowledge, multipath: Mult
 /// second, third, twentieth peer sends. May say no although nothing changes.
 ///
 /// What is behind the best path before MED is compared has no part in what follows. What is behind it afterwards could at most
-/// put others out by its MED, and then only in its own neighbouring AS: that is of interest for multipath, and to the best path
-/// itself.
+/// put others out by its MED, and then only in its own neighbouring AS: that is of interest for multipath, for those that are in
+/// use `beside` the best path for having its next hop, and to the best path itself.
 pub(super) fn is_behind(
     new: &Path,
     best: &Path,
+    beside: impl FnOnce() -> bool,
     known: &impl Knowledge,
     multipath: Multipath,
 ) -> bool {
@@ -122,7 +123,7 @@ pub(super) fn is_behind(
         Ordering::Equal => {}
     }
     // What takes the same next hop is used with the best path in any case.
-    if multipath.max > 1 || facts.next_hop == best_facts.next_hop {
+    if multipath.max > 1 || facts.next_hop == best_facts.next_hop || beside() {
         return false;
     }
     if facts.neighbor == best_facts.neighbor && facts.med < best_facts.med {

@@ -347,11 +347,17 @@ impl Rib {
     /// Whether a path that is not there yet cannot change the selection.
     fn is_behind(&self, id: DestinationId, path: &Path) -> bool {
         let known = (&self.sources, &self.routes);
-        let best = self
-            .table
-            .get(id)
-            .and_then(|destination| destination.best());
-        best.is_some_and(|best| best::is_behind(path, best, &known, self.multipath))
+        let Some(destination) = self.table.get(id) else {
+            return false;
+        };
+        let Some(best) = destination.best() else {
+            return false;
+        };
+        let beside = || {
+            let mut paths = destination.paths().iter();
+            paths.any(|path| path.is_multipath() && !path.is_best())
+        };
+        best::is_behind(path, best, beside, &known, self.multipath)
     }
 
     pub(super) fn reselect(&mut self, id: DestinationId) -> bool {

@@ -542,6 +542,30 @@ proptest! {
     }
 }
 
+/// A path of another AS stands beside the best one for its next hop, until one that is no better puts it out by its MED.
+#[test]
+fn a_path_behind_the_best_one_can_put_out_one_beside_it() {
+    let mut rib = Rib::new(1);
+    rib.set_multipath(Multipath {
+        max: 1,
+        relax: true,
+    });
+    for (source, kind) in [(1, 31), (3, 3), (0, 35)] {
+        let step = Step::Announce {
+            prefix: 5,
+            source,
+            path_id: 0,
+            kind,
+        };
+        for id in apply(&mut rib, &step) {
+            assert!(!rib.reselect(id));
+        }
+        for id in (0..rib.table().end().0).map(DestinationId) {
+            assert!(!rib.reselect(id), "{step:?}");
+        }
+    }
+}
+
 #[test]
 fn a_peer_that_flaps_leaves_nothing_behind() {
     let mut rib = Rib::new(3);
