@@ -114,6 +114,11 @@ fuzz: ## Fuzz the speaker with libFuzzer: TARGET=codec|session|config|bfd|discov
 	@scripts/packages.sh build fuzz
 	scripts/fuzz.sh $(if $(filter command,$(firstword $(origin TARGET))),$(TARGET),session) $(or $(SECONDS),60)
 
+.PHONY: kube-binaries
+kube-binaries: ## A real control plane from Debian's source package into MARGAY_CACHE, once (6 minutes)
+	@scripts/packages.sh build
+	@$(STEP) "kube-binaries" scripts/kube-binaries.sh
+
 .PHONY: bench-lab
 bench-lab: PROFILE := release
 bench-lab: build lab-packages ## Route latency, CNI ADD and memory in RUNS=5 labs of a release build (root)
@@ -134,5 +139,5 @@ lab-packages:
 help:
 	@awk 'BEGIN { FS = ":.*## "; print "Margay: a Kubernetes network for routed data centres.\n\nmake TARGET, where TARGET is one of" } \
 	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
-	  /^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	  /^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@printf '\nThe lab and the tests build network namespaces of their own: run them as root.\n'
