@@ -99,7 +99,7 @@ struct Shape {
     #[arg(long, default_value_t = 2)]
     segments: usize,
     /// What runs on the routers
-    #[arg(long, default_value = "bird", value_name = "bird|none")]
+    #[arg(long, default_value = "bird", value_name = "bird|frr|none")]
     tor: String,
     /// How many pods the lab starts, spread over the nodes
     #[arg(long, default_value_t = 6)]

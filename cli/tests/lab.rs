@@ -66,7 +66,7 @@ fn bad_flags_exit_with_2_and_name_the_flag() {
     for (arguments, flag) in [
         (vec!["up", "--nodes", "0"], "--nodes"),
         (vec!["up", "--nodes", "2", "--segments", "3"], "--segments"),
-        (vec!["up", "--tor", "frr"], "--tor"),
+        (vec!["up", "--tor", "quagga"], "--tor"),
         (vec!["up", "--name", "UP"], "--name"),
         (vec!["demo", "--require-tunnel", "gre"], "--require-tunnel"),
         (vec!["demo", "--bin-dir", "/nonexistent"], "--bin-dir"),

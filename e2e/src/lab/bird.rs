@@ -1,85 +1,33 @@
 //! BIRD on the lab's routers: its configuration, its start, and what `birdc` says.
 //!
-//! Configuration and parsing are pure. The sessions mirror the BGPPeer objects of
-//! [`super::objects`]: a ToR speaks with every node of its segment and with the router. Imports
-//! from nodes accept the pool's space only, as a careful network would; nothing is exported to
-//! nodes, whose default route leads here anyway.
+//! Configuration and parsing are pure. Imports from nodes accept the pool's space only, as a
+//! careful network would. Who speaks with whom is in [`super::fabric`].
 
 use std::fs;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::command::run;
 use super::error::LabError;
+use super::fabric::{Neighbor, Router, Session, routers};
 use super::patience::{patience, until_blocking};
 use super::process::{self, Launch};
-use super::spec::{CLUSTER_AS, Plan, ROUTER_AS, Segment};
+use super::spec::Plan;
 use super::state::{Folder, Ledger};
 
 /// In front of every session's name: `router` alone is a word of BIRD's own.
 const PEER: &str = "to-";
 
-/// One `protocol bgp`.
-struct Neighbor {
-    name: String,
-    local: IpAddr,
-    local_as: u32,
-    remote: IpAddr,
-    remote_as: u32,
-    export: bool,
-}
-
 /// The configuration of every router, by machine name.
 pub fn configurations(plan: &Plan) -> Vec<(String, String)> {
-    let router_id = plan.store.gateway;
-    let uplinks: Vec<Neighbor> = plan
-        .segments
-        .iter()
-        .map(|segment| Neighbor {
-            name: segment.tor.clone(),
-            local: segment.router_end.ip(),
-            local_as: ROUTER_AS,
-            remote: segment.tor_end.ip(),
-            remote_as: segment.as_number,
-            export: true,
-        })
-        .collect();
-    let mut all = vec![(
-        "router".to_owned(),
-        configuration(plan, router_id, &uplinks),
-    )];
-    for (index, segment) in plan.segments.iter().enumerate() {
-        let neighbors = tor_neighbors(plan, index, segment);
-        let text = configuration(plan, segment.gateway, &neighbors);
-        all.push((segment.tor.clone(), text));
-    }
-    all
+    let all = routers(plan).into_iter();
+    all.map(|router| (router.machine.clone(), configuration(plan, &router)))
+        .collect()
 }
 
-fn tor_neighbors(plan: &Plan, index: usize, segment: &Segment) -> Vec<Neighbor> {
-    let mut neighbors = vec![Neighbor {
-        name: "router".to_owned(),
-        local: segment.tor_end.ip(),
-        local_as: segment.as_number,
-        remote: segment.router_end.ip(),
-        remote_as: ROUTER_AS,
-        export: true,
-    }];
-    let nodes = plan.nodes.iter().filter(|node| node.segment == index);
-    neighbors.extend(nodes.map(|node| Neighbor {
-        name: node.host.name.clone(),
-        local: segment.gateway,
-        local_as: segment.as_number,
-        remote: node.host.address.ip(),
-        remote_as: CLUSTER_AS,
-        export: false,
-    }));
-    neighbors
-}
-
-fn configuration(plan: &Plan, router_id: IpAddr, neighbors: &[Neighbor]) -> String {
+fn configuration(plan: &Plan, router: &Router) -> String {
     let pool = plan.pool;
+    let router_id = router.router_id;
     let mut text = format!(
         "log stderr all;\n\
          router id {router_id};\n\
@@ -90,19 +38,18 @@ fn configuration(plan: &Plan, router_id: IpAddr, neighbors: &[Neighbor]) -> Stri
          protocol device {{ scan time 10; }}\n\
          protocol kernel {{ ipv4 {{ import none; export where source = RTS_BGP; }}; }}\n"
     );
-    for neighbor in neighbors {
-        text.push_str(&protocol(neighbor));
+    for neighbor in &router.neighbors {
+        text.push_str(&protocol(router.as_number, neighbor));
     }
     text
 }
 
 /// Short retry times, since a lab's nodes come up after their routers. The name is quoted: it has
 /// a hyphen.
-fn protocol(neighbor: &Neighbor) -> String {
+fn protocol(local_as: u32, neighbor: &Neighbor) -> String {
     let Neighbor {
         name,
         local,
-        local_as,
         remote,
         remote_as,
         export,
@@ -168,17 +115,6 @@ pub fn ask(socket: &Path, question: &[&str]) -> Result<String, LabError> {
     let mut arguments = vec!["-r", "-s", &socket];
     arguments.extend(question);
     run("birdc", &arguments)
-}
-
-/// One BGP session as `birdc show protocols` tells it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Session {
-    /// The peer's machine.
-    pub peer: String,
-    /// Since when, as BIRD writes it.
-    pub since: String,
-    /// `Established`, `Active`, `Idle` and so on.
-    pub state: String,
 }
 
 /// The BGP sessions in the answer to `show protocols`.

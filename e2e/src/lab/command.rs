@@ -92,6 +92,7 @@ pub(crate) fn start_error(program: &str) -> impl FnOnce(std::io::Error) -> LabEr
     let hint = match name {
         "ip" => " (Debian package iproute2)",
         "bird" | "birdc" => " (Debian package bird2, or use --tor none)",
+        "zebra" | "bgpd" | "vtysh" => " (Debian package frr, or use --tor bird)",
         "tcpdump" => " (Debian package tcpdump)",
         "ping" => " (Debian package iputils-ping)",
         "margay" | "margay-cni" => " (build it, or say where it is with --bin-dir)",

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::bird;
 use super::command::finish;
+use super::frr;
 use super::namespaces;
 use super::state::{Folder, State};
 
@@ -47,6 +48,13 @@ pub fn write(folder: &Folder, state: &State) {
                 let answer =
                     bird::ask(&socket, &question).unwrap_or_else(|error| error.to_string());
                 let _ = writeln!(text, "# birdc {}\n{answer}", question.join(" "));
+            }
+        }
+        if frr::sockets(folder, machine).exists() {
+            for question in ["show bgp neighbors", "show bgp ipv4 unicast"] {
+                let answer = frr::ask(folder, machine, question);
+                let answer = answer.unwrap_or_else(|error| error.to_string());
+                let _ = writeln!(text, "# vtysh {question}\n{answer}");
             }
         }
         let socket = folder.run_dir(machine).join("admin.sock");

@@ -1,7 +1,8 @@
 //! The lab: `margayctl lab up|down|status|exec|demo|bench`.
 //!
 //! Read in this order: [`spec`] says what a lab is, as values only; [`state`] is the record on
-//! disk that makes every end a clean one; [`topology`] and [`bird`] build the fabric; [`objects`]
+//! disk that makes every end a clean one; [`topology`] and [`fabric`] build what
+//! is between the nodes; [`objects`]
 //! is the cluster's content; [`pods`] plays kubelet and container runtime; [`up`] and [`down`] put
 //! these together; [`demo`] looks at the result from outside and says whether it holds.
 
@@ -16,6 +17,8 @@ pub mod diagnosis;
 pub mod down;
 pub mod error;
 pub mod exec;
+pub mod fabric;
+pub mod frr;
 pub mod kernel;
 pub mod latency;
 pub mod namespaces;

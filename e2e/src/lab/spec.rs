@@ -49,6 +49,8 @@ pub const MAX_PODS_PER_NODE: usize = 8;
 pub enum Tor {
     /// BIRD 2: the fabric learns the pods' blocks by BGP.
     Bird,
+    /// FRR: the same by another daemon.
+    Frr,
     /// Nothing: static routes between the segments, and no route to pods from outside.
     None,
 }
@@ -58,8 +60,14 @@ impl Tor {
     pub fn words(self) -> &'static str {
         match self {
             Tor::Bird => "BIRD on the routers",
+            Tor::Frr => "FRR on the routers",
             Tor::None => "no BGP on the routers",
         }
+    }
+
+    /// Whether the routers speak BGP.
+    pub fn speaks_bgp(self) -> bool {
+        self != Tor::None
     }
 
     /// Reads the value of `--tor`.
@@ -69,9 +77,9 @@ impl Tor {
     pub fn parse(text: &str) -> Result<Self, LabError> {
         let message = match text {
             "bird" => return Ok(Tor::Bird),
+            "frr" => return Ok(Tor::Frr),
             "none" => return Ok(Tor::None),
-            "frr" => "frr is not part of the lab yet: use bird or none".to_owned(),
-            other => format!("{other:?} is no router of the lab: use bird or none"),
+            other => format!("{other:?} is no router of the lab: use bird, frr or none"),
         };
         Err(LabError::Spec {
             field: "--tor",
@@ -430,12 +438,9 @@ mod tests {
         ] {
             assert!(spec.plan().unwrap_err().to_string().starts_with(flag));
         }
-        assert!(
-            Tor::parse("frr")
-                .unwrap_err()
-                .to_string()
-                .contains("not part of the lab yet")
-        );
+        let refused = Tor::parse("quagga").unwrap_err().to_string();
+        assert!(refused.contains("bird, frr or none"), "{refused}");
+        assert_eq!(Tor::parse("frr").unwrap(), Tor::Frr);
         assert_eq!(Tor::parse("bird").unwrap(), Tor::Bird);
     }
 }

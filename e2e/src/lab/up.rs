@@ -11,7 +11,7 @@ use super::pods::{PodApi, RunningPod, Runtime};
 use super::report::{Screen, Step};
 use super::spec::{LabSpec, Plan, STORE_PORT, Tor};
 use super::state::{Folder, Ledger, Lock, Phase};
-use super::{bird, down, objects, topology};
+use super::{bird, down, fabric, frr, objects, topology};
 
 /// How `lab up`, `demo` and `bench` are asked for.
 #[derive(Debug, Clone)]
@@ -114,10 +114,11 @@ pub async fn build(options: &Options, plan: Plan, screen: Screen) -> Result<Lab,
     ));
     // Gives a waiting Ctrl-C its turn: what is above and below does not await.
     tokio::task::yield_now().await;
-    if plan.spec.tor == Tor::Bird {
-        let step = Step::begin(screen, "starting BIRD on the routers");
-        bird::start(&mut ledger, &plan)?;
-        step.done(&format!("BIRD on {} routers", plan.segments.len() + 1));
+    if plan.spec.tor.speaks_bgp() {
+        let daemon = plan.spec.tor.words();
+        let step = Step::begin(screen, format!("starting {daemon}"));
+        fabric::start(&mut ledger, &plan)?;
+        step.done(&format!("{daemon}: {} of them", plan.segments.len() + 1));
     }
     let mut lab = Lab {
         plan,
@@ -195,7 +196,7 @@ impl Lab {
 
 fn peers(plan: &Plan) -> String {
     match plan.spec.tor {
-        Tor::Bird => format!("{} BGPPeers", plan.segments.len()),
+        Tor::Bird | Tor::Frr => format!("{} BGPPeers", plan.segments.len()),
         Tor::None => "no BGPPeer".to_owned(),
     }
 }
@@ -270,9 +271,18 @@ pub fn hints(lab: &Lab, screen: Screen) {
             ));
         }
     }
-    if let (Tor::Bird, Some(segment)) = (lab.plan.spec.tor, lab.plan.segments.first()) {
-        let socket = bird::control_socket(&lab.ledger.folder, &segment.tor);
-        hints.push(format!("birdc -s {} show protocols", socket.display()));
+    if let Some(segment) = lab.plan.segments.first() {
+        let (folder, tor) = (&lab.ledger.folder, &segment.tor);
+        let birdc = bird::control_socket(folder, tor);
+        let vtysh = frr::sockets(folder, tor);
+        hints.extend(match lab.plan.spec.tor {
+            Tor::Bird => Some(format!("birdc -s {} show protocols", birdc.display())),
+            Tor::Frr => Some(format!(
+                "vtysh --vty_socket {} -c 'show bgp summary'",
+                vtysh.display()
+            )),
+            Tor::None => None,
+        });
     }
     hints.push(format!("margayctl lab status{name}"));
     hints.push(format!("margayctl lab down{name}"));

@@ -17,4 +17,5 @@ mod policy;
 mod restart;
 mod services;
 mod store;
+mod together;
 mod wiring;

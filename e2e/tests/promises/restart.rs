@@ -22,13 +22,13 @@ use crate::ground::{Ground, routes_of, runnable, table};
 const NODE: &str = "node1";
 
 /// Everything that the kernel of a router does to its routes, written down.
-struct RouteWatch {
+pub struct RouteWatch {
     child: Child,
     output: std::path::PathBuf,
 }
 
 impl RouteWatch {
-    fn start(ground: &Ground, machine: &str) -> Self {
+    pub fn start(ground: &Ground, machine: &str) -> Self {
         let output = ground.lab.logs().join(format!("routes-{machine}.log"));
         let file = File::create(&output).unwrap();
         let child = namespaces::inside(&ground.namespace(machine), || {
@@ -43,7 +43,7 @@ impl RouteWatch {
         }
     }
 
-    fn seen(&self, block: &str) -> Vec<String> {
+    pub fn seen(&self, block: &str) -> Vec<String> {
         let text = std::fs::read_to_string(&self.output).unwrap();
         let about = text.lines().filter(|line| line.contains(block));
         about.map(str::to_owned).collect()
@@ -81,7 +81,7 @@ async fn deny_job(ground: &Ground) {
         .await;
 }
 
-fn flows(ground: &Ground) -> Vec<Flow> {
+pub fn flows(ground: &Ground) -> Vec<Flow> {
     let pod = |name: &str| ground.pod(name);
     let (web1, web4, job1) = (pod("web-1"), pod("web-4"), pod("job-1"));
     let from_pod = |name: &str| pod(name).sandbox.namespace;

@@ -10,11 +10,10 @@ use margay_crds::{IPAMBlock, NodeStatus};
 
 use super::checks::Checks;
 use super::convergence::sessions_of_a_node;
-use crate::lab::bird;
 use crate::lab::error::LabError;
+use crate::lab::fabric;
 use crate::lab::report::{Align, Cell, Screen, Table, Tone};
 use crate::lab::routes::{self, Route, Way};
-use crate::lab::spec::Tor;
 use crate::lab::up::{Cluster, Lab};
 
 pub(super) async fn show(
@@ -24,13 +23,13 @@ pub(super) async fn show(
     screen: Screen,
 ) -> Result<(), LabError> {
     node_sessions(lab, cluster, checks, screen).await?;
-    if lab.plan.spec.tor == Tor::Bird {
+    if lab.plan.spec.tor.speaks_bgp() {
         tor_sessions(lab, checks, screen)?;
     }
     let blocks = blocks(&cluster.client).await?;
     block_table(&blocks, checks, screen);
     node_routes(lab, cluster, &blocks, screen)?;
-    if lab.plan.spec.tor == Tor::Bird {
+    if lab.plan.spec.tor.speaks_bgp() {
         fabric_routes(lab, &blocks, checks)?;
     }
     Ok(())
@@ -95,7 +94,7 @@ async fn node_sessions(
 }
 
 fn tor_sessions(lab: &Lab, checks: &mut Checks, screen: Screen) -> Result<(), LabError> {
-    screen.title("BGP sessions of the routers (birdc show protocols)");
+    screen.title("BGP sessions of the routers, as they tell them");
     let mut table = Table::new(&[
         ("router", Align::Left),
         ("peer", Align::Left),
@@ -105,7 +104,7 @@ fn tor_sessions(lab: &Lab, checks: &mut Checks, screen: Screen) -> Result<(), La
     let mut down = Vec::new();
     let tors = lab.plan.segments.iter().map(|segment| segment.tor.as_str());
     for machine in ["router"].into_iter().chain(tors) {
-        for session in bird::sessions(&lab.ledger.folder, machine)? {
+        for session in fabric::sessions(&lab.ledger.folder, lab.plan.spec.tor, machine)? {
             let up = session.state == "Established";
             if !up {
                 down.push(format!(

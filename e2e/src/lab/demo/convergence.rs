@@ -10,13 +10,13 @@ use super::checks::Checks;
 use crate::lab::error::LabError;
 use crate::lab::patience::{patience, until};
 use crate::lab::report::{Screen, Step};
-use crate::lab::spec::{Plan, Tor};
+use crate::lab::spec::Plan;
 use crate::lab::up::{Cluster, Lab};
-use crate::lab::{bird, routes};
+use crate::lab::{fabric, routes};
 
 /// Sessions that a node should have: the mesh, and its ToR.
 pub(super) fn sessions_of_a_node(plan: &Plan) -> usize {
-    plan.nodes.len() - 1 + usize::from(plan.spec.tor == Tor::Bird)
+    plan.nodes.len() - 1 + usize::from(plan.spec.tor.speaks_bgp())
 }
 
 /// Waits for both; what does not settle in time is a failed check, and the demo goes on to show
@@ -104,18 +104,18 @@ async fn sessions(lab: &Lab, cluster: &Cluster, wanted: usize) -> Result<usize, 
             None => return Err(format!("no NodeStatus {name}")),
         }
     }
-    if lab.plan.spec.tor == Tor::Bird {
-        ends += bird_sessions(lab)?;
+    if lab.plan.spec.tor.speaks_bgp() {
+        ends += router_sessions(lab)?;
     }
     // Nodes tell both ends of the mesh, ToRs the other end of theirs.
     Ok(ends / 2)
 }
 
-fn bird_sessions(lab: &Lab) -> Result<usize, String> {
+fn router_sessions(lab: &Lab) -> Result<usize, String> {
     let mut ends = 0;
     let tors = lab.plan.segments.iter().map(|segment| segment.tor.as_str());
     for machine in tors.chain(["router"]) {
-        let sessions = bird::sessions(&lab.ledger.folder, machine);
+        let sessions = fabric::sessions(&lab.ledger.folder, lab.plan.spec.tor, machine);
         for session in sessions.map_err(|error| error.to_string())? {
             if session.state != "Established" {
                 return Err(format!(
@@ -145,9 +145,9 @@ async fn block_routes(lab: &Lab, cluster: &Cluster) -> Result<usize, String> {
         return Err("no IPAMBlock at all".to_owned());
     }
     let nodes = lab.plan.nodes.iter().map(|node| node.host.name.as_str());
-    let with_bird = lab.plan.spec.tor == Tor::Bird;
+    let with_bgp = lab.plan.spec.tor.speaks_bgp();
     let tors = lab.plan.segments.iter().map(|segment| segment.tor.as_str());
-    let fabric = tors.chain(["router"]).filter(|_| with_bird);
+    let fabric = tors.chain(["router"]).filter(|_| with_bgp);
     let mut count = 0;
     for machine in nodes.chain(fabric) {
         let routes =

@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use crate::lab::pods::RunningPod;
 use crate::lab::probes::{Outcome, Probe, Question, ask_all};
 use crate::lab::report::{Cell, Screen, Table};
-use crate::lab::spec::Tor;
 use crate::lab::up::{Cluster, Lab};
 
 /// Beyond so many pods a matrix is no longer readable, and only the words below it are printed.
@@ -26,7 +25,7 @@ pub(super) enum Asker {
 pub(super) fn askers(lab: &Lab, cluster: &Cluster) -> Vec<Asker> {
     let pods = (0..cluster.pods.len()).map(Asker::Pod);
     let nodes = (0..lab.plan.nodes.len()).map(Asker::Node);
-    let outside = (lab.plan.spec.tor == Tor::Bird).then_some(Asker::Outside);
+    let outside = lab.plan.spec.tor.speaks_bgp().then_some(Asker::Outside);
     pods.chain(nodes).chain(outside).collect()
 }
 

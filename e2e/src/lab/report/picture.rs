@@ -1,10 +1,10 @@
 //! The fabric as a tree of lines.
 
-use crate::lab::spec::{CLUSTER_AS, Plan, ROUTER_AS, Tor};
+use crate::lab::spec::{CLUSTER_AS, Plan, ROUTER_AS};
 
 /// The lines of the picture. `pods_of` gives what stands behind a node, by its index.
 pub fn lines(plan: &Plan, pods_of: impl Fn(usize) -> String) -> Vec<String> {
-    let bgp = plan.spec.tor == Tor::Bird;
+    let bgp = plan.spec.tor.speaks_bgp();
     let asn = |number: u32| {
         if bgp {
             format!("AS {number}")
@@ -73,7 +73,7 @@ fn trim(line: String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lab::spec::LabSpec;
+    use crate::lab::spec::{LabSpec, Tor};
 
     #[test]
     fn a_small_fabric() {
