@@ -2,7 +2,7 @@
 
 use crate::types::Family;
 
-use super::{Capability, Cease, MessageType, Notification};
+use super::{Cease, MessageType, Notification};
 
 /// Capabilities that are named at most.
 const NAMED: usize = 8;

@@ -115,8 +115,17 @@ pub(crate) const OBSERVER_ID: [u8; 4] = [10, 0, 0, 3];
 
 /// A speaker with both peers configured, and where it listens.
 pub(crate) fn start(runtime: &tokio::runtime::Runtime, from: From) -> (Daemon, SocketAddr) {
+    start_with(runtime, from, json!({}))
+}
+
+/// The same, with other fields in the attacker's entry.
+pub(crate) fn start_with(
+    runtime: &tokio::runtime::Runtime,
+    from: From,
+    fields: serde_json::Value,
+) -> (Daemon, SocketAddr) {
     let asn = if from == From::Internal { 65000 } else { 65001 };
-    let file: File = serde_json::from_value(json!({
+    let mut file = json!({
         "asn": 65000,
         "routerId": "10.0.0.1",
         "listen": [{ "address": "127.0.0.1", "port": 0 }],
@@ -129,8 +138,11 @@ pub(crate) fn start(runtime: &tokio::runtime::Runtime, from: From) -> (Daemon, S
         ],
         // A next hop for IPv6 routes on a session over IPv4.
         "nextHop": { "ipv6": "2001:db8::1" },
-    }))
-    .unwrap();
+    });
+    for (field, value) in fields.as_object().unwrap() {
+        file["neighbors"][0][field] = value.clone();
+    }
+    let file: File = serde_json::from_value(file).unwrap();
     runtime.block_on(async {
         let daemon = Daemon::start(&file).await.unwrap();
         let address = daemon.speaker().listening().await.unwrap()[0];

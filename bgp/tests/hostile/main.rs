@@ -13,6 +13,7 @@
 //! | `header`, `open`, `session` | RFC 4271 sections 6.1, 6.2, 6.5 and 8 |
 //! | `attributes`, `paths`, `routes` | RFC 4271 section 6.3 as RFC 7606 revised it |
 //! | `incidents` | what has brought down other implementations |
+//! | `floods`, `slow`, `exhaustion` | too many connections, too little reading, too few descriptors |
 
 #![cfg(feature = "speaker")]
 #![allow(
@@ -23,6 +24,8 @@
 
 mod attributes;
 mod case;
+mod exhaustion;
+mod floods;
 mod header;
 mod incidents;
 mod messages;
@@ -31,6 +34,7 @@ mod paths;
 mod peer;
 mod routes;
 mod session;
+mod slow;
 
 #[test]
 fn the_matrix_has_a_hundred_messages() {

@@ -72,6 +72,14 @@ pub(crate) fn attribute(flags: u8, code: u8, value: &[u8]) -> Vec<u8> {
     octets
 }
 
+/// An attribute with the long form of the length.
+pub(crate) fn attribute_extended(flags: u8, code: u8, value: &[u8]) -> Vec<u8> {
+    let mut octets = vec![flags | 0x10, code];
+    octets.extend(u16::try_from(value.len()).unwrap().to_be_bytes());
+    octets.extend(value);
+    octets
+}
+
 /// An attribute whose length field says `length`, whatever follows.
 pub(crate) fn lying_attribute(flags: u8, code: u8, length: u8, value: &[u8]) -> Vec<u8> {
     let mut octets = vec![flags, code, length];

@@ -39,9 +39,18 @@ impl Peer {
     /// A TCP connection from `local` to the speaker. A speaker that is not ready for this peer closes it at once, so that is
     /// tried again.
     pub(crate) fn connect(local: IpAddr, speaker: SocketAddr) -> Self {
-        use socket2::{Domain, Protocol, Socket, Type};
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
-        socket.bind(&SocketAddr::from((local, 0)).into()).unwrap();
+        Self::connect_from(socket(local), speaker)
+    }
+
+    /// A connection of a peer that does not read more than it has to: its window is as small as it gets.
+    pub(crate) fn connect_reading_little(local: IpAddr, speaker: SocketAddr) -> Self {
+        let socket = socket(local);
+        socket.set_recv_buffer_size(4096).unwrap();
+        Self::connect_from(socket, speaker)
+    }
+
+    /// A connection from a socket that is bound.
+    pub(crate) fn connect_from(socket: socket2::Socket, speaker: SocketAddr) -> Self {
         socket.connect(&speaker.into()).unwrap();
         let stream = TcpStream::from(socket);
         stream.set_nodelay(true).unwrap();
@@ -73,6 +82,12 @@ impl Peer {
         open(4, asn, 90, id, &capabilities(&list))
     }
 
+    /// The same with a hold time of 3 s.
+    pub(crate) fn short_open(asn: u16, id: [u8; 4]) -> Vec<u8> {
+        let list = [MP_IPV4, MP_IPV6, REFRESH, &as4(asn.into())];
+        open(4, asn, 3, id, &capabilities(&list))
+    }
+
     /// The OPEN of a peer from before four-octet AS numbers.
     pub(crate) fn old_open(asn: u16, id: [u8; 4]) -> Vec<u8> {
         open(4, asn, 90, id, &capabilities(&[MP_IPV4, MP_IPV6, REFRESH]))
@@ -87,6 +102,19 @@ impl Peer {
         self.wait_for("a KEEPALIVE", |message| {
             matches!(message, Message::Keepalive)
         });
+    }
+
+    /// As [`Self::establish`] with four-octet AS numbers; false if the speaker ends the connection instead.
+    pub(crate) fn try_establish(&mut self, open: &[u8]) -> bool {
+        self.send(open);
+        self.send(&message(4, &[]));
+        let end = Instant::now() + PATIENCE;
+        while Instant::now() < end && self.ended.is_none() {
+            if matches!(self.next(), Some(Message::Keepalive)) {
+                return true;
+            }
+        }
+        false
     }
 
     /// What the peer is to the speaker, which decides how the speaker writes attributes.
@@ -129,6 +157,13 @@ impl Peer {
     /// Reads until nothing more comes.
     pub(crate) fn drain(&mut self) {
         while self.next().is_some() {}
+    }
+
+    /// Reads what is there.
+    pub(crate) fn drain_at_once(&mut self) {
+        self.stream.set_nonblocking(true).unwrap();
+        self.drain();
+        self.stream.set_nonblocking(false).unwrap();
     }
 
     /// Reads until the speaker ends the connection.
@@ -193,6 +228,14 @@ impl Peer {
         }
         Some(message)
     }
+}
+
+/// A socket bound to a local address.
+pub(crate) fn socket(local: IpAddr) -> socket2::Socket {
+    use socket2::{Domain, Protocol, Socket, Type};
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+    socket.bind(&SocketAddr::from((local, 0)).into()).unwrap();
+    socket
 }
 
 /// Both families' names, for the tests that speak of them.
