@@ -10,7 +10,7 @@
 #   vm        QEMU and the tools that unpack a kernel (the kernel itself: scripts/vm.sh)
 #   test      what the checks use: jq, shellcheck
 #   fuzz      a C++ compiler, for libFuzzer
-#   interop   the BGP daemons that `make test-interop` tries the speaker with
+#   interop   the BGP daemons that `make test-interop` tries the speaker with, and bgpdump, which reads its MRT files
 #   nextest   the test runner, from crates.io into $MARGAY_CACHE/tools/bin
 #
 # Written for Debian 12. It never starts a service: the lab runs its own bird
@@ -29,7 +29,7 @@ declare -A PACKAGES=(
   [vm]="qemu-system-x86 busybox-static kmod iproute2"
   [test]="jq shellcheck"
   [fuzz]="g++"
-  [interop]="bird2 frr gobgpd openbgpd exabgp iproute2 nftables"
+  [interop]="bird2 frr gobgpd openbgpd exabgp iproute2 nftables bgpdump"
 )
 
 die() {

@@ -18,8 +18,12 @@ pub struct UsageError(pub String);
 #[derive(Debug, Clone, clap::Args)]
 pub struct BgpOptions {
     /// The speaker's configuration
-    #[arg(long, value_name = "FILE.yaml")]
-    pub config: PathBuf,
+    #[arg(long, value_name = "FILE.yaml", required_unless_present = "replay")]
+    pub config: Option<PathBuf>,
+
+    /// Run a recording again (`record: FILE` in the configuration) instead of a speaker, and say where it does something else
+    #[arg(long, value_name = "FILE.jsonl", conflicts_with = "config")]
+    pub replay: Option<PathBuf>,
 }
 
 /// Runs the speaker alone until it is told to end.
@@ -27,9 +31,14 @@ pub struct BgpOptions {
 /// # Errors
 /// A file that cannot be read or makes no sense ([`UsageError`]), a port that cannot be opened.
 pub async fn bgp(options: BgpOptions) -> anyhow::Result<()> {
-    let file = options.config.display();
-    let config = read_config(&options.config).map_err(UsageError)?;
-    let path = options.config.clone();
+    let path = match (options.config, options.replay) {
+        (_, Some(recording)) => return replay(&recording),
+        (Some(path), None) => path,
+        // The command line's parser has seen to it.
+        (None, None) => return Err(UsageError("--config is missing".to_owned()).into()),
+    };
+    let file = path.display().to_string();
+    let config = read_config(&path).map_err(UsageError)?;
     let source: Source = Arc::new(move || read_config(&path));
     let daemon = match Daemon::start_from(&config, Some(source)).await {
         Err(DaemonError::File(error)) => {
@@ -47,6 +56,29 @@ pub async fn bgp(options: BgpOptions) -> anyhow::Result<()> {
     // Peers that were told of graceful restart go on sending to us while we are away, so the routes
     // stay; otherwise they end with the sessions.
     installation.end(config.graceful_restart.is_some()).await;
+    Ok(())
+}
+
+/// Runs a recording again.
+fn replay(recording: &Path) -> anyhow::Result<()> {
+    use std::io::BufRead;
+    let file = recording.display();
+    let opened = std::fs::File::open(recording);
+    let opened = opened.map_err(|error| UsageError(format!("--replay {file}: {error}")))?;
+    let mut unread = None;
+    let lines = std::io::BufReader::new(opened).lines();
+    let lines = lines.map_while(|line| line.map_err(|error| unread = Some(error)).ok());
+    let replayed = margay_bgp::observe::record::replay(lines);
+    if let Some(error) = unread {
+        return Err(error).with_context(|| format!("--replay {file}"));
+    }
+    let replayed = replayed.with_context(|| format!("--replay {file}"))?;
+    let ended = replayed.ended.as_deref().unwrap_or("it was cut off");
+    println!(
+        "{file}: {} lines, {:.3} s: the same happens again ({ended})",
+        replayed.lines,
+        replayed.time.as_secs_f64()
+    );
     Ok(())
 }
 

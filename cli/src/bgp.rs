@@ -54,6 +54,15 @@ enum Command {
         /// Its address
         neighbor: String,
     },
+    /// Writes the RIB to a file in MRT (TABLE_DUMP_V2), for bgpdump, GoBGP and the like
+    Dump {
+        /// The socket that the speaker's configuration names
+        #[arg(long, value_name = "PATH")]
+        socket: PathBuf,
+        /// The file, written by the speaker; `{time}` in it stands for the time
+        #[arg(long, value_name = "FILE")]
+        output: PathBuf,
+    },
     /// Has the speaker read its configuration file again; a file in error changes nothing
     Reload {
         #[command(flatten)]
@@ -104,8 +113,24 @@ impl From<String> for Failure {
     }
 }
 
+/// Has the speaker write its RIB.
+fn dump(socket: &Path, output: &Path) -> Result<String, Failure> {
+    // The speaker's directory is another one.
+    let output = std::path::absolute(output)
+        .map_err(|error| format!("--output {}: {error}", output.display()))?;
+    let reply = ask(socket, &json!({ "query": "mrt", "path": output }))?;
+    let field = |name| text(&reply, name);
+    Ok(format!(
+        "{}: {} prefixes, {} octets\n",
+        field("path"),
+        field("prefixes"),
+        field("octets")
+    ))
+}
+
 fn answer(command: &Command) -> Result<String, Failure> {
     let (whom, reply) = match command {
+        Command::Dump { socket, output } => return dump(socket, output),
         Command::Summary { whom } => (whom, ask(&whom.socket, &json!({ "query": "summary" }))?),
         Command::Neighbors { whom, neighbor } => {
             let reply = ask(&whom.socket, &json!({ "query": "neighbors" }))?;
@@ -139,6 +164,8 @@ fn answer(command: &Command) -> Result<String, Failure> {
         Command::Rib { .. } => rib(&reply),
         Command::Refresh { neighbor, .. } => format!("{neighbor} was asked for its routes\n"),
         Command::Reload { .. } => "configuration read and in force\n".to_owned(),
+        // Answered above.
+        Command::Dump { .. } => String::new(),
     })
 }
 
@@ -232,7 +259,43 @@ fn summary(reply: &Value) -> String {
         text(reply, "asn"),
         text(reply, "routerId")
     );
-    head + &lines(&table)
+    head + &lines(&table) + &monitors(reply)
+}
+
+/// BMP stations and MRT files, if there are any.
+fn monitors(reply: &Value) -> String {
+    let mut table = Table::new(&[
+        ("MONITOR", Align::Left),
+        ("STATE", Align::Left),
+        ("SINCE", Align::Left),
+        ("MESSAGES", Align::Right),
+        ("LOST", Align::Right),
+        ("FAILURES", Align::Right),
+        ("LAST ERROR", Align::Left),
+    ]);
+    let stations = list(reply, "stations").iter();
+    let name = |s| format!("bmp {} port {}", text(s, "address"), text(s, "port"));
+    let mut all: Vec<_> = stations.map(|station| (name(station), station)).collect();
+    if let Some(files) = reply.get("mrt").and_then(Value::as_object) {
+        let name = |kind: &str, file| format!("mrt {kind} {}", text(file, "target"));
+        all.extend(files.iter().map(|(kind, file)| (name(kind, file), file)));
+    }
+    if all.is_empty() {
+        return String::new();
+    }
+    for (name, monitor) in all {
+        let fields = [
+            "state",
+            "since",
+            "messages",
+            "lost",
+            "failures",
+            "lastError",
+        ];
+        let fields = fields.map(|field| text(monitor, field).into());
+        table.row(std::iter::once(name.into()).chain(fields));
+    }
+    format!("\n{}", lines(&table))
 }
 
 fn neighbors(reply: &Value) -> String {
@@ -385,6 +448,23 @@ mod tests {
                 "0"
             ]
         );
+    }
+
+    #[test]
+    fn monitors_have_a_line_each() {
+        let reply = json!({
+            "stations": [{ "address": "10.0.0.9", "port": 11019, "state": "waiting", "messages": 4, "lost": 0,
+                           "failures": 2, "lastError": "refused" }],
+            "mrt": { "updates": { "state": "up", "target": "/var/log/updates.mrt", "messages": 7 } },
+        });
+        let shown = monitors(&reply);
+        assert!(shown.contains("bmp 10.0.0.9 port 11019"), "{shown}");
+        assert!(shown.contains("refused"), "{shown}");
+        assert!(
+            shown.contains("mrt updates /var/log/updates.mrt"),
+            "{shown}"
+        );
+        assert_eq!(monitors(&json!({ "neighbors": [] })), "");
     }
 
     #[test]

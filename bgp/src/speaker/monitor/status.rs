@@ -59,7 +59,7 @@ impl Status {
     pub(super) fn works(&self, what: &str, target: &str) {
         self.set("up");
         self.with(|fields| fields.target = Some(target.to_owned()));
-        info!(target_of = what, "{what}: {target}");
+        info!("{what}: {target}");
     }
 
     /// It does not work, for now.

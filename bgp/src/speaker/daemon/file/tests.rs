@@ -241,3 +241,58 @@ fn bfd_and_interfaces_of_neighbors() {
         assert!(error.starts_with(expected), "{error}");
     }
 }
+
+#[test]
+fn who_is_told() {
+    let base = "asn: 65000\nrouterId: 10.0.0.1\n";
+    let config = |more: &str| {
+        let file: File = serde_saphyr::from_str(&format!("{base}{more}"))
+            .map_err(|error: serde_saphyr::Error| error.to_string())?;
+        file.monitor_config().map_err(|error| error.to_string())
+    };
+    assert_eq!(config("").unwrap(), Default::default());
+    let all = config(
+        "bmp: [{address: 10.0.0.9}, {address: 'fd00::9', port: 5000, routeMonitoring: post, statisticsInterval: 0}]
+mrt:
+  updates: {path: '/tmp/u.{time}', rotate: 900}
+  rib: {path: /tmp/r, interval: 7200}
+",
+    )
+    .unwrap();
+    let stations: Vec<_> = all.stations.values().collect();
+    assert_eq!(stations[0].address.to_string(), "10.0.0.9:11019");
+    assert_eq!(stations[0].statistics, Some(Duration::from_secs(60)));
+    assert!(stations[0].stages.before_policy && !stations[0].stages.after_policy);
+    assert_eq!(stations[1].address.to_string(), "[fd00::9]:5000");
+    assert_eq!(stations[1].statistics, None);
+    assert!(!stations[1].stages.before_policy && stations[1].stages.after_policy);
+    let updates = all.updates.unwrap();
+    assert!(updates.extended && !updates.sent);
+    assert_eq!(updates.rotate, Some(Duration::from_secs(900)));
+    for (wrong, line, words) in [
+        ("bmp: [{address: 10.0.0.9, port: 0}]", Some(3), "port"),
+        ("bmp:\n- {address: 10.0.0.9, routeMonitoring: all}", Some(4), "pre"),
+        ("bmp: [{adress: 10.0.0.9}]", Some(3), "adress"),
+        ("mrt: {rib: {path: /tmp/r}}", Some(3), "interval"),
+        ("mrt: {rib: {path: /tmp/r, interval: 9}}", None, "mrt.rib.interval: must be at least 10"),
+        ("mrt: {rib: {path: /tmp, interval: 90}}", None, "mrt.rib.path: \"/tmp\" does not name a file"),
+        ("mrt: {updates: {path: /tmp/u, rotate: 60}}", None, "mrt.updates.path: needs {time}"),
+        ("mrt: {updates: {path: '/tmp/{time}', rotate: 6}}", None, "mrt.updates.rotate: must be"),
+        ("record: /", None, "record: \"/\" does not name a file"),
+        ("bmp: [{address: 10.0.0.9, localAddress: 'fd00::1'}]", None, "bmp[0].localAddress: must be"),
+        ("bmp: [{address: 10.0.0.9}, {address: 10.0.0.9}]", None, "bmp[1].address: 10.0.0.9:11019 is there already"),
+    ] {
+        let error = config(wrong).unwrap_err();
+        assert!(error.contains(words), "{wrong}: {error}");
+        if let Some(line) = line {
+            assert!(error.contains(&format!("line {line}")), "{wrong}: {error}");
+        }
+    }
+}
+
+#[test]
+fn the_example_of_what_can_be_observed_is_a_file() {
+    let text = include_str!("../../../../../docs/examples/bgp-observe.yaml");
+    let file: File = serde_saphyr::from_str(text).unwrap();
+    assert_eq!(file.monitor_config().unwrap().stations.len(), 1);
+}
