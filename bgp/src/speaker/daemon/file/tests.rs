@@ -271,16 +271,44 @@ mrt:
     assert_eq!(updates.rotate, Some(Duration::from_secs(900)));
     for (wrong, line, words) in [
         ("bmp: [{address: 10.0.0.9, port: 0}]", Some(3), "port"),
-        ("bmp:\n- {address: 10.0.0.9, routeMonitoring: all}", Some(4), "pre"),
+        (
+            "bmp:\n- {address: 10.0.0.9, routeMonitoring: all}",
+            Some(4),
+            "pre",
+        ),
         ("bmp: [{adress: 10.0.0.9}]", Some(3), "adress"),
         ("mrt: {rib: {path: /tmp/r}}", Some(3), "interval"),
-        ("mrt: {rib: {path: /tmp/r, interval: 9}}", None, "mrt.rib.interval: must be at least 10"),
-        ("mrt: {rib: {path: /tmp, interval: 90}}", None, "mrt.rib.path: \"/tmp\" does not name a file"),
-        ("mrt: {updates: {path: /tmp/u, rotate: 60}}", None, "mrt.updates.path: needs {time}"),
-        ("mrt: {updates: {path: '/tmp/{time}', rotate: 6}}", None, "mrt.updates.rotate: must be"),
+        (
+            "mrt: {rib: {path: /tmp/r, interval: 9}}",
+            None,
+            "mrt.rib.interval: must be at least 10",
+        ),
+        (
+            "mrt: {rib: {path: /tmp, interval: 90}}",
+            None,
+            "mrt.rib.path: \"/tmp\" does not name a file",
+        ),
+        (
+            "mrt: {updates: {path: /tmp/u, rotate: 60}}",
+            None,
+            "mrt.updates.path: needs {time}",
+        ),
+        (
+            "mrt: {updates: {path: '/tmp/{time}', rotate: 6}}",
+            None,
+            "mrt.updates.rotate: must be",
+        ),
         ("record: /", None, "record: \"/\" does not name a file"),
-        ("bmp: [{address: 10.0.0.9, localAddress: 'fd00::1'}]", None, "bmp[0].localAddress: must be"),
-        ("bmp: [{address: 10.0.0.9}, {address: 10.0.0.9}]", None, "bmp[1].address: 10.0.0.9:11019 is there already"),
+        (
+            "bmp: [{address: 10.0.0.9, localAddress: 'fd00::1'}]",
+            None,
+            "bmp[0].localAddress: must be",
+        ),
+        (
+            "bmp: [{address: 10.0.0.9}, {address: 10.0.0.9}]",
+            None,
+            "bmp[1].address: 10.0.0.9:11019 is there already",
+        ),
     ] {
         let error = config(wrong).unwrap_err();
         assert!(error.contains(words), "{wrong}: {error}");
