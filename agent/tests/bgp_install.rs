@@ -233,6 +233,10 @@ async fn netns_install_and_aggregates_follow_the_file() {
         return;
     }
     let node = Namespace::new("reload", "n");
+    // Of a table that was never used the kernel does not even say that it is empty.
+    for table in [1000, 1001] {
+        node.ip(&format!("route add 192.0.2.0/24 dev lo table {table}"));
+    }
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("bgp.yaml");
     let write = |install: &str, announce: &str| {
