@@ -10,7 +10,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use margay_bgp::config::Security;
+use margay_bgp::config::{AoAlgorithm, AoKey, Security};
 use margay_bgp::fsm::State;
 use margay_bgp::speaker::{
     Announcement, PeerConfig, PeerSummary, Shutdown, Speaker, SpeakerConfig,
@@ -184,4 +184,96 @@ async fn gtsm_lets_neighbors_through_and_nobody_else() {
     tokio::time::sleep(Duration::from_millis(2000)).await;
     assert_ne!(sides[1].line().await.state, State::Established);
     stop(sides).await;
+}
+
+/// Where the kernel has no TCP-AO, a peer that is to have it stays down, and nothing is ever sent to it unsigned.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_with_tcp_ao_has_it_or_no_session_and_a_reason() {
+    let keys = || Security {
+        tcp_ao: vec![AoKey {
+            send_id: 1,
+            receive_id: 1,
+            algorithm: AoAlgorithm::HmacSha1,
+            secret: "secret".into(),
+        }],
+        ..Security::default()
+    };
+    let sides = pair(["127.0.1.11", "127.0.1.12"], [keys(), keys()]).await;
+    let probe = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    if margay_bgp_sys::has_tcp_ao(&probe).unwrap() {
+        sides[0].wait("up with TCP-AO", is_up).await;
+        return stop(sides).await;
+    }
+    println!("SKIPPED-IN-PART: the kernel has no TCP-AO, so only its absence was tried");
+    for side in &sides {
+        let told = |line: &PeerSummary| {
+            let error = line.last_error.as_deref().unwrap_or_default();
+            error.contains("tcpAo: this kernel has no TCP-AO")
+        };
+        let line = side.wait("the reason", told).await;
+        assert_eq!(line.messages_sent.total(), 0);
+        assert_ne!(line.state, State::Established);
+    }
+    stop(sides).await;
+    // A peer that does not sign is not let in either.
+    let sides = pair(["127.0.1.13", "127.0.1.14"], [Security::default(), keys()]).await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let line = sides[1].line().await;
+    assert_ne!(line.state, State::Established);
+    assert_eq!(line.messages_sent.total(), 0);
+    stop(sides).await;
+}
+
+/// The kernel has room for only so many keys on one socket (net.core.optmem_max).
+#[tokio::test(flavor = "multi_thread")]
+async fn peers_whose_keys_find_no_room_on_the_listener_are_refused_with_the_reason() {
+    const PEERS: u16 = 4000;
+    let address = |index: u16| {
+        let [high, low] = index.to_be_bytes();
+        IpAddr::from([127, 10, high, low])
+    };
+    let mut config = SpeakerConfig {
+        listen: vec!["127.0.0.1:0".parse().unwrap()],
+        require_policy: false,
+        ..SpeakerConfig::new(Asn(64512), RouterId(1))
+    };
+    for index in 0..PEERS {
+        let peer = PeerConfig {
+            passive: true,
+            security: password("one"),
+            ..PeerConfig::new(address(index), Asn(64513))
+        };
+        config.peers.insert(address(index), peer);
+    }
+    let speaker = Speaker::start(config.clone()).await.unwrap();
+    let to = speaker.listening().await.unwrap()[0];
+    let barred = |lines: &[PeerSummary]| {
+        let why = "password: cannot set the TCP-MD5 key: ";
+        let told = |line: &&PeerSummary| {
+            let error = line.last_error.as_deref().unwrap_or_default();
+            error.starts_with(why)
+        };
+        let addresses = lines.iter().filter(told).map(|line| line.address);
+        addresses.collect::<Vec<_>>()
+    };
+    let refused = barred(&speaker.summary().await.unwrap());
+    println!("{} of {PEERS} keys found no room", refused.len());
+    let Some(who) = refused.last().copied() else {
+        println!("SKIPPED-IN-PART: this kernel has room for {PEERS} keys on a socket");
+        return speaker.shutdown(Shutdown::Graceful).await;
+    };
+    // The kernel would let it in without a signature; the speaker does not.
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::new(who, 0).into()).unwrap();
+    socket.connect(&to.into()).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut stream = std::net::TcpStream::from(socket);
+    let mut octets = Vec::new();
+    let _ = std::io::Read::read_to_end(&mut stream, &mut octets);
+    assert_eq!(octets, [0_u8; 0], "an OPEN went out without a signature");
+    // With fewer peers there is room, and it is let in.
+    config.peers.retain(|address, _| *address == who);
+    speaker.configure(config).await.unwrap();
+    assert!(barred(&speaker.summary().await.unwrap()).is_empty());
+    speaker.shutdown(Shutdown::Graceful).await;
 }

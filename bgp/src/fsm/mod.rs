@@ -16,7 +16,7 @@ pub use event::{
     Serial,
 };
 pub use open::Settings;
-pub use peer::PeerFsm;
+pub use peer::{PeerFsm, Record};
 pub use timer::{Timer, TimerTable};
 
 /// Which side opened the TCP connection.

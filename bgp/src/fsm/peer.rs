@@ -65,6 +65,15 @@ struct Connection {
     confirmed: bool,
 }
 
+/// What is held against a peer, and has it wait in Idle.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Record {
+    /// Sessions in a row that did not last.
+    pub short_lived: u32,
+    /// Waits in a row.
+    pub errors_in_a_row: u32,
+}
+
 /// What follows the end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
@@ -248,11 +257,19 @@ impl PeerFsm {
         self.timers.deadline(Timer::IdleHold)
     }
 
-    /// Since when the peer has no session that has lasted, if it had one at all: what it did since then may have to be held
-    /// against it.
+    /// What is held against the peer.
     #[must_use]
-    pub fn is_suspect(&self) -> bool {
-        self.short_lived > 0 || self.errors_in_a_row > 0
+    pub fn record(&self) -> Record {
+        Record {
+            short_lived: self.short_lived,
+            errors_in_a_row: self.errors_in_a_row,
+        }
+    }
+
+    /// Holds against the peer what was before it was forgotten.
+    pub fn remember(&mut self, record: Record) {
+        self.short_lived = record.short_lived;
+        self.errors_in_a_row = record.errors_in_a_row;
     }
 
     /// Lets every timer fire that is due.

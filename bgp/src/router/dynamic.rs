@@ -37,10 +37,12 @@ impl Router {
             ..range.peer.clone()
         };
         let id = self.add_peer(now, address, config, Some(prefix));
-        if let Some(peer) = self.peers.get_mut(&id)
-            && peer.waits_for_bfd()
-        {
-            peer.forget_at = now.checked_add(RETURN);
+        let record = self.records.take(now, address);
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.fsm.remember(record);
+            if peer.waits_for_bfd() {
+                peer.forget_at = now.checked_add(RETURN);
+            }
         }
         Some(id)
     }
@@ -83,7 +85,10 @@ impl Router {
         if over {
             self.peers_version += 1;
             self.addresses.remove(&peer.address);
-            self.peers.remove(&id);
+            if let Some(peer) = self.peers.remove(&id) {
+                self.records
+                    .keep(self.clock, peer.address, peer.fsm.record());
+            }
         }
     }
 }

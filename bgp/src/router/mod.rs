@@ -18,6 +18,7 @@
 //! | `dynamic` | peers from ranges |
 //! | `entries` | the paths held, in slices |
 //! | `receive` | octets to messages to events |
+//! | `records` | what is held against peers from ranges that are gone |
 //! | `refresh` | routes once more, asked for or announced by the peer |
 //! | `faults` | what was wrong with UPDATEs, counted |
 //! | `import` | UPDATEs into the RIB |
@@ -53,6 +54,7 @@ mod pair;
 mod peer;
 mod peers;
 mod receive;
+mod records;
 mod refresh;
 mod slices;
 mod subscribe;
@@ -89,6 +91,7 @@ use observed::Watch;
 use outbound::Groups;
 use peer::Peer;
 use peers::Peers;
+use records::Records;
 pub use slices::{AdjInWalk, CountWalk, DumpWalk};
 use subscribe::Subscriber;
 pub use subscribe::SubscriberId;
@@ -217,6 +220,7 @@ pub struct Router {
     deferral: Option<Deferral>,
     /// Only while somebody asks for observations.
     watch: Option<Box<Watch>>,
+    records: Records,
     /// Whose connections are refused, and why.
     barred: BTreeMap<Prefix, String>,
 }
@@ -252,6 +256,7 @@ impl Router {
                 .filter(|restart| restart.restarting)
                 .map(|_| Deferral::new(now, config.selection_deferral)),
             watch: None,
+            records: Records::default(),
             barred: BTreeMap::new(),
         };
         router.configure(now, config)?;
