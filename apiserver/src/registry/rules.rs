@@ -212,6 +212,20 @@ pub(super) fn service(object: &Value, _old: Option<&Value>) -> Vec<FieldError> {
             ..FieldError::new(FieldErrorKind::Unsupported, "spec.type", message)
         });
     }
+    for field in ["externalTrafficPolicy", "internalTrafficPolicy"] {
+        let policy = text(spec, &[field]);
+        if !["", "Cluster", "Local"].contains(&policy) {
+            let message = "supported values: \"Cluster\", \"Local\"";
+            errors.push(FieldError {
+                value: Some(json!(policy)),
+                ..FieldError::new(
+                    FieldErrorKind::Unsupported,
+                    format!("spec.{field}"),
+                    message,
+                )
+            });
+        }
+    }
     let mut several = list(spec, "ports").skip(1);
     let needs_names = several.next().is_some();
     for (index, port) in list(spec, "ports") {
@@ -555,6 +569,26 @@ mod tests {
                 "spec.containers[0].name",
                 "spec.containers[0].ports[0].containerPort",
                 "status.podIPs[0].ip"
+            ]
+        );
+    }
+
+    #[test]
+    fn services() {
+        let good = json!({"spec": {"type": "ClusterIP", "internalTrafficPolicy": "Local"}});
+        assert!(service(&good, None).is_empty());
+        let bad = json!({"spec": {
+            "type": "Balancer", "externalTrafficPolicy": "local", "internalTrafficPolicy": "x",
+            "ports": [{"port": 80}, {"name": "b", "port": 0}],
+        }});
+        assert_eq!(
+            paths(&service(&bad, None)),
+            [
+                "spec.type",
+                "spec.externalTrafficPolicy",
+                "spec.internalTrafficPolicy",
+                "spec.ports[0].name",
+                "spec.ports[1].port"
             ]
         );
     }

@@ -222,9 +222,6 @@ pub(crate) const SERVICE: Layout = Layout {
         ("Selector", "string", 1),
     ],
     cells: |o, now| {
-        let external = list(o, &["spec", "externalIPs"])
-            .iter()
-            .filter_map(Value::as_str);
         let ports: Vec<String> = list(o, &["spec", "ports"])
             .iter()
             .map(|port| {
@@ -244,13 +241,34 @@ pub(crate) const SERVICE: Layout = Layout {
             json!(name(o)),
             json!(text(o, &["spec", "type"])),
             or(text(o, &["spec", "clusterIP"]), NONE),
-            or(&joined(external), NONE),
+            service_external(o),
             or(&ports.join(","), NONE),
             created(o, now),
             selector(at(o, &["spec", "selector"])),
         ]
     },
 };
+
+/// Where a Service is reached from outside: what a load balancer was given, then external IPs.
+fn service_external(object: &Value) -> Value {
+    let kind = text(object, &["spec", "type"]);
+    if kind == "ExternalName" {
+        return or(text(object, &["spec", "externalName"]), NONE);
+    }
+    let balancer = kind == "LoadBalancer";
+    let given = list(object, &["status", "loadBalancer", "ingress"])
+        .iter()
+        .filter(|_| balancer)
+        .map(|ingress| match text(ingress, &["ip"]) {
+            "" => text(ingress, &["hostname"]),
+            ip => ip,
+        });
+    let external = list(object, &["spec", "externalIPs"])
+        .iter()
+        .filter_map(Value::as_str);
+    let all = joined(given.chain(external).filter(|one| !one.is_empty()));
+    or(&all, if balancer { "<pending>" } else { NONE })
+}
 
 pub(crate) const NODE: Layout = Layout {
     columns: &[
@@ -438,3 +456,36 @@ pub(crate) const EVENT: Layout = Layout {
         ]
     },
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_a_service_is_reached() {
+        let ingress =
+            json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}, {"hostname": "x"}]}});
+        for (spec, status, expected) in [
+            (json!({"type": "ClusterIP"}), json!({}), "<none>"),
+            (
+                json!({"type": "ClusterIP", "externalIPs": ["192.0.2.9"]}),
+                ingress.clone(),
+                "192.0.2.9",
+            ),
+            (json!({"type": "LoadBalancer"}), json!({}), "<pending>"),
+            (
+                json!({"type": "LoadBalancer", "externalIPs": ["192.0.2.9"]}),
+                ingress,
+                "192.0.2.1,x,192.0.2.9",
+            ),
+            (
+                json!({"type": "ExternalName", "externalName": "db.example"}),
+                json!({}),
+                "db.example",
+            ),
+        ] {
+            let service = json!({"spec": spec, "status": status});
+            assert_eq!(service_external(&service), expected, "{service}");
+        }
+    }
+}
