@@ -85,12 +85,10 @@ impl LongLived {
             let Some(time) = self.times.get(&family) else {
                 continue;
             };
-            if !self.until.contains_key(&family) {
-                let Some(end) = now.checked_add(*time) else {
-                    continue;
-                };
-                self.until.insert(family, end);
-            }
+            let Some(end) = now.checked_add(*time) else {
+                continue;
+            };
+            self.until.entry(family).or_insert(end);
             begun.insert(family);
         }
         begun

@@ -260,7 +260,6 @@ impl Peer {
             add_path_receive: negotiated.add_path_receive,
             add_path_send: negotiated.add_path_send,
             session: self.kind(),
-            ..Context::default()
         }
     }
 }
