@@ -280,3 +280,51 @@ async fn who_does_not_read_is_cut_off_or_loses_and_no_session_waits() {
     lab.watched.shutdown().await;
     lab.other.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_station_that_does_not_read_is_cut_off_and_told_anew() {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(8).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let entry = json!([{"address": "127.0.0.1", "port": port, "statisticsInterval": 0}]);
+    let lab = Lab::start(json!({ "bmp": entry }), json!([])).await;
+    let asleep = accept(&listener).await;
+    // Each route is an UPDATE of its own, and all of them change each time.
+    let routes = |round: u32| -> serde_json::Value {
+        let prefix = |n: u32| format!("10.1.{}.{}/32", n / 250, n % 250);
+        let route =
+            |n| json!({"prefix": prefix(n), "nextHop": "192.0.2.1", "med": round * 10_000 + n});
+        (0..4000).map(route).collect()
+    };
+    let state = async || {
+        let summary = lab.ask(json!({"query": "summary"})).await;
+        let station = &summary["stations"][0];
+        station["lastError"].as_str().map(str::to_owned)
+    };
+    let mut error = None;
+    for round in 0..200 {
+        lab.announce(routes(round)).await;
+        lab.received(4000).await;
+        error = state().await;
+        if error.is_some() {
+            break;
+        }
+    }
+    let error = error.unwrap();
+    assert!(
+        error.contains("cut off: more than 16 MiB waited"),
+        "{error}"
+    );
+    // The session has not noticed.
+    let summary = lab.watched.speaker().summary().await.unwrap();
+    assert_eq!((summary[0].flaps, summary[0].prefixes_received), (0, 4000));
+    let mut awake = accept(&listener).await;
+    assert!(matches!(awake.next().await, Message::Initiation { .. }));
+    assert!(matches!(awake.next().await, Message::PeerUp { .. }));
+    assert_eq!(awake.table(1).await.len(), 4000);
+    drop(asleep);
+    lab.watched.shutdown().await;
+    lab.other.shutdown().await;
+}
