@@ -95,12 +95,15 @@ struct Shape {
     /// How many nodes
     #[arg(long, default_value_t = 4)]
     nodes: usize,
-    /// Over how many L2 segments, each with a ToR
+    /// Over how many L2 segments
     #[arg(long, default_value_t = 2)]
     segments: usize,
     /// What runs on the routers
     #[arg(long, default_value = "bird", value_name = "bird|frr|none")]
     tor: String,
+    /// How many ToRs a segment has: 1, or 2 with ECMP and BFD
+    #[arg(long, default_value_t = 1)]
+    tors: usize,
     /// How many pods the lab starts, spread over the nodes
     #[arg(long, default_value_t = 6)]
     pods: usize,
@@ -132,6 +135,7 @@ impl Shape {
                 nodes: self.nodes,
                 segments: self.segments,
                 tor: Tor::parse(&self.tor)?,
+                tors: self.tors,
                 pods: self.pods,
             },
             binaries: self.bin_dir,

@@ -31,6 +31,7 @@ fn options(name: &str, tor: Tor) -> Options {
             nodes: 3,
             segments: 2,
             tor,
+            tors: 1,
             pods: 3,
         },
         binaries: None,

@@ -9,10 +9,10 @@ use std::process::Command;
 
 use super::command::run;
 use super::error::LabError;
-use super::fabric::{Neighbor, Router, Session, routers};
+use super::fabric::{Given, Neighbor, Router, Session, routers};
 use super::patience::{patience, until_blocking};
 use super::process::{self, Launch};
-use super::spec::Plan;
+use super::spec::{CLUSTER_AS, Plan, ROUTER_AS};
 use super::state::{Folder, Ledger};
 
 /// In front of every session's name: `router` alone is a word of BIRD's own.
@@ -28,21 +28,41 @@ pub fn configurations(plan: &Plan) -> Vec<(String, String)> {
 fn configuration(plan: &Plan, router: &Router) -> String {
     let pool = plan.pool;
     let router_id = router.router_id;
+    // Only where there are two ToRs is there anything to choose between on the way out.
+    let outside = match plan.spec.tors {
+        2 => format!(", {}", plan.outside_subnet()),
+        _ => String::new(),
+    };
     let mut text = format!(
         "log stderr all;\n\
          router id {router_id};\n\
          \n\
          # The pods' space, and nothing else, comes from the nodes and goes around.\n\
          filter pods {{\n  if net ~ [ {pool}+ ] then accept;\n  reject;\n}}\n\
+         filter fabric {{\n  if net ~ [ {pool}+{outside} ] then accept;\n  reject;\n}}\n\
+         filter outside {{\n  if net = {} then accept;\n  reject;\n}}\n\
          \n\
          protocol device {{ scan time 10; }}\n\
-         protocol kernel {{ ipv4 {{ import none; export where source = RTS_BGP; }}; }}\n"
+         protocol kernel {{ merge paths yes; ipv4 {{ import none; export where source = RTS_BGP; }}; }}\n",
+        plan.outside_subnet()
     );
+    if router.as_number == ROUTER_AS && !outside.is_empty() {
+        let interface = &plan.outside.name;
+        text.push_str(&format!(
+            "protocol direct {{ ipv4; interface \"{interface}\"; }}\n"
+        ));
+    }
+    if router.neighbors.iter().any(|neighbor| neighbor.bfd) {
+        text.push_str(BFD);
+    }
     for neighbor in &router.neighbors {
         text.push_str(&protocol(router.as_number, neighbor));
     }
     text
 }
+
+/// A path that is dead for 150 ms is known to be.
+const BFD: &str = "protocol bfd { interface \"*\" { min rx interval 50 ms; min tx interval 50 ms; multiplier 3; }; }\n";
 
 /// Short retry times, since a lab's nodes come up after their routers. The name is quoted: it has
 /// a hyphen.
@@ -52,17 +72,29 @@ fn protocol(local_as: u32, neighbor: &Neighbor) -> String {
         local,
         remote,
         remote_as,
-        export,
+        given,
+        bfd,
     } = neighbor;
-    let export = if *export { "filter pods" } else { "none" };
+    let import = if *remote_as == CLUSTER_AS {
+        "pods"
+    } else {
+        "fabric"
+    };
+    let export = match given {
+        Given::Fabric => "filter fabric",
+        Given::Outside => "filter outside",
+        Given::Nothing => "none",
+    };
+    let bfd = if *bfd { "  bfd on;\n" } else { "" };
     format!(
         "\nprotocol bgp '{PEER}{name}' {{\n  \
            local {local} as {local_as};\n  \
-           neighbor {remote} as {remote_as};\n  \
+           neighbor {remote} as {remote_as};\n\
+         {bfd}  \
            connect delay time 1;\n  \
            connect retry time 2;\n  \
            error wait time 1, 5;\n  \
-           ipv4 {{ import filter pods; export {export}; next hop self; }};\n\
+           ipv4 {{ import filter {import}; export {export}; next hop self; }};\n\
          }}\n"
     )
 }
@@ -153,6 +185,7 @@ mod tests {
             nodes: 4,
             segments: 2,
             tor: Tor::Bird,
+            tors: 1,
             pods: 0,
         };
         spec.plan().unwrap()

@@ -8,7 +8,7 @@
 use std::net::IpAddr;
 
 use super::error::LabError;
-use super::spec::{CLUSTER_AS, Plan, ROUTER_AS, Segment, Tor};
+use super::spec::{CLUSTER_AS, Node, Plan, ROUTER_AS, Segment, Tor};
 use super::state::{Folder, Ledger};
 use super::{bird, frr};
 
@@ -36,9 +36,21 @@ pub struct Neighbor {
     pub remote: IpAddr,
     /// The peer's AS.
     pub remote_as: u32,
-    /// Whether the pods' routes are given to the peer: routers get them, nodes have a default
-    /// route that leads here anyway.
-    pub export: bool,
+    /// What the peer is given.
+    pub given: Given,
+    /// Watch the path with BFD.
+    pub bfd: bool,
+}
+
+/// What a router gives a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Given {
+    /// The pods' routes, and the way to the machine outside where there are two ToRs.
+    Fabric,
+    /// The way to the machine outside.
+    Outside,
+    /// Nothing: the node's default route leads here anyway.
+    Nothing,
 }
 
 /// One session as a router tells it.
@@ -54,46 +66,63 @@ pub struct Session {
 
 /// Every router with its sessions.
 pub fn routers(plan: &Plan) -> Vec<Router> {
-    let uplinks = plan.segments.iter().map(|segment| Neighbor {
-        name: segment.tor.clone(),
-        local: segment.router_end.ip(),
-        remote: segment.tor_end.ip(),
-        remote_as: segment.as_number,
-        export: true,
-    });
-    let mut all = vec![Router {
+    let mut uplinks = Vec::new();
+    let mut tors = Vec::new();
+    for (index, segment) in plan.segments.iter().enumerate() {
+        let first = (&segment.tor, segment.router_end, segment.tor_end);
+        let mut places = vec![(first, segment.gateway)];
+        places.extend(segment.second.iter().map(|second| {
+            let links = (&second.name, second.router_end, second.tor_end);
+            (links, second.address)
+        }));
+        for ((name, router_end, tor_end), address) in places {
+            uplinks.push(Neighbor {
+                name: name.clone(),
+                local: router_end.ip(),
+                remote: tor_end.ip(),
+                remote_as: segment.as_number,
+                given: Given::Fabric,
+                bfd: false,
+            });
+            let mut neighbors = vec![Neighbor {
+                name: "router".to_owned(),
+                local: tor_end.ip(),
+                remote: router_end.ip(),
+                remote_as: ROUTER_AS,
+                given: Given::Fabric,
+                bfd: false,
+            }];
+            neighbors.extend(nodes(plan, index, segment, address));
+            tors.push(Router {
+                machine: name.clone(),
+                router_id: address,
+                as_number: segment.as_number,
+                neighbors,
+            });
+        }
+    }
+    let router = Router {
         machine: "router".to_owned(),
         router_id: plan.store.gateway,
         as_number: ROUTER_AS,
-        neighbors: uplinks.collect(),
-    }];
-    let tors = plan.segments.iter().enumerate();
-    all.extend(tors.map(|(index, segment)| tor(plan, index, segment)));
-    all
+        neighbors: uplinks,
+    };
+    std::iter::once(router).chain(tors).collect()
 }
 
-fn tor(plan: &Plan, index: usize, segment: &Segment) -> Router {
-    let mut neighbors = vec![Neighbor {
-        name: "router".to_owned(),
-        local: segment.tor_end.ip(),
-        remote: segment.router_end.ip(),
-        remote_as: ROUTER_AS,
-        export: true,
-    }];
+/// The sessions of a ToR with the nodes of its segment.
+fn nodes(plan: &Plan, index: usize, segment: &Segment, local: IpAddr) -> Vec<Neighbor> {
+    let two = segment.second.is_some();
     let nodes = plan.nodes.iter().filter(|node| node.segment == index);
-    neighbors.extend(nodes.map(|node| Neighbor {
+    let neighbor = |node: &Node| Neighbor {
         name: node.host.name.clone(),
-        local: segment.gateway,
+        local,
         remote: node.host.address.ip(),
         remote_as: CLUSTER_AS,
-        export: false,
-    }));
-    Router {
-        machine: segment.tor.clone(),
-        router_id: segment.gateway,
-        as_number: segment.as_number,
-        neighbors,
-    }
+        given: if two { Given::Outside } else { Given::Nothing },
+        bfd: two,
+    };
+    nodes.map(neighbor).collect()
 }
 
 /// Starts the daemons of every router and waits until each answers.

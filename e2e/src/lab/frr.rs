@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::command::run;
 use super::error::LabError;
-use super::fabric::{Neighbor, Router, Session, routers};
+use super::fabric::{Given, Neighbor, Router, Session, routers};
 use super::patience::{patience, until_blocking};
 use super::process::{self, Launch};
 use super::spec::Plan;
@@ -52,8 +52,11 @@ pub fn configuration(plan: &Plan, router: &Router) -> String {
         session(&mut text, neighbor);
     }
     text.push_str(" address-family ipv4 unicast\n");
-    for Neighbor { remote, export, .. } in &router.neighbors {
-        let given = if *export { PODS } else { NOTHING };
+    for Neighbor { remote, given, .. } in &router.neighbors {
+        let given = match given {
+            Given::Fabric => PODS,
+            Given::Outside | Given::Nothing => NOTHING,
+        };
         let _ = write!(
             text,
             "  neighbor {remote} activate\n  \
@@ -216,6 +219,7 @@ mod tests {
             nodes: 4,
             segments: 2,
             tor: Tor::Frr,
+            tors: 1,
             pods: 0,
         };
         let plan = spec.plan().unwrap();

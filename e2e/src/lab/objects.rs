@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::error::LabError;
 use super::kernel::Tunnel;
 use super::patience::{patience, until};
-use super::spec::{BLOCK_SIZE, CLUSTER_AS, POD_NAMESPACE, Plan, SEGMENT_LABEL, Tor};
+use super::spec::{BLOCK_SIZE, CLUSTER_AS, POD_NAMESPACE, Plan, SEGMENT_LABEL, Segment, Tor};
 
 /// The name of the lab's IPPool.
 pub const POOL_NAME: &str = "lab";
@@ -183,22 +183,39 @@ fn default_object(spec: Value) -> Value {
     json!({"metadata": {"name": margay_crds::DEFAULT_NAME}, "spec": spec})
 }
 
-/// One BGPPeer for a ToR: the nodes of its segment have the session.
+/// A BGPPeer for each ToR: the nodes of its segment have the session.
 fn peers(plan: &Plan) -> Vec<Value> {
     if plan.spec.tor == Tor::None {
         return Vec::new();
     }
-    let peers = plan.segments.iter().map(|segment| {
-        json!({
-            "metadata": {"name": segment.tor},
-            "spec": {
-                "nodeSelector": format!("{SEGMENT_LABEL} == '{}'", segment.letter),
-                "peerIP": segment.gateway.to_string(),
-                "asNumber": segment.as_number,
-            },
-        })
+    let first = plan.segments.iter().map(|segment| {
+        let mut spec = peer(segment, segment.gateway);
+        if segment.second.is_some() {
+            twofold(plan, &mut spec);
+        }
+        json!({"metadata": {"name": segment.tor}, "spec": spec})
     });
-    peers.collect()
+    let second = plan.segments.iter().filter_map(|segment| {
+        let tor = segment.second.as_ref()?;
+        let mut spec = peer(segment, tor.address);
+        twofold(plan, &mut spec);
+        Some(json!({"metadata": {"name": tor.name}, "spec": spec}))
+    });
+    first.chain(second).collect()
+}
+
+fn peer(segment: &Segment, address: std::net::IpAddr) -> Value {
+    json!({
+        "nodeSelector": format!("{SEGMENT_LABEL} == '{}'", segment.letter),
+        "peerIP": address.to_string(),
+        "asNumber": segment.as_number,
+    })
+}
+
+/// With two ToRs the nodes take the way out from both, and know within 150 ms that one is gone.
+fn twofold(plan: &Plan, spec: &mut Value) {
+    spec["importCIDRs"] = json!([plan.outside_subnet().to_string()]);
+    spec["bfd"] = json!({"minTx": 50, "minRx": 50, "multiplier": 3});
 }
 
 #[cfg(test)]
@@ -212,6 +229,7 @@ mod tests {
             nodes: 3,
             segments: 2,
             tor,
+            tors: 1,
             pods: 3,
         };
         spec.plan().unwrap()

@@ -7,6 +7,9 @@
 //!   store 10.10.0.10 ─┬─ router ─┬─ tor-a ── 10.10.1.0/24 ── node1, node2 …
 //! outside 10.20.0.10 ─┘          └─ tor-b ── 10.10.2.0/24 ── node3, node4 …
 //! ```
+//!
+//! With two ToRs a segment there is a `tor-a2` beside `tor-a`, on a port of its bridge and with a
+//! cable of its own to the router: both give the nodes the way out, and take what comes in.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -99,8 +102,28 @@ pub struct LabSpec {
     pub segments: usize,
     /// What runs on the routers.
     pub tor: Tor,
+    /// How many ToRs a segment has, 1 or 2.
+    #[serde(default = "one")]
+    pub tors: usize,
     /// How many pods the lab starts, spread over the nodes: 0 to [`MAX_PODS_PER_NODE`] a node.
     pub pods: usize,
+}
+
+fn one() -> usize {
+    1
+}
+
+/// The other ToR of a segment that has two, in the AS of the first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecondTor {
+    /// Its name, `tor-a2`, which is also that of its port on the bridge.
+    pub name: String,
+    /// Its address in the segment.
+    pub address: IpAddr,
+    /// The router's end of the link to it, a /31.
+    pub router_end: IpNetwork,
+    /// Its end.
+    pub tor_end: IpNetwork,
 }
 
 /// One L2 segment and its router.
@@ -120,6 +143,8 @@ pub struct Segment {
     pub router_end: IpNetwork,
     /// The ToR's end.
     pub tor_end: IpNetwork,
+    /// The other ToR, if there are two.
+    pub second: Option<SecondTor>,
 }
 
 /// A machine with one interface, `eth0`.
@@ -184,6 +209,13 @@ impl LabSpec {
         check_name(&self.name)?;
         range("--nodes", self.nodes, 1, MAX_NODES)?;
         range("--segments", self.segments, 1, MAX_SEGMENTS)?;
+        range("--tors", self.tors, 1, 2)?;
+        if self.tors == 2 && self.tor != Tor::Bird {
+            return Err(LabError::Spec {
+                field: "--tors",
+                message: "two ToRs a segment run BIRD, in the lab: use --tor bird".to_owned(),
+            });
+        }
         range("--pods", self.pods, 0, self.nodes * MAX_PODS_PER_NODE)?;
         if self.segments > self.nodes {
             return Err(LabError::Spec {
@@ -194,7 +226,13 @@ impl LabSpec {
                 ),
             });
         }
-        let segments: Vec<Segment> = (0u8..).take(self.segments).map(segment).collect();
+        let segments = (0u8..).take(self.segments);
+        let segments: Vec<Segment> = segments
+            .map(|index| Segment {
+                second: (self.tors == 2).then(|| second_tor(index)),
+                ..segment(index)
+            })
+            .collect();
         let nodes = (1u8..).take(self.nodes).map(|number| {
             let index = (usize::from(number) - 1) * self.segments / self.nodes;
             node(number, index, &segments)
@@ -238,10 +276,24 @@ impl Plan {
         self.nodes.iter().position(|node| node.host.name == name)
     }
 
+    /// The subnet of the machine outside.
+    pub fn outside_subnet(&self) -> IpNetwork {
+        let address = self.outside.address;
+        IpNetwork::new(address.network(), address.prefix()).unwrap_or(address)
+    }
+
+    /// Every ToR, by name.
+    pub fn tors(&self) -> impl Iterator<Item = &str> {
+        self.segments.iter().flat_map(|segment| {
+            let second = segment.second.iter().map(|second| second.name.as_str());
+            std::iter::once(segment.tor.as_str()).chain(second)
+        })
+    }
+
     /// Router, ToRs, nodes, store and outside: every name that has a namespace but is no pod.
     pub fn machines(&self) -> Vec<String> {
         let mut names = vec!["router".to_owned()];
-        names.extend(self.segments.iter().map(|segment| segment.tor.clone()));
+        names.extend(self.tors().map(str::to_owned));
         names.extend([self.store.name.clone(), self.outside.name.clone()]);
         names.extend(self.nodes.iter().map(|node| node.host.name.clone()));
         names
@@ -285,6 +337,18 @@ fn segment(index: u8) -> Segment {
         as_number: FIRST_TOR_AS + u32::from(index),
         subnet: network([10, 10, index + 1, 0], 24),
         gateway: IpAddr::from([10, 10, index + 1, 1]),
+        router_end: link(0),
+        tor_end: link(1),
+        second: None,
+    }
+}
+
+fn second_tor(index: u8) -> SecondTor {
+    let letter = char::from(b'a' + index);
+    let link = |end: u8| network([10, 10, 253, 2 * index + end], 31);
+    SecondTor {
+        name: format!("tor-{letter}2"),
+        address: IpAddr::from([10, 10, index + 1, 2]),
         router_end: link(0),
         tor_end: link(1),
     }
@@ -366,6 +430,7 @@ mod tests {
             nodes,
             segments,
             tor: Tor::Bird,
+            tors: 1,
             pods: 6,
         }
     }

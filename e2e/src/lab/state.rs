@@ -343,6 +343,7 @@ mod tests {
             nodes: 2,
             segments: 1,
             tor: Tor::None,
+            tors: 1,
             pods: 3,
         });
         state.namespaces.push("mgy-t-node1".to_owned());

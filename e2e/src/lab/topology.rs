@@ -9,13 +9,15 @@ use std::process::Command;
 use super::command::succeed;
 use super::error::LabError;
 use super::namespaces;
-use super::spec::{Host, Plan, Segment};
+use super::spec::{Host, Plan, SecondTor, Segment};
 use super::state::Ledger;
 
 /// The bridge in a ToR that is its segment.
 pub const BRIDGE: &str = "br0";
 /// A ToR's interface to the router.
 pub const UPLINK: &str = "up0";
+/// A second ToR's interface to its segment; its port on the bridge is called as the ToR.
+pub const SEGMENT_PORT: &str = "seg0";
 /// The one interface of a host.
 pub const HOST_INTERFACE: &str = "eth0";
 
@@ -41,6 +43,9 @@ pub fn script(plan: &Plan) -> Vec<Script> {
     let mut scripts = vec![router(plan)];
     let segments = plan.segments.iter().enumerate();
     scripts.extend(segments.map(|(index, segment)| tor(plan, index, segment)));
+    for segment in &plan.segments {
+        scripts.extend(segment.second.iter().map(|one| second_tor(segment, one)));
+    }
     let hosts = [&plan.store, &plan.outside].into_iter();
     let hosts = hosts.chain(plan.nodes.iter().map(|node| &node.host));
     scripts.extend(hosts.map(host));
@@ -62,6 +67,12 @@ fn router(plan: &Plan) -> Script {
         // The carrier comes with the other end; the route does not wait for it.
         let via = segment.tor_end.ip();
         lines.push(format!("route add {} via {via} dev {tor}", segment.subnet));
+    }
+    for second in plan.segments.iter().filter_map(|one| one.second.as_ref()) {
+        let name = &second.name;
+        lines.push(cable(plan, name, UPLINK, name));
+        lines.push(format!("addr add {} dev {name}", second.router_end));
+        lines.push(format!("link set {name} up"));
     }
     for host in [&plan.store, &plan.outside] {
         let name = &host.name;
@@ -93,9 +104,30 @@ fn tor(plan: &Plan, index: usize, segment: &Segment) -> Script {
         lines.push(cable(plan, name, HOST_INTERFACE, name));
         lines.push(format!("link set {name} master {BRIDGE} up"));
     }
+    if let Some(second) = &segment.second {
+        let name = &second.name;
+        lines.push(cable(plan, name, SEGMENT_PORT, name));
+        lines.push(format!("link set {name} master {BRIDGE} up"));
+    }
     Script {
         machine: segment.tor.clone(),
         lines,
+    }
+}
+
+fn second_tor(segment: &Segment, second: &SecondTor) -> Script {
+    let via = second.router_end.ip();
+    let prefix = segment.subnet.prefix();
+    let address = second.address;
+    Script {
+        machine: second.name.clone(),
+        lines: vec![
+            format!("addr add {} dev {UPLINK}", second.tor_end),
+            format!("link set {UPLINK} up"),
+            format!("route add default via {via} dev {UPLINK}"),
+            format!("addr add {address}/{prefix} dev {SEGMENT_PORT}"),
+            format!("link set {SEGMENT_PORT} up"),
+        ],
     }
 }
 
@@ -148,6 +180,7 @@ mod tests {
             nodes: 2,
             segments: 2,
             tor: Tor::None,
+            tors: 1,
             pods: 0,
         };
         let scripts = script(&spec.plan().unwrap());

@@ -118,7 +118,7 @@ pub async fn build(options: &Options, plan: Plan, screen: Screen) -> Result<Lab,
         let daemon = plan.spec.tor.words();
         let step = Step::begin(screen, format!("starting {daemon}"));
         fabric::start(&mut ledger, &plan)?;
-        step.done(&format!("{daemon}: {} of them", plan.segments.len() + 1));
+        step.done(&format!("{daemon}: {} of them", plan.tors().count() + 1));
     }
     let mut lab = Lab {
         plan,
@@ -196,7 +196,7 @@ impl Lab {
 
 fn peers(plan: &Plan) -> String {
     match plan.spec.tor {
-        Tor::Bird | Tor::Frr => format!("{} BGPPeers", plan.segments.len()),
+        Tor::Bird | Tor::Frr => format!("{} BGPPeers", plan.tors().count()),
         Tor::None => "no BGPPeer".to_owned(),
     }
 }

@@ -86,20 +86,28 @@ pub struct Holdings {
 impl Ground {
     /// Builds a lab and waits until its routes have settled.
     pub async fn prepare(name: &str, nodes: usize, segments: usize, tor: Tor, pods: usize) -> Self {
+        Self::build(LabSpec {
+            name: name.to_owned(),
+            nodes,
+            segments,
+            tor,
+            tors: 1,
+            pods,
+        })
+        .await
+    }
+
+    /// The same from all numbers of a lab.
+    pub async fn build(spec: LabSpec) -> Self {
         let screen = Screen::plain().silenced();
+        let name = spec.name.clone();
         let options = Options {
-            spec: LabSpec {
-                name: name.to_owned(),
-                nodes,
-                segments,
-                tor,
-                pods,
-            },
+            spec,
             binaries: Some(programs()),
             underlay_only: false,
         };
         let (lock, plan) = up::prepare(&options, screen).unwrap();
-        let folder = margay_e2e::lab::state::Folder::of(name);
+        let folder = margay_e2e::lab::state::Folder::of(&name);
         let built = up::build(&options, plan, screen).await;
         let lab = built.unwrap_or_else(|error| {
             down::after_failure(&folder, down::Logs::Keep, screen);

@@ -102,7 +102,7 @@ fn tor_sessions(lab: &Lab, checks: &mut Checks, screen: Screen) -> Result<(), La
         ("since", Align::Left),
     ]);
     let mut down = Vec::new();
-    let tors = lab.plan.segments.iter().map(|segment| segment.tor.as_str());
+    let tors = lab.plan.tors();
     for machine in ["router"].into_iter().chain(tors) {
         for session in fabric::sessions(&lab.ledger.folder, lab.plan.spec.tor, machine)? {
             let up = session.state == "Established";

@@ -16,7 +16,12 @@ use crate::lab::{fabric, routes};
 
 /// Sessions that a node should have: the mesh, and its ToR.
 pub(super) fn sessions_of_a_node(plan: &Plan) -> usize {
-    plan.nodes.len() - 1 + usize::from(plan.spec.tor.speaks_bgp())
+    let tors = if plan.spec.tor.speaks_bgp() {
+        plan.spec.tors
+    } else {
+        0
+    };
+    plan.nodes.len() - 1 + tors
 }
 
 /// Waits for both; what does not settle in time is a failed check, and the demo goes on to show
@@ -113,7 +118,7 @@ async fn sessions(lab: &Lab, cluster: &Cluster, wanted: usize) -> Result<usize, 
 
 fn router_sessions(lab: &Lab) -> Result<usize, String> {
     let mut ends = 0;
-    let tors = lab.plan.segments.iter().map(|segment| segment.tor.as_str());
+    let tors = lab.plan.tors();
     for machine in tors.chain(["router"]) {
         let sessions = fabric::sessions(&lab.ledger.folder, lab.plan.spec.tor, machine);
         for session in sessions.map_err(|error| error.to_string())? {
@@ -146,7 +151,7 @@ async fn block_routes(lab: &Lab, cluster: &Cluster) -> Result<usize, String> {
     }
     let nodes = lab.plan.nodes.iter().map(|node| node.host.name.as_str());
     let with_bgp = lab.plan.spec.tor.speaks_bgp();
-    let tors = lab.plan.segments.iter().map(|segment| segment.tor.as_str());
+    let tors = lab.plan.tors();
     let fabric = tors.chain(["router"]).filter(|_| with_bgp);
     let mut count = 0;
     for machine in nodes.chain(fabric) {

@@ -82,6 +82,7 @@ mod tests {
             nodes: 3,
             segments: 2,
             tor: Tor::Bird,
+            tors: 1,
             pods: 3,
         };
         let lines = lines(&spec.plan().unwrap(), |node| format!("web-{}", node + 1));
