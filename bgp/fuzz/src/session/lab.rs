@@ -249,7 +249,7 @@ impl Lab {
     }
 
     pub(super) fn cost(&mut self, next_hop: IpAddr, choice: u8) {
-        let cost = (choice % 4 != 0).then_some(choice.into());
+        let cost = (!choice.is_multiple_of(4)).then_some(choice.into());
         self.router.set_next_hop_costs([(next_hop, cost)]);
     }
 
