@@ -158,6 +158,12 @@ async fn another_password_does_not_and_the_reason_is_visible() {
     };
     let line = sides[0].wait("the reason", told).await;
     assert_ne!(line.state, State::Established);
+    // The side that waits sees nobody, and why.
+    let told = |line: &PeerSummary| {
+        let error = line.last_error.as_deref().unwrap_or_default();
+        error.contains("segments were dropped for their TCP-MD5 signature")
+    };
+    sides[1].wait("the reason on the other side", told).await;
     // Put right, it comes up without a restart.
     sides[1].secure(password("one")).await;
     sides[0].wait("up after the correction", is_up).await;
