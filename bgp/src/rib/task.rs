@@ -19,8 +19,10 @@ use super::table::DestinationId;
 use crate::policy::Refusal;
 use crate::types::{Family, FamilySet, Prefix};
 
-/// What a destination with something to do costs, if one without costs 1.
+/// What a destination with something to do costs, if one without costs 1; and what each path that it has adds to that, since
+/// the choice is made among them.
 const TOUCH: usize = 16;
+const CHOICE: usize = 8;
 
 /// Work on many destinations, begun by a method of [`Rib`] and done by [`Rib::step`].
 #[derive(Debug)]
@@ -166,7 +168,7 @@ impl Rib {
         Some(self.task(None, Kind::Select))
     }
 
-    /// Does a part of a task: as much as costs `effort`, where looking at a destination costs 1 and changing it 16 in all, and
+    /// Does a part of a task: as much as costs `effort`, where looking at a destination costs 1 and changing it 16 and more, and
     /// at least one destination. Returns the destinations whose best paths are not what they were.
     pub fn step(&mut self, task: &mut Task, mut effort: usize) -> Vec<DestinationId> {
         let mut changed = Vec::new();
@@ -200,7 +202,7 @@ impl Rib {
                 }
                 Kind::Sweep(..) | Kind::RetainLonger(..) | Kind::Reconsider(_) => false,
             };
-            effort = effort.saturating_sub(if touched { TOUCH } else { 1 });
+            effort = effort.saturating_sub(if touched { self.cost_of(id) } else { 1 });
         }
         self.end_if_done(task);
         changed
@@ -237,7 +239,7 @@ impl Rib {
                 again.set_stale(path.is_stale());
                 again.set_long_lived_stale(path.is_long_lived_stale());
                 news |= self.put(id, again).is_some();
-                effort = effort.saturating_sub(TOUCH - 1);
+                effort = effort.saturating_sub(self.cost_of(id) - 1);
             }
             if news {
                 changed.push(id);
@@ -284,6 +286,12 @@ impl Rib {
         {
             entry.clear_places();
         }
+    }
+
+    fn cost_of(&self, id: DestinationId) -> usize {
+        let destination = self.table.get(id);
+        let paths = destination.map_or(0, |destination| destination.paths().len());
+        TOUCH + CHOICE * paths
     }
 
     fn is_in(&self, id: DestinationId, families: FamilySet) -> bool {
