@@ -1,13 +1,20 @@
 //! BGPConfiguration: the singleton `default` with what holds for every node's speaker.
 
+use std::time::Duration;
+
+use ipnetwork::IpNetwork;
 use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::field::{Errors, FieldError};
+use crate::as_number::check_as_number;
+use crate::bgp_peer::{Password, SecretKeyRef};
+use crate::field::{Errors, FieldError, cidr};
 use crate::prefix_advertisement::{
     Aggregation, NamedCommunity, PrefixAdvertisement, PrefixAdvertisementSpec, ServiceRange,
     ServiceRanges, check_advertisements, check_ranges,
 };
+use crate::seconds::Seconds;
 
 /// The AS of a cluster that says nothing else.
 pub const DEFAULT_AS_NUMBER: u32 = 64512;
@@ -46,6 +53,25 @@ pub struct BGPConfigurationSpec {
     #[serde(default = "default_port")]
     #[schemars(range(min = 1))]
     pub listen_port: u16,
+
+    /// The password of the sessions of the mesh (TCP-MD5). While it cannot be had there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_mesh_password: Option<Password>,
+
+    /// How long nodes keep each other's routes while an agent restarts, in seconds (RFC 4724): 0 to
+    /// 4095; 120 if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_mesh_max_restart_time: Option<Seconds>,
+
+    /// Which addresses the speakers listen on.
+    #[serde(default)]
+    pub bind_mode: BindMode,
+
+    /// What is taken from external peers beside the space of the IPPools, such as 0.0.0.0/0 for the
+    /// default route.
+    #[serde(default, rename = "importCIDRs", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 500))]
+    pub import_cidrs: Vec<String>,
 
     /// The ranges of cluster IPs that every node announces.
     #[serde(
@@ -90,6 +116,16 @@ pub struct BGPConfigurationSpec {
     pub prefix_advertisements: Vec<PrefixAdvertisementSpec>,
 }
 
+/// Which addresses speakers listen on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum BindMode {
+    /// All of them.
+    #[default]
+    None,
+    /// The node's own, so that another speaker can have the others.
+    NodeIP,
+}
+
 fn yes() -> bool {
     true
 }
@@ -111,6 +147,14 @@ pub struct BgpSettings {
     pub as_number: u32,
     /// The TCP port.
     pub port: u16,
+    /// Where the password of the mesh is.
+    pub mesh_password: Option<SecretKeyRef>,
+    /// How long nodes keep each other's routes over a restart.
+    pub mesh_max_restart_time: Option<Duration>,
+    /// Listen on the node's own addresses only.
+    pub bind_to_node: bool,
+    /// What is taken from external peers beside pool space.
+    pub import_cidrs: Vec<IpNetwork>,
     /// The Service addresses to announce.
     pub services: ServiceRanges,
     /// The communities of announced prefixes.
@@ -123,6 +167,10 @@ impl Default for BgpSettings {
             mesh: true,
             as_number: DEFAULT_AS_NUMBER,
             port: DEFAULT_PORT,
+            mesh_password: None,
+            mesh_max_restart_time: None,
+            bind_to_node: false,
+            import_cidrs: Vec::new(),
             services: ServiceRanges::default(),
             prefix_advertisements: Vec::new(),
         }
@@ -150,12 +198,35 @@ impl BGPConfiguration {
         }
         let services = self.check_services(&mut errors);
         let spec = &self.spec;
+        if spec.node_mesh_password.is_some() && !spec.node_to_node_mesh_enabled {
+            errors.push(FieldError::forbidden(
+                "spec.nodeMeshPassword",
+                &spec.node_mesh_password,
+                "needs nodeToNodeMeshEnabled",
+            ));
+        }
+        let restart = spec.node_mesh_max_restart_time.as_ref();
+        let restart = restart.map(|time| time.check("spec.nodeMeshMaxRestartTime", 0, 4095));
+        let mesh_max_restart_time = restart.and_then(|time| errors.keep(time));
+        let import_cidrs = spec.import_cidrs.iter().enumerate();
+        let import_cidrs = import_cidrs
+            .filter_map(|(index, text)| {
+                errors.keep(cidr(&format!("spec.importCIDRs[{index}]"), text))
+            })
+            .collect();
         let prefix_advertisements =
             check_advertisements(&mut errors, &spec.communities, &spec.prefix_advertisements);
         errors.finish(Some(BgpSettings {
             mesh: self.spec.node_to_node_mesh_enabled,
             as_number: self.spec.as_number,
             port: self.spec.listen_port,
+            mesh_password: spec
+                .node_mesh_password
+                .as_ref()
+                .map(|p| p.secret_key_ref.clone()),
+            mesh_max_restart_time,
+            bind_to_node: spec.bind_mode == BindMode::NodeIP,
+            import_cidrs,
             services,
             prefix_advertisements,
         }))
@@ -173,20 +244,5 @@ impl BGPConfiguration {
             ),
             load_balancer_aggregation: spec.service_load_balancer_aggregation,
         }
-    }
-}
-
-/// An AS number that may stand in an OPEN: not 0 (RFC 7607), not AS_TRANS (RFC 6793 section 9),
-/// not 65535 (RFC 7300).
-pub(crate) fn check_as_number(path: &str, value: u32) -> Result<u32, FieldError> {
-    match value {
-        0 => Err(FieldError::invalid(path, value, "must be 1 to 4294967294")),
-        23456 => Err(FieldError::invalid(
-            path,
-            value,
-            "is AS_TRANS, which no speaker may use",
-        )),
-        65535 | u32::MAX => Err(FieldError::invalid(path, value, "is reserved by RFC 7300")),
-        _ => Ok(value),
     }
 }

@@ -1,16 +1,19 @@
-//! BGPPeer: a session from some or all nodes to a router, such as the top of the rack.
+//! BGPPeer: sessions from some or all nodes to a router such as the top of the rack, to other
+//! nodes (route reflectors), to whatever is found on an interface, or from a whole network.
+//!
+//! Fields that Calico's BGPPeer has keep its names and meanings.
 
-use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+mod check;
 
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::bgp_configuration::{DEFAULT_PORT, check_as_number};
+use crate::as_number::AsNumber;
 use crate::condition::Condition;
-use crate::field::{Errors, FieldError};
-use crate::selector::Selector;
+use crate::seconds::Seconds;
+
+pub use check::{Bfd, Families, MaxPrefixes, Peer, PeerNodes, Remote};
 
 /// What people write.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
@@ -24,7 +27,7 @@ use crate::selector::Selector;
     status = "BGPPeerStatus",
     derive = "PartialEq",
     printcolumn(name = "Peer", type_ = "string", json_path = ".spec.peerIP"),
-    printcolumn(name = "AS", type_ = "integer", json_path = ".spec.asNumber"),
+    printcolumn(name = "AS", type_ = "string", json_path = ".spec.asNumber"),
     printcolumn(name = "Node", type_ = "string", json_path = ".spec.node"),
     printcolumn(
         name = "NodeSelector",
@@ -32,9 +35,21 @@ use crate::selector::Selector;
         json_path = ".spec.nodeSelector"
     ),
     printcolumn(
+        name = "PeerSelector",
+        type_ = "string",
+        json_path = ".spec.peerSelector",
+        priority = 1
+    ),
+    printcolumn(
         name = "Accepted",
         type_ = "string",
         json_path = ".status.conditions[?(@.type=='Accepted')].status"
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Accepted')].message",
+        priority = 1
     ),
     printcolumn(
         name = "Age",
@@ -45,7 +60,17 @@ use crate::selector::Selector;
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("!(has(self.node) && has(self.nodeSelector))")
-        .message("node and nodeSelector exclude each other: set one or neither")
+        .message("node and nodeSelector exclude each other: set one or neither"),
+    validation = Rule::new("[has(self.peerIP), has(self.peerSelector), has(self.interface), has(self.peerRange)].filter(x, x).size() == 1")
+        .message("say who the peer is: exactly one of peerIP, peerSelector, interface and peerRange"),
+    validation = Rule::new("!(has(self.peerSelector) && has(self.asNumber))")
+        .message("asNumber does not go with peerSelector: each node's own AS counts"),
+    validation = Rule::new("!(has(self.peerRange) && has(self.asNumber))")
+        .message("asNumber does not go with peerRange: list asNumbers in the range"),
+    validation = Rule::new("!(has(self.peerIP) || has(self.interface)) || has(self.asNumber)")
+        .message("say which AS the peer is in: asNumber is a number, internal or external"),
+    validation = Rule::new("!has(self.reachableBy) || has(self.peerIP)")
+        .message("reachableBy needs peerIP")
 )]
 pub struct BGPPeerSpec {
     /// The one node that has the session.
@@ -60,23 +85,318 @@ pub struct BGPPeerSpec {
     pub node_selector: Option<String>,
 
     /// The router: an address, or an address with a port (`192.0.2.1:1790`, `[2001:db8::1]:1790`).
-    #[serde(rename = "peerIP")]
+    #[serde(default, rename = "peerIP", skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 2, max = 56))]
-    pub peer_ip: String,
+    pub peer_ip: Option<String>,
 
-    /// The router's AS, 1 to 4294967295.
-    #[schemars(range(min = 1))]
-    pub as_number: u32,
+    /// The peers are the nodes that this selector over node labels matches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub peer_selector: Option<String>,
+
+    /// The peer is the router at the other end of this interface, found by router
+    /// advertisements and spoken to at its link-local address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 15))]
+    pub interface: Option<String>,
+
+    /// The peers are whoever connects from a network. Nobody there is dialled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer_range: Option<PeerRange>,
+
+    /// The peer's AS: a number (64512, or "1.10"), "internal" (the node's own) or "external" (any
+    /// other).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_number: Option<AsNumber>,
+
+    /// The AS to present to the peer in place of the node's own.
+    #[serde(
+        default,
+        rename = "localASNumber",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub local_as_number: Option<AsNumber>,
+
+    /// The password of the connection (TCP-MD5, RFC 2385). While it cannot be had there is no session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<Password>,
+
+    /// The source address of the connection.
+    #[serde(default)]
+    pub source_address: SourceAddress,
+
+    /// How long the peer keeps this node's routes while its agent restarts, in seconds (RFC 4724):
+    /// 0 to 4095.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_restart_time: Option<Seconds>,
 
     /// Seconds without a message after which the session is given up: 0 (never) or 3 to 65535.
     /// The smaller of both sides' values holds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hold_time: Option<u16>,
+    pub hold_time: Option<Seconds>,
 
     /// Seconds between KEEPALIVEs; a third of the hold time if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keepalive_time: Option<Seconds>,
+
+    /// Seconds between two attempts to connect; 5 if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connect_retry_time: Option<Seconds>,
+
+    /// Which next hop routes to the peer carry.
+    #[serde(default)]
+    pub next_hop_mode: NextHopMode,
+
+    /// The older word for `nextHopMode: Keep`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_original_next_hop: Option<bool>,
+
+    /// The most hops the peer may be away; what comes farther is dropped by the kernel (GTSM, RFC 5082).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 254))]
+    pub ttl_security: Option<u8>,
+
+    /// The gateway by which the peer is reached: the node gets a route to `peerIP` through it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 45))]
+    pub reachable_by: Option<String>,
+
+    /// How often the node's own AS may be in the AS path of a route from the peer.
+    #[serde(
+        default,
+        rename = "numAllowedLocalASNumbers",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schemars(range(max = 32))]
+    pub num_allowed_local_as_numbers: Option<u8>,
+
+    /// BGPFilters, in order: the first rule that matches decides.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub filters: Vec<String>,
+
+    /// Whether the nodes that `peerSelector` matches peer back by themselves.
+    #[serde(default)]
+    pub reverse_peering: ReversePeering,
+
+    /// What is taken from an external peer beside the space of the IPPools.
+    #[serde(default, rename = "importCIDRs", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 500))]
+    pub import_cidrs: Vec<String>,
+
+    /// How much the peer may send.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_prefixes: Option<MaxPrefixesSpec>,
+
+    /// Watch the path with BFD (RFC 5880).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bfd: Option<BfdSpec>,
+
+    /// The address families to offer; absent: those for which both ends have an address, on an interface both.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 2))]
+    pub families: Vec<FamilyName>,
+
+    /// No session until this is taken away again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin_down: Option<bool>,
+
+    /// What the peer is told when `adminDown` ends the session (RFC 9003).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 255))]
+    pub shutdown_message: Option<String>,
+
+    /// The session is about to go for maintenance: routes both ways are marked as the last choice (RFC 8326).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub graceful_shutdown: Option<bool>,
+}
+
+/// Peers that connect from a network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PeerRange {
+    /// The network.
+    #[schemars(length(max = 49))]
+    pub cidr: String,
+    /// The ASes they may be in: numbers, ranges such as 64512-64600, "internal" or "external".
+    #[schemars(length(min = 1, max = 100))]
+    pub as_numbers: Vec<AsNumber>,
+    /// The most of them at a time; 100 if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10000))]
+    pub limit: Option<u32>,
+}
+
+/// Where a password is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Password {
+    /// A key of a Secret in the agent's namespace.
+    pub secret_key_ref: SecretKeyRef,
+}
+
+/// A key of a Secret.
+#[derive(
+    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretKeyRef {
+    /// The Secret's name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// The key in its data.
+    #[schemars(length(min = 1, max = 253))]
+    pub key: String,
+}
+
+/// The source address of a connection.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+)]
+pub enum SourceAddress {
+    /// The node's address.
+    #[default]
+    UseNodeIP,
+    /// Whatever the kernel takes by its routes.
+    None,
+}
+
+/// Which next hop routes to a peer carry.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+)]
+pub enum NextHopMode {
+    /// The node on eBGP and for its own routes, unchanged on iBGP (RFC 4271 section 5.1.3).
+    #[default]
+    Auto,
+    /// Always the node.
+    #[serde(rename = "Self")]
+    SelfAddress,
+    /// Unchanged.
+    Keep,
+}
+
+/// Whether selected nodes peer back.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+)]
+pub enum ReversePeering {
+    /// They do.
+    #[default]
+    Auto,
+    /// Another BGPPeer says so.
+    Manual,
+}
+
+/// An address family.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+pub enum FamilyName {
+    /// IPv4.
+    #[serde(rename = "ipv4-unicast")]
+    Ipv4Unicast,
+    /// IPv6.
+    #[serde(rename = "ipv6-unicast")]
+    Ipv6Unicast,
+}
+
+/// How many prefixes of a family a peer may send, refused ones included.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MaxPrefixesSpec {
+    /// The most there may be.
+    #[schemars(range(min = 1, max = 10000000))]
+    pub limit: u32,
+    /// From this share of it on the session's state carries a warning, in percent; 80 if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
+    pub warn_percent: Option<u8>,
+    /// What happens to a session with more.
+    #[serde(default)]
+    pub action: MaxPrefixesAction,
+    /// After how many seconds `Restart` tries again; 300 if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart_after: Option<Seconds>,
+}
+
+/// What happens to a session with too many prefixes.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+)]
+pub enum MaxPrefixesAction {
+    /// It is ended and tried again later.
+    #[default]
+    Restart,
+    /// It is ended and stays down until the BGPPeer changes.
+    Teardown,
+    /// Nothing but a warning.
+    Warn,
+}
+
+/// A BFD session.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BfdSpec {
+    /// Shortest time between two packets to send, in milliseconds, 10 to 60000; 300 if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 10, max = 60000))]
+    pub min_tx: Option<u32>,
+    /// Shortest time between two packets that can be taken, in milliseconds, 10 to 60000; 300 if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 10, max = 60000))]
+    pub min_rx: Option<u32>,
+    /// How many packets may be missing before the path is down; 3 if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
-    pub keepalive_time: Option<u16>,
+    pub multiplier: Option<u8>,
+    /// The peer is not on a link of the node (RFC 5883).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub multihop: Option<bool>,
 }
 
 /// What Margay found.
@@ -85,178 +405,4 @@ pub struct BGPPeerStatus {
     /// `Accepted`: whether the peer is in use, and if not, why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
-}
-
-/// Which nodes have a session.
-#[derive(Debug, Clone, PartialEq)]
-pub enum PeerNodes {
-    /// The node of this name.
-    Named(String),
-    /// Nodes whose labels match.
-    Matching(Selector),
-}
-
-/// A peer that passed every check.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Peer {
-    /// The object's name.
-    pub name: String,
-    /// Which nodes have the session.
-    pub nodes: PeerNodes,
-    /// Where the router is reached.
-    pub address: SocketAddr,
-    /// The router's AS.
-    pub as_number: u32,
-    /// The hold time proposed; zero means that the session never times out.
-    pub hold_time: Option<Duration>,
-    /// The time between KEEPALIVEs, if not a third of the hold time.
-    pub keepalive_time: Option<Duration>,
-}
-
-impl BGPPeer {
-    /// The typed peer, or every field that is wrong.
-    pub fn check(&self) -> Result<Peer, Vec<FieldError>> {
-        let spec = &self.spec;
-        let mut errors = Errors::default();
-        let nodes = errors.keep(self.check_nodes());
-        let address = errors.keep(check_peer_ip(&spec.peer_ip));
-        let as_number = errors.keep(check_as_number("spec.asNumber", spec.as_number));
-        if let Some(hold_time @ 1..=2) = spec.hold_time {
-            errors.push(FieldError::invalid(
-                "spec.holdTime",
-                hold_time,
-                "must be 0 or at least 3 seconds (RFC 4271 section 4.2)",
-            ));
-        }
-        if let (Some(hold), Some(keepalive)) = (spec.hold_time, spec.keepalive_time)
-            && hold != 0
-            && keepalive >= hold
-        {
-            errors.push(FieldError::invalid(
-                "spec.keepaliveTime",
-                keepalive,
-                format!("must be shorter than the hold time of {hold} seconds"),
-            ));
-        }
-        if spec.keepalive_time == Some(0) {
-            errors.push(FieldError::invalid(
-                "spec.keepaliveTime",
-                0,
-                "must be at least 1 second",
-            ));
-        }
-        let peer = match (nodes, address, as_number) {
-            (Some(nodes), Some(address), Some(as_number)) => Some(Peer {
-                name: self.metadata.name.clone().unwrap_or_default(),
-                nodes,
-                address,
-                as_number,
-                hold_time: spec
-                    .hold_time
-                    .map(|seconds| Duration::from_secs(seconds.into())),
-                keepalive_time: spec
-                    .keepalive_time
-                    .map(|seconds| Duration::from_secs(seconds.into())),
-            }),
-            _ => None,
-        };
-        errors.finish(peer)
-    }
-
-    fn check_nodes(&self) -> Result<PeerNodes, FieldError> {
-        match (&self.spec.node, &self.spec.node_selector) {
-            (Some(_), Some(selector)) => Err(FieldError::forbidden(
-                "spec.nodeSelector",
-                selector,
-                "node and nodeSelector exclude each other: set one or neither",
-            )),
-            (Some(node), None) => Ok(PeerNodes::Named(node.clone())),
-            (None, Some(selector)) => {
-                Selector::parse_field("spec.nodeSelector", selector).map(PeerNodes::Matching)
-            }
-            (None, None) => Ok(PeerNodes::Matching(Selector::all())),
-        }
-    }
-}
-
-fn check_peer_ip(text: &str) -> Result<SocketAddr, FieldError> {
-    let address = match text.parse::<IpAddr>() {
-        Ok(address) => SocketAddr::new(address, DEFAULT_PORT),
-        Err(_) => text.parse().map_err(|_| {
-            FieldError::invalid(
-                "spec.peerIP",
-                text,
-                "must be an address, or address:port with an IPv6 address in brackets",
-            )
-        })?,
-    };
-    let ip = address.ip();
-    if ip.is_unspecified() || ip.is_multicast() || address.port() == 0 {
-        return Err(FieldError::invalid(
-            "spec.peerIP",
-            text,
-            "must be the unicast address of a router, with a port of 1 to 65535",
-        ));
-    }
-    Ok(address)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn peer(json: serde_json::Value) -> BGPPeer {
-        BGPPeer::new("tor", serde_json::from_value(json).unwrap())
-    }
-
-    #[test]
-    fn addresses_with_and_without_port() {
-        for (text, expected) in [
-            ("192.0.2.1", "192.0.2.1:179"),
-            ("192.0.2.1:1790", "192.0.2.1:1790"),
-            ("2001:db8::1", "[2001:db8::1]:179"),
-            ("[2001:db8::1]:1790", "[2001:db8::1]:1790"),
-        ] {
-            let checked = peer(serde_json::json!({"peerIP": text, "asNumber": 65001})).check();
-            assert_eq!(checked.unwrap().address.to_string(), expected);
-        }
-    }
-
-    #[test]
-    fn wrong_fields_are_named() {
-        let cases = [
-            (
-                serde_json::json!({"peerIP": "tor", "asNumber": 1}),
-                "spec.peerIP",
-            ),
-            (
-                serde_json::json!({"peerIP": "0.0.0.0", "asNumber": 1}),
-                "spec.peerIP",
-            ),
-            (
-                serde_json::json!({"peerIP": "192.0.2.1", "asNumber": 23456}),
-                "AS_TRANS",
-            ),
-            (
-                serde_json::json!({"peerIP": "192.0.2.1", "asNumber": 0}),
-                "spec.asNumber",
-            ),
-            (
-                serde_json::json!({"peerIP": "192.0.2.1", "asNumber": 1, "holdTime": 2}),
-                "spec.holdTime",
-            ),
-            (
-                serde_json::json!({"peerIP": "192.0.2.1", "asNumber": 1, "holdTime": 9, "keepaliveTime": 9}),
-                "spec.keepaliveTime",
-            ),
-            (
-                serde_json::json!({"peerIP": "192.0.2.1", "asNumber": 1, "node": "a", "nodeSelector": "all()"}),
-                "exclude each other",
-            ),
-        ];
-        for (spec, expected) in cases {
-            let text = crate::field::join(&peer(spec.clone()).check().unwrap_err());
-            assert!(text.contains(expected), "{spec}: {text}");
-        }
-    }
 }

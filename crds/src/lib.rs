@@ -21,7 +21,9 @@
     reason = "each printer column repeats the keys name, type_ and json_path"
 )]
 
+pub mod as_number;
 pub mod bgp_configuration;
+pub mod bgp_filter;
 pub mod bgp_peer;
 pub mod condition;
 pub mod drain;
@@ -32,10 +34,13 @@ pub mod ipam_configuration;
 pub mod manifests;
 pub mod node_status;
 pub mod prefix_advertisement;
+pub mod seconds;
 pub mod selector;
 pub mod validate;
 
+pub use as_number::{PeerAs, parse_as_number};
 pub use bgp_configuration::{BGPConfiguration, BGPConfigurationSpec, BgpSettings};
+pub use bgp_filter::{BGPFilter, BGPFilterSpec, BGPFilterStatus, PeerFilter};
 pub use bgp_peer::{BGPPeer, BGPPeerSpec, BGPPeerStatus, Peer};
 pub use condition::Condition;
 pub use drain::{DrainRequest, DrainStage};

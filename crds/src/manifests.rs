@@ -7,7 +7,9 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt;
 use serde_json::Value;
 
-use crate::{BGPConfiguration, BGPPeer, IPAMBlock, IPAMConfiguration, IPPool, NodeStatus};
+use crate::{
+    BGPConfiguration, BGPFilter, BGPPeer, IPAMBlock, IPAMConfiguration, IPPool, NodeStatus,
+};
 
 /// Every CRD of ours, ready to be created.
 pub fn all() -> Vec<CustomResourceDefinition> {
@@ -17,6 +19,7 @@ pub fn all() -> Vec<CustomResourceDefinition> {
         IPAMConfiguration::crd(),
         BGPConfiguration::crd(),
         BGPPeer::crd(),
+        BGPFilter::crd(),
         NodeStatus::crd(),
     ];
     for crd in &mut crds {

@@ -4,7 +4,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::field::FieldError;
-use crate::{BGPConfiguration, BGPPeer, IPAMBlock, IPAMConfiguration, IPPool};
+use crate::{BGPConfiguration, BGPFilter, BGPPeer, IPAMBlock, IPAMConfiguration, IPPool};
 
 /// Every field of `new` that is wrong by the rules of its kind, and on an update (`old` given)
 /// every field that may not change. Kinds that are not ours have no rules here.
@@ -32,6 +32,12 @@ pub fn validate(kind: &str, new: &Value, old: Option<&Value>) -> Vec<FieldError>
             new,
             old,
             |object: &BGPConfiguration| object.check().err(),
+            |_, _| Vec::new(),
+        ),
+        "BGPFilter" => checked(
+            new,
+            old,
+            |object: &BGPFilter| object.check().err(),
             |_, _| Vec::new(),
         ),
         "BGPPeer" => checked(
