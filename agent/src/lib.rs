@@ -24,6 +24,7 @@ pub mod reconcile;
 mod restart;
 pub mod routing;
 pub mod run;
+pub mod secrets;
 pub mod services;
 pub mod status;
 pub mod view;

@@ -21,6 +21,15 @@ pub struct AgentOptions {
     #[arg(long, env = "NODE_NAME", value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pub node_name: String,
 
+    /// The namespace of the Secrets with the passwords of BGP sessions
+    #[arg(
+        long,
+        env = "POD_NAMESPACE",
+        value_name = "NAME",
+        default_value = "margay-system"
+    )]
+    pub namespace: String,
+
     /// Where the sockets live
     #[arg(long, value_name = "DIR", default_value = "/var/run/margay")]
     pub run_dir: PathBuf,

@@ -56,7 +56,7 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
         .context("cannot watch the kernel's links, addresses and routes")?;
     let routing = Routing::start(dataplane, monitor, pods.routes());
 
-    let watches = datastore::watch_all(&client);
+    let watches = datastore::watch_all(&client, &options.namespace);
     let enforcement = Enforcement::start(&node, &pods.all(), watches.policy);
     let addresses = Addresses::start(client.clone(), &node);
     let (pulse, pulses) = watch::channel(Pulse::default());

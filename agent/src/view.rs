@@ -13,19 +13,23 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
 use kube::runtime::watcher::Event;
+use margay_crds::bgp_peer::SecretKeyRef;
 use margay_crds::drain::DEFAULT_DRAIN_WAIT;
 use margay_crds::{
-    BGPConfiguration, BGPPeer, BgpSettings, DEFAULT_NAME, DrainRequest, FieldError,
-    IPAMConfiguration, IPPool, IpamSettings, Peer, Pool,
+    BGPConfiguration, BGPFilter, BGPPeer, BgpSettings, DEFAULT_NAME, DrainRequest, FieldError,
+    IPAMConfiguration, IPPool, IpamSettings, Peer, PeerFilter, Pool, parse_as_number,
 };
 
 use crate::datastore::{Change, Kind, Mirror, Roster, RosterChange};
+use crate::secrets::Secrets;
 
 /// The cluster as this node sees it.
 #[derive(Debug, Default)]
 pub struct View {
     pool_objects: Mirror<IPPool>,
     peer_objects: Mirror<BGPPeer>,
+    filter_objects: Mirror<BGPFilter>,
+    secrets: Secrets,
     ipam: Mirror<IPAMConfiguration>,
     bgp: Mirror<BGPConfiguration>,
     node_roster: Roster,
@@ -33,6 +37,7 @@ pub struct View {
     // What the objects come to.
     pools: Vec<Pool>,
     peers: Vec<Peer>,
+    filters: BTreeMap<String, PeerFilter>,
     ipam_settings: IpamSettings,
     bgp_settings: BgpSettings,
     nodes: BTreeMap<String, ClusterNode>,
@@ -58,6 +63,67 @@ pub struct ClusterNode {
     pub labels: BTreeMap<String, String>,
     /// The drain that its annotations ask for.
     pub drain: Option<DrainRequest>,
+    /// What its annotations say of its speaker.
+    pub bgp: NodeBgp,
+}
+
+/// What a Node's annotations say of its speaker: `margay.dev/as-number`, `margay.dev/router-id` and
+/// `margay.dev/route-reflector-cluster-id`, or Calico's `projectcalico.org/ASNumber` and
+/// `projectcalico.org/RouteReflectorClusterID`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeBgp {
+    /// Its AS, if it is not the cluster's.
+    pub as_number: Option<u32>,
+    /// Its identifier, if it is not its address.
+    pub router_id: Option<u32>,
+    /// The node is a route reflector, for this cluster (RFC 4456).
+    pub cluster_id: Option<u32>,
+    /// What is wrong with them, in words.
+    pub problems: Vec<String>,
+}
+
+impl NodeBgp {
+    fn of(annotations: &BTreeMap<String, String>) -> Self {
+        let mut found = Self::default();
+        let mut read = |keys: &[&str], parse: fn(&str) -> Option<u32>, form: &str| {
+            let key = keys.iter().find(|key| annotations.contains_key(**key))?;
+            let text = annotations.get(*key)?;
+            let value = parse(text);
+            if value.is_none() {
+                let words = format!("annotation {key}: {text:?} is not {form}");
+                found.problems.push(words);
+            }
+            value
+        };
+        let identifier = |text: &str| {
+            let number = u32::from(text.parse::<std::net::Ipv4Addr>().ok()?);
+            (number != 0).then_some(number)
+        };
+        let as_number = read(
+            &["margay.dev/as-number", "projectcalico.org/ASNumber"],
+            |text| parse_as_number(text).filter(|asn| !matches!(asn, 0 | 23_456 | 65_535)),
+            "an AS number such as 64512 or 1.10",
+        );
+        let router_id = read(
+            &["margay.dev/router-id"],
+            identifier,
+            "an identifier such as 10.0.0.1",
+        );
+        let cluster_id = read(
+            &[
+                "margay.dev/route-reflector-cluster-id",
+                "projectcalico.org/RouteReflectorClusterID",
+            ],
+            identifier,
+            "a cluster identifier such as 244.0.0.1",
+        );
+        Self {
+            as_number,
+            router_id,
+            cluster_id,
+            ..found
+        }
+    }
 }
 
 impl ClusterNode {
@@ -100,6 +166,13 @@ impl View {
                 let peers = objects.filter_map(|peer| peer.check().ok()).collect();
                 replace(&mut self.peers, peers)
             }
+            Change::BGPFilter(event) => {
+                let listing = is_listing(&event);
+                let changes = self.filter_objects.handle(event);
+                self.check(Kind::BGPFilter, &changes, |object| object.check().err());
+                !listing && self.check_filters()
+            }
+            Change::Secret(event) => self.secrets.handle(event),
             Change::IPAMConfiguration(event) => {
                 let changes = self.ipam.handle(event);
                 self.check(Kind::IPAMConfiguration, &changes, |object| {
@@ -127,6 +200,20 @@ impl View {
             | Change::Namespace(_)
             | Change::NetworkPolicy(_) => false,
         }
+    }
+
+    /// A filter with a mistake in it stays as it was: neither what it kept out nor what it let in may change by a slip.
+    fn check_filters(&mut self) -> bool {
+        let mut filters = BTreeMap::new();
+        for object in self.filter_objects.values() {
+            let name = object.name_any();
+            let filter = match object.check() {
+                Ok(filter) => Some(filter),
+                Err(_) => self.filters.get(&name).cloned(),
+            };
+            filters.extend(filter.map(|filter| (name, filter)));
+        }
+        replace(&mut self.filters, filters)
     }
 
     fn handle_node(&mut self, event: Event<Node>) -> bool {
@@ -196,6 +283,7 @@ impl View {
             (Kind::IPAMConfiguration, self.ipam.is_synced()),
             (Kind::BGPConfiguration, self.bgp.is_synced()),
             (Kind::BGPPeer, self.peer_objects.is_synced()),
+            (Kind::BGPFilter, self.filter_objects.is_synced()),
             (Kind::Node, self.node_roster.is_synced()),
         ];
         let missing = lists.into_iter().filter(|(_, synced)| !synced);
@@ -220,6 +308,38 @@ impl View {
     /// The peers as written, for their status.
     pub fn peer_objects(&self) -> impl Iterator<Item = &BGPPeer> {
         self.peer_objects.values()
+    }
+
+    /// The filters as written, for their status.
+    pub fn filter_objects(&self) -> impl Iterator<Item = &BGPFilter> {
+        self.filter_objects.values()
+    }
+
+    /// A filter that passed its checks, or did before somebody put a mistake into it.
+    pub fn filter(&self, name: &str) -> Option<&PeerFilter> {
+        self.filters.get(name)
+    }
+
+    /// The password that a reference stands for.
+    ///
+    /// # Errors
+    /// Why it cannot be had, in words.
+    pub fn password(&self, reference: &SecretKeyRef) -> Result<String, String> {
+        self.secrets.get(reference)
+    }
+
+    /// What a BGPPeer refers to and is not there, in words; none if all is.
+    pub fn missing_of(&self, peer: &Peer) -> Option<String> {
+        let filter = peer.filters.iter().find(|name| self.filter(name).is_none());
+        let password = peer.password.as_ref();
+        let password = password.and_then(|reference| self.password(reference).err());
+        match (password, filter) {
+            (Some(words), _) => Some(format!("the session stays down: {words}")),
+            (None, Some(name)) => Some(format!(
+                "no route passes either way: there is no BGPFilter {name} in use"
+            )),
+            (None, None) => None,
+        }
     }
 
     /// The IPAM settings in force.
@@ -294,6 +414,7 @@ fn cluster_node(node: &Node) -> ClusterNode {
         addresses,
         labels: node.labels().clone(),
         drain: drain_request(node).0,
+        bgp: NodeBgp::of(node.annotations()),
     }
 }
 
@@ -390,6 +511,6 @@ mod tests {
         assert!(view.handle(Change::IPPool(Event::Apply(pool.clone()))));
         pool.metadata.resource_version = Some("2".to_owned());
         assert!(!view.handle(Change::IPPool(Event::Apply(pool))));
-        assert_eq!(view.missing().count(), 5);
+        assert_eq!(view.missing().count(), 6);
     }
 }

@@ -7,12 +7,12 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Secret};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource};
-use margay_crds::{BGPConfiguration, BGPPeer, IPAMBlock, IPAMConfiguration, IPPool};
+use margay_crds::{BGPConfiguration, BGPFilter, BGPPeer, IPAMBlock, IPAMConfiguration, IPPool};
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch};
 
@@ -32,6 +32,8 @@ pub enum Kind {
     IPAMConfiguration,
     BGPConfiguration,
     BGPPeer,
+    BGPFilter,
+    Secret,
     Node,
     Pod,
     Namespace,
@@ -56,6 +58,8 @@ pub enum Change {
     IPAMConfiguration(Event<IPAMConfiguration>),
     BGPConfiguration(Event<BGPConfiguration>),
     BGPPeer(Event<BGPPeer>),
+    BGPFilter(Event<BGPFilter>),
+    Secret(Event<Secret>),
     Node(Event<Node>),
     Pod(Event<Pod>),
     Namespace(Event<Namespace>),
@@ -80,8 +84,8 @@ pub struct Watches {
     pub reporter: watch::Sender<Failures>,
 }
 
-/// Starts a watch for every kind.
-pub fn watch_all(client: &Client) -> Watches {
+/// Starts a watch for every kind, of Secrets for those in the agent's namespace.
+pub fn watch_all(client: &Client, namespace: &str) -> Watches {
     let (network, to_loop) = mpsc::channel(QUEUE);
     let (policy, to_policy) = mpsc::channel(QUEUE);
     let (failures, failing) = watch::channel(Failures::new());
@@ -95,6 +99,9 @@ pub fn watch_all(client: &Client) -> Watches {
     network.watch(Kind::IPAMConfiguration, Change::IPAMConfiguration);
     network.watch(Kind::BGPConfiguration, Change::BGPConfiguration);
     network.watch(Kind::BGPPeer, Change::BGPPeer);
+    network.watch(Kind::BGPFilter, Change::BGPFilter);
+    let secrets = Api::namespaced(client.clone(), namespace);
+    network.watch_by(secrets, Kind::Secret, Change::Secret);
     network.watch(Kind::Node, Change::Node);
     let policy = Starter {
         client,
@@ -123,7 +130,13 @@ impl Starter<'_> {
     where
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + fmt::Debug + Send + 'static,
     {
-        let api: Api<K> = Api::all(self.client.clone());
+        self.watch_by(Api::all(self.client.clone()), kind, wrap);
+    }
+
+    fn watch_by<K>(&self, api: Api<K>, kind: Kind, wrap: fn(Event<K>) -> Change)
+    where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + fmt::Debug + Send + 'static,
+    {
         let sender = self.sender.clone();
         let mut follower = Follower::new(kind, self.failures.clone());
         tokio::spawn(async move {

@@ -45,6 +45,7 @@ impl Speaking {
         let result = match desired {
             Ok(desired) => {
                 self.report.origins = desired.origins;
+                self.report.peer_problems = desired.problems;
                 self.apply(desired.config).await?
             }
             Err(words) => Err(words),
@@ -181,6 +182,7 @@ mod tests {
         let mut config = SpeakerConfig::new(Asn(asn), RouterId(1));
         config.listen = vec![([127, 0, 0, 1], port).into()];
         Ok(DesiredSpeaker {
+            problems: Vec::new(),
             config,
             origins: Default::default(),
         })

@@ -31,6 +31,32 @@ pub fn accepted(
     with(standing, wanted)
 }
 
+/// The condition's type that says whether what an object refers to is there.
+pub const RESOLVED: &str = "ResolvedRefs";
+
+/// The conditions that should stand on an object that refers to others, or none if those that stand there say it; `missing` is
+/// what is not there, in words.
+pub fn resolved(
+    standing: &[Condition],
+    generation: Option<i64>,
+    missing: Option<&str>,
+    now: &str,
+) -> Option<Vec<Condition>> {
+    let (status, reason, message) = match missing {
+        None => ("True", "Resolved", "all it refers to is there"),
+        Some(words) => ("False", "NotFound", words),
+    };
+    let wanted = Condition {
+        type_: RESOLVED.to_owned(),
+        status: status.to_owned(),
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+        observed_generation: generation,
+        last_transition_time: now.to_owned(),
+    };
+    with(standing, wanted)
+}
+
 /// `standing` with `wanted` in place of the condition of its type, or none if it says the same.
 pub fn with(standing: &[Condition], mut wanted: Condition) -> Option<Vec<Condition>> {
     let at = standing.iter().position(|one| one.type_ == wanted.type_);

@@ -28,6 +28,8 @@ pub struct SpeakerReport {
     pub peers: Vec<PeerSummary>,
     /// Why it is not running or not as asked, in words.
     pub problem: Option<String>,
+    /// What of the BGPPeers could not be made a session, in words.
+    pub peer_problems: Vec<String>,
 }
 
 /// All that goes into a NodeStatus.
@@ -92,6 +94,7 @@ pub fn readiness(reports: &Reports) -> Result<Option<String>, String> {
 
 fn remarks(reports: &Reports) -> Option<String> {
     let all = [
+        &reports.speaker.peer_problems,
         &reports.routing.missing,
         &reports.policy.objects,
         &reports.remarks,

@@ -2,7 +2,7 @@
 
 use kube::Resource;
 use margay_crds::node_status::NodeStatusStatus;
-use margay_crds::{BGPPeer, Condition, IPPool};
+use margay_crds::{BGPFilter, BGPPeer, Condition, IPPool};
 
 use crate::datastore::Kind;
 use crate::status::conditions;
@@ -42,12 +42,44 @@ pub fn wish(view: &View, reports: &Reports, clock: &WallClock, now: &str) -> Wis
     });
     let peers = view.peer_objects().filter_map(|peer: &BGPPeer| {
         let standing = peer.status.as_ref().map(|status| &status.conditions[..]);
-        accepted(view, Kind::BGPPeer, peer, standing, now)
+        peer_conditions(view, peer, standing.unwrap_or_default(), now)
+    });
+    let filters = view.filter_objects().filter_map(|filter: &BGPFilter| {
+        let standing = filter.status.as_ref().map(|status| &status.conditions[..]);
+        accepted(view, Kind::BGPFilter, filter, standing, now)
     });
     Wish {
         node: node::status(reports, clock),
         ready: Some(ready(reports, now)),
-        accepted: pools.chain(peers).collect(),
+        accepted: pools.chain(peers).chain(filters).collect(),
+    }
+}
+
+/// That a BGPPeer is in use, and whether its password and its filters are there.
+fn peer_conditions(
+    view: &View,
+    object: &BGPPeer,
+    standing: &[Condition],
+    now: &str,
+) -> Option<Accepted> {
+    let name = object.metadata.name.clone().unwrap_or_default();
+    let wish = accepted(view, Kind::BGPPeer, object, Some(standing), now);
+    let peer = view.peers().iter().find(|peer| peer.name == name);
+    let refers = |peer: &&margay_crds::Peer| peer.password.is_some() || !peer.filters.is_empty();
+    let resolved = peer.filter(refers).and_then(|peer| {
+        let conditions = wish.as_ref().map_or(standing, |wish| &wish.conditions);
+        let missing = view.missing_of(peer);
+        let generation = object.metadata.generation;
+        conditions::resolved(conditions, generation, missing.as_deref(), now)
+    });
+    match resolved {
+        None => wish,
+        Some(conditions) => Some(Accepted {
+            kind: Kind::BGPPeer,
+            version: object.metadata.resource_version.clone(),
+            name,
+            conditions,
+        }),
     }
 }
 

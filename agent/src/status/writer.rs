@@ -9,7 +9,7 @@ use std::time::Duration;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use margay_crds::node_status::NodeStatusStatus;
-use margay_crds::{BGPPeer, Condition, IPPool, NodeStatus, NodeStatusSpec};
+use margay_crds::{BGPFilter, BGPPeer, Condition, IPPool, NodeStatus, NodeStatusSpec};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -122,6 +122,10 @@ impl StatusWriter {
             }
             Kind::BGPPeer => {
                 let api: Api<BGPPeer> = Api::all(self.client.clone());
+                patch_status(&api, &accepted.name, &body).await
+            }
+            Kind::BGPFilter => {
+                let api: Api<BGPFilter> = Api::all(self.client.clone());
                 patch_status(&api, &accepted.name, &body).await
             }
             // The other kinds have no status of ours.

@@ -238,6 +238,9 @@ pub struct PeerConfig {
     /// The longest the peer may leave what it is sent unread (RFC 9687), whole seconds and more than the hold time; zero: for
     /// ever. `None`: 8 minutes, or twice the negotiated hold time if that is more, and for ever without a hold time.
     pub send_hold_time: Option<Duration>,
+    /// How long the peer is asked to keep our routes over a restart, in seconds, 0 to 4095; `None`: as
+    /// [`GracefulRestart::restart_time`] says. Counts only where the speaker restarts gracefully.
+    pub restart_time: Option<u16>,
     /// Time between two attempts to connect, before jitter.
     pub connect_retry_time: Duration,
     /// The address families to offer.
@@ -288,6 +291,7 @@ impl PeerConfig {
             hold_time: DEFAULT_HOLD_TIME,
             keepalive_time: None,
             send_hold_time: None,
+            restart_time: None,
             connect_retry_time: DEFAULT_CONNECT_RETRY,
             families: BTreeSet::from([Family::of(&address)]),
             ttl: None,

@@ -279,6 +279,7 @@ fn settings(speaker: &SpeakerConfig, peer: &PeerConfig, deferring: bool) -> Sett
         // The R bit is for the session after the restart; one that flaps later on is no restart.
         graceful_restart: speaker.graceful_restart.map(|restart| GracefulRestart {
             restarting: restart.restarting && deferring,
+            restart_time: peer.restart_time.unwrap_or(restart.restart_time),
             ..restart
         }),
         helps_restart: speaker.graceful_restart_helper,
