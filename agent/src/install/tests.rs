@@ -177,7 +177,8 @@ fn a_next_hop_that_cannot_be_asked_about_changes_nothing() {
 #[tokio::test]
 async fn aggregates_and_link_local_next_hops() {
     let kernel = host();
-    let index = kernel.links().await.unwrap()[0].index;
+    let links = kernel.links().await.unwrap();
+    let index = links.iter().find(|link| link.name == "eth0").unwrap().index;
     let mut edge = edge(&kernel);
     edge.begin().await.unwrap();
     let aggregate = BestPath {
