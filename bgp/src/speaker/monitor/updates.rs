@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::BytesMut;
+use futures::FutureExt;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::oneshot;
 
@@ -78,7 +79,14 @@ async fn write(
             let batch = tokio::select! {
                 batch = observations.next() => batch,
                 () = &mut rotation => break,
-                _ = &mut *stop => return finish(file).await.map_err(problem),
+                _ = &mut *stop => {
+                    // What has happened before is still written.
+                    while let Some(Some(batch)) = observations.next().now_or_never() {
+                        write_batch(&batch, config, &mut out);
+                    }
+                    file.write_all(&out).await.map_err(problem)?;
+                    return finish(file).await.map_err(problem);
+                }
             };
             let Some(batch) = batch else {
                 return finish(file).await.map_err(problem);
