@@ -38,8 +38,9 @@ pub fn yaml(crd: &CustomResourceDefinition) -> Result<String, String> {
     serde_saphyr::to_string(&value).map_err(|error| error.to_string())
 }
 
-/// What schemars writes and API servers warn about: formats they do not know, and `nullable` on
-/// optional fields, which would let an explicit null override a default.
+/// What schemars writes and API servers warn about or refuse: formats they do not know, `nullable`
+/// on optional fields, which would let an explicit null override a default, and then defaults that
+/// are null.
 fn tidy(crd: &mut CustomResourceDefinition) {
     for version in &mut crd.spec.versions {
         let Some(schema) = version.schema.as_mut() else {
@@ -61,6 +62,11 @@ fn tidy_schema(value: &mut Value) {
             if map.get("nullable") == Some(&Value::Bool(true)) {
                 map.remove("nullable");
             }
+            match map.get_mut("default") {
+                Some(Value::Null) => drop(map.remove("default")),
+                Some(Value::Object(fields)) => fields.retain(|_, value| !value.is_null()),
+                _ => {}
+            }
             map.values_mut().for_each(tidy_schema);
         }
         Value::Array(items) => items.iter_mut().for_each(tidy_schema),
@@ -70,15 +76,19 @@ fn tidy_schema(value: &mut Value) {
 
 fn tidy_integer(map: &mut serde_json::Map<String, Value>) {
     let (format, largest) = match map.get("format").and_then(Value::as_str) {
-        Some("uint8") => ("int32", 255),
-        Some("uint16") => ("int32", 65_535),
-        Some("uint32") => ("int64", i64::from(u32::MAX)),
-        Some("uint64") => ("int64", i64::MAX),
+        Some("uint8") => ("int32", Some(255)),
+        Some("uint16") => ("int32", Some(65_535)),
+        Some("uint32") => ("int64", Some(i64::from(u32::MAX))),
+        // Its largest number is none that a limit, a float, could say: servers read it as a
+        // negative one.
+        Some("uint64") => ("int64", None),
         _ => return,
     };
     map.insert("format".into(), format.into());
     map.entry("minimum").or_insert(0.into());
-    map.entry("maximum").or_insert(largest.into());
+    if let Some(largest) = largest {
+        map.entry("maximum").or_insert(largest.into());
+    }
 }
 
 #[cfg(test)]
