@@ -17,9 +17,10 @@ use ipnetwork::IpNetwork;
 use margay_bgp::speaker::{BestPath, RouteBatch};
 use margay_bgp::types::Prefix;
 use margay_crds::EncapsulationMode;
+use margay_crds::bgp_peer::Remote;
 
 use crate::dataplane::{Encapsulation, TunnelMode};
-use crate::reconcile::speaker::pool_of;
+use crate::reconcile::speaker::{is_for, pool_of};
 use crate::services::is_service_space;
 use crate::view::{ClusterNode, View};
 
@@ -120,7 +121,8 @@ pub fn intent(
         };
         Some((destination, route))
     });
-    let remote = learned.collect();
+    let mut remote: BTreeMap<IpNetwork, RemoteRoute> = learned.collect();
+    remote.extend(ways_to_peers(view, own));
     let tunnels = pools
         .iter()
         .filter_map(
@@ -138,6 +140,21 @@ pub fn intent(
         remote,
         keep_unwanted,
     }
+}
+
+/// Routes to routers that a BGPPeer says are reached by a gateway (`reachableBy`).
+fn ways_to_peers(view: &View, own: &ClusterNode) -> impl Iterator<Item = (IpNetwork, RemoteRoute)> {
+    let peers = view.peers().iter().filter(|peer| is_for(peer, own));
+    peers.filter_map(|peer| {
+        let Remote::Address { address, .. } = &peer.remote else {
+            return None;
+        };
+        let route = RemoteRoute {
+            next_hops: [peer.reachable_by?].into(),
+            encapsulation: Encapsulation::Never,
+        };
+        Some((IpNetwork::from(address.ip()), route))
+    })
 }
 
 /// Whether every address of `inner` is one of `outer`.
@@ -236,6 +253,29 @@ mod tests {
         let best = learned(&[("10.244.1.7/32", "10.0.0.2"), ("10.244.1.0/26", "10.0.0.2")]);
         let intent = intent_of_n1(&best);
         assert!(intent.remote.is_empty(), "{:?}", intent.remote);
+    }
+
+    #[test]
+    fn a_router_behind_a_gateway_gets_a_route() {
+        let mut view = view();
+        let spec = serde_json::json!({
+            "node": "n1", "peerIP": "192.0.2.1", "asNumber": 65001, "reachableBy": "10.0.0.254",
+        });
+        let peer = margay_crds::BGPPeer::new("tor", serde_json::from_value(spec).unwrap());
+        view.handle(Change::BGPPeer(Event::Apply(peer)));
+        let of = |name| {
+            intent(
+                &view,
+                view.node(name).unwrap(),
+                &[],
+                &BestPaths::default(),
+                false,
+            )
+        };
+        let route = &of("n1").remote[&"192.0.2.1/32".parse().unwrap()];
+        assert_eq!(route.next_hops, ["10.0.0.254".parse().unwrap()].into());
+        assert_eq!(route.encapsulation, Encapsulation::Never);
+        assert!(of("n2").remote.is_empty());
     }
 
     #[test]

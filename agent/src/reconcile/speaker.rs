@@ -9,9 +9,8 @@
 //! | taken | everything | the IPPools' space and `importCIDRs`, 200,000 prefixes a family at most |
 //!
 //! The node announces its own blocks exactly and what [`crate::services`] says. Of its own blocks its own announcement is
-//! always the best route, whatever a peer says: a locally originated route comes before all others, and the kernel's blackhole
-//! for the block is replaced by no learned one. Something more specific within an own block (an address that another node has
-//! borrowed) is taken, since the longest prefix counts.
+//! always the best route, whatever a peer says: a locally originated route comes before all others. What a peer announces
+//! within an own block never gets into the kernel ([`super::routes`]): the block's owner decides.
 //!
 //! | file | what |
 //! |---|---|
@@ -32,7 +31,7 @@ use std::time::Duration;
 use ipnetwork::IpNetwork;
 use margay_bgp::speaker::{Announcement, GracefulRestart, NextHops, SpeakerConfig};
 use margay_bgp::types::{Asn, Prefix, RouterId};
-use margay_crds::{BgpSettings, Pool};
+use margay_crds::{BgpSettings, Peer, Pool};
 
 use self::identity::{as_number, router_id};
 use crate::services::announcement;
@@ -160,6 +159,11 @@ fn announcements(
             (prefix, announcement)
         })
         .collect()
+}
+
+/// Whether a node is one of those that a BGPPeer gives sessions.
+pub fn is_for(peer: &Peer, node: &ClusterNode) -> bool {
+    sessions::scope(peer, node).is_some()
 }
 
 /// The pool an address belongs to.

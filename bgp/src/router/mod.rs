@@ -84,6 +84,7 @@ use crate::wire::{Cease, Notification};
 
 use aggregate::Aggregates;
 use deferral::Deferral;
+#[cfg(feature = "speaker")]
 pub(crate) use entries::sort as sort_entries;
 pub use entries::{RibPrefix, RibQuery, RibSlice};
 pub use faults::FaultCounts;

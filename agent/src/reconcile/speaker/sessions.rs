@@ -34,7 +34,7 @@ enum Rank {
 
 /// For which nodes a BGPPeer is, the narrowest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Scope {
+pub(super) enum Scope {
     Node,
     Selector,
     All,
@@ -146,7 +146,7 @@ fn mistake(config: &SpeakerConfig, session: &Wanted) -> Option<String> {
     Some(format!("BGPPeer {object} is not used: {error}"))
 }
 
-fn scope(peer: &Peer, node: &ClusterNode) -> Option<Scope> {
+pub(super) fn scope(peer: &Peer, node: &ClusterNode) -> Option<Scope> {
     match &peer.nodes {
         PeerNodes::Named(name) => (*name == node.name).then_some(Scope::Node),
         PeerNodes::Matching(selector) => selector.matches(&node.labels).then_some(Scope::Selector),
