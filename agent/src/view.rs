@@ -17,7 +17,7 @@ use margay_crds::bgp_peer::SecretKeyRef;
 use margay_crds::drain::DEFAULT_DRAIN_WAIT;
 use margay_crds::{
     BGPConfiguration, BGPFilter, BGPPeer, BgpSettings, DEFAULT_NAME, DrainRequest, FieldError,
-    IPAMConfiguration, IPPool, IpamSettings, Peer, PeerFilter, Pool, parse_as_number,
+    IPAMConfiguration, IPPool, IpamSettings, Peer, PeerFilter, Pool, parse_own_as_number,
 };
 
 use crate::datastore::{Change, Kind, Mirror, Roster, RosterChange};
@@ -101,7 +101,7 @@ impl NodeBgp {
         };
         let as_number = read(
             &["margay.dev/as-number", "projectcalico.org/ASNumber"],
-            |text| parse_as_number(text).filter(|asn| !matches!(asn, 0 | 23_456 | 65_535)),
+            parse_own_as_number,
             "an AS number such as 64512 or 1.10",
         );
         let router_id = read(

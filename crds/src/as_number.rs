@@ -86,6 +86,12 @@ pub fn parse_as_number(text: &str) -> Option<u32> {
     }
 }
 
+/// As [`parse_as_number`], if a speaker may have the number as its own.
+#[must_use]
+pub fn parse_own_as_number(text: &str) -> Option<u32> {
+    check_as_number("", parse_as_number(text)?).ok()
+}
+
 /// An AS number that may stand in an OPEN: not 0 (RFC 7607), not AS_TRANS (RFC 6793 section 9),
 /// not 65535 (RFC 7300).
 pub(crate) fn check_as_number(path: &str, value: u32) -> Result<u32, FieldError> {
@@ -104,6 +110,14 @@ pub(crate) fn check_as_number(path: &str, value: u32) -> Result<u32, FieldError>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reserved_numbers_are_nobodys_own() {
+        assert_eq!(parse_own_as_number("1.10"), Some(65_546));
+        for text in ["0", "23456", "65535", "4294967295", "many"] {
+            assert_eq!(parse_own_as_number(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn numbers_dotted_and_plain() {

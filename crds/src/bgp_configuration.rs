@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::as_number::check_as_number;
 use crate::bgp_peer::{Password, SecretKeyRef};
-use crate::field::{Errors, FieldError, cidr};
+use crate::field::{Errors, FieldError, cidrs};
 use crate::prefix_advertisement::{
     Aggregation, NamedCommunity, PrefixAdvertisement, PrefixAdvertisementSpec, ServiceRange,
     ServiceRanges, check_advertisements, check_ranges,
@@ -208,12 +208,7 @@ impl BGPConfiguration {
         let restart = spec.node_mesh_max_restart_time.as_ref();
         let restart = restart.map(|time| time.check("spec.nodeMeshMaxRestartTime", 0, 4095));
         let mesh_max_restart_time = restart.and_then(|time| errors.keep(time));
-        let import_cidrs = spec.import_cidrs.iter().enumerate();
-        let import_cidrs = import_cidrs
-            .filter_map(|(index, text)| {
-                errors.keep(cidr(&format!("spec.importCIDRs[{index}]"), text))
-            })
-            .collect();
+        let import_cidrs = cidrs(&mut errors, "spec.importCIDRs", &spec.import_cidrs);
         let prefix_advertisements =
             check_advertisements(&mut errors, &spec.communities, &spec.prefix_advertisements);
         errors.finish(Some(BgpSettings {

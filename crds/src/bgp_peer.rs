@@ -192,7 +192,8 @@ pub struct BGPPeerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bfd: Option<BfdSpec>,
 
-    /// The address families to offer; absent: those for which both ends have an address, on an interface both.
+    /// The address families to offer; absent: that of `peerIP`, between nodes those both have
+    /// addresses of, on an interface both.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 2))]
     pub families: Vec<FamilyName>,

@@ -138,3 +138,11 @@ pub(crate) fn cidr(path: &str, text: &str) -> Result<IpNetwork, FieldError> {
     }
     Ok(network)
 }
+
+/// The CIDRs of a list that can be used; the others are reported by their place in it.
+pub(crate) fn cidrs(errors: &mut Errors, path: &str, texts: &[String]) -> Vec<IpNetwork> {
+    let texts = texts.iter().enumerate();
+    texts
+        .filter_map(|(index, text)| errors.keep(cidr(&format!("{path}[{index}]"), text)))
+        .collect()
+}

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::as_number::{AsNumber, PeerAs, check_as_number, parse_as_number};
 use crate::bgp_configuration::DEFAULT_PORT;
-use crate::field::{Errors, FieldError, cidr};
+use crate::field::{Errors, FieldError, cidr, cidrs};
 use crate::selector::Selector;
 
 /// Which nodes have a session.
@@ -174,12 +174,7 @@ impl BGPPeer {
         }
         let reachable_by = spec.reachable_by.as_ref();
         let reachable_by = reachable_by.and_then(|text| errors.keep(check_gateway(text, &remote)));
-        let import_cidrs = spec.import_cidrs.iter().enumerate();
-        let import_cidrs = import_cidrs
-            .filter_map(|(index, text)| {
-                errors.keep(cidr(&format!("spec.importCIDRs[{index}]"), text))
-            })
-            .collect();
+        let import_cidrs = cidrs(&mut errors, "spec.importCIDRs", &spec.import_cidrs);
         let mut kept =
             |field: Option<Result<Duration, FieldError>>| field.and_then(|f| errors.keep(f));
         let connect_retry_time =

@@ -14,12 +14,8 @@ use margay_crds::{CommunityValue, Peer};
 use super::Cluster;
 
 /// What passes on a session of the mesh, and on one without BGPFilters.
-pub(super) fn by_default(
-    cluster: &Cluster<'_>,
-    config: &mut PeerConfig,
-    import_cidrs: &[IpNetwork],
-) {
-    with_rules(cluster, config, import_cidrs, Vec::new(), Vec::new());
+pub(super) fn by_default(cluster: &Cluster<'_>, config: &mut PeerConfig) {
+    with_rules(cluster, config, &[], Vec::new(), Vec::new());
 }
 
 /// What passes on a session of a BGPPeer. A filter that is not there lets nothing pass: what it would have kept out is not

@@ -165,7 +165,7 @@ fn mesh(cluster: &Cluster<'_>) -> Vec<Wanted> {
     let sessions = others.filter_map(|other| {
         let (address, mut config) = to_node(cluster, other)?;
         config.name = format!("Mesh {}", other.name);
-        filters::by_default(cluster, &mut config, &[]);
+        filters::by_default(cluster, &mut config);
         session::set_password(
             cluster,
             cluster.settings.mesh_password.as_ref(),
