@@ -119,6 +119,12 @@ kube-binaries: ## A real control plane from Debian's source package into MARGAY_
 	@scripts/packages.sh build
 	@$(STEP) "kube-binaries" scripts/kube-binaries.sh
 
+.PHONY: test-kube
+test-kube: TARGETS := --all-targets
+test-kube: build ## Margay on a real kube-apiserver with etcd; ONLY="rules" runs some
+	@MARGAY_KUBE_PROGRAMS=kube-apiserver $(STEP) "kube-binaries" scripts/kube-binaries.sh
+	@MARGAY_BIN_DIR=$(BIN) $(STEP) "kube" cargo test --quiet --locked --workspace --test kube -- run $(ONLY)
+
 .PHONY: bench-lab
 bench-lab: PROFILE := release
 bench-lab: build lab-packages ## Route latency, CNI ADD and memory in RUNS=5 labs of a release build (root)

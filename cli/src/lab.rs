@@ -1,7 +1,8 @@
 //! `margayctl lab …`: the arguments of the lab; the lab itself is [`margay_e2e::lab`].
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -9,7 +10,7 @@ use margay_e2e::lab::kernel::Tunnel;
 use margay_e2e::lab::report::{Screen, Tone};
 use margay_e2e::lab::up::{Ended, Options};
 use margay_e2e::lab::{LabError, LabSpec, Tor};
-use margay_e2e::lab::{bench, demo, down, exec, pod_server, status, up};
+use margay_e2e::lab::{bench, datastore, demo, down, exec, pod_server, status, up};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// The arguments of `margayctl lab`.
@@ -71,6 +72,16 @@ enum Command {
         #[arg(short, long, value_enum, default_value = "table")]
         output: Output,
     },
+    /// What the nodes reach an API server by that is not the lab's
+    #[command(hide = true)]
+    Relay {
+        #[arg(long)]
+        namespace: String,
+        #[arg(long)]
+        listen: SocketAddr,
+        #[arg(long)]
+        to: String,
+    },
     /// What runs in the pods
     #[command(hide = true)]
     PodServer {
@@ -107,8 +118,9 @@ struct Shape {
     /// How many pods the lab starts, spread over the nodes
     #[arg(long, default_value_t = 6)]
     pods: usize,
-    /// The cluster's datastore: the lab has only the embedded one yet
-    #[arg(long, default_value = "embedded", hide = true)]
+    /// Where the cluster's objects are: the embedded store, or the API server of a kubeconfig,
+    /// which should serve nothing else: the lab leaves its objects there
+    #[arg(long, default_value = "embedded", value_name = "embedded|KUBECONFIG")]
     datastore: String,
     /// Where margay, margay-cni and margayctl are [default: beside this program]
     #[arg(long, value_name = "DIR")]
@@ -123,12 +135,16 @@ enum Output {
 
 impl Shape {
     fn options(self) -> Result<Options, LabError> {
-        if self.datastore != "embedded" {
-            return Err(LabError::Spec {
-                field: "--datastore",
-                message: "the lab runs on the embedded store only, yet: use embedded".to_owned(),
-            });
-        }
+        let datastore = match self.datastore.as_str() {
+            "embedded" => None,
+            path if Path::new(path).is_file() => Some(PathBuf::from(path)),
+            path => {
+                return Err(LabError::Spec {
+                    field: "--datastore",
+                    message: format!("{path:?} is no file: name a kubeconfig, or embedded"),
+                });
+            }
+        };
         Ok(Options {
             spec: LabSpec {
                 name: self.name.name,
@@ -139,6 +155,7 @@ impl Shape {
                 pods: self.pods,
             },
             binaries: self.bin_dir,
+            datastore,
             underlay_only: false,
         })
     }
@@ -212,6 +229,11 @@ fn dispatch(command: Command, screen: Screen) -> Result<Ended, LabError> {
             };
             block_on(bench::bench(&options, screen, interruption()))
         }
+        Command::Relay {
+            namespace,
+            listen,
+            to,
+        } => datastore::relay(&namespace, listen, &to).map(|()| Ended::Well),
         Command::PodServer { pod, ports } => {
             let served = pod_server::serve(&pod, &ports);
             served

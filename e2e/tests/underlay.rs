@@ -35,6 +35,7 @@ fn options(name: &str, tor: Tor) -> Options {
             pods: 3,
         },
         binaries: None,
+        datastore: None,
         underlay_only: true,
     }
 }

@@ -17,7 +17,9 @@ pub fn rfc3339_micro(now: Timestamp) -> String {
 }
 
 /// Fields of `metadata` only the server writes.
-const SERVER_OWNED: [&str; 8] = [
+const SERVER_OWNED: [&str; 9] = [
+    // A client may leave it to the URL.
+    "namespace",
     "uid",
     "creationTimestamp",
     "deletionTimestamp",
@@ -231,12 +233,12 @@ mod tests {
 
     #[test]
     fn update_keeps_identity_and_counts_generation() {
-        let old = json!({"metadata": {"name": "a", "uid": "u", "generation": 4, "deletionTimestamp": "t"}});
+        let old = json!({"metadata": {"name": "a", "namespace": "n", "uid": "u", "generation": 4, "deletionTimestamp": "t"}});
         let mut new = json!({"metadata": {"name": "a", "uid": "v", "labels": {"a": "b"}}});
         prepare_update(&mut new, &old, true);
         assert_eq!(
             new["metadata"],
-            json!({"name": "a", "uid": "u", "generation": 5, "deletionTimestamp": "t", "labels": {"a": "b"}})
+            json!({"name": "a", "namespace": "n", "uid": "u", "generation": 5, "deletionTimestamp": "t", "labels": {"a": "b"}})
         );
     }
 

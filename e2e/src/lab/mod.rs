@@ -12,6 +12,7 @@ pub mod capture;
 pub mod cluster;
 pub mod cni;
 pub mod command;
+pub mod datastore;
 pub mod demo;
 pub mod diagnosis;
 pub mod down;

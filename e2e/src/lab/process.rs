@@ -24,7 +24,7 @@ pub const STORE: &str = "store";
 pub struct Launch {
     /// What it is to people, such as `agent node1`; also the log's name.
     pub name: String,
-    /// The network namespace to start it in.
+    /// The network namespace to start it in; empty for the one of this process.
     pub namespace: String,
     /// Program, arguments and environment.
     pub command: Command,
@@ -41,6 +41,11 @@ impl Launch {
             command,
             output: None,
         }
+    }
+
+    /// One that runs beside the lab, not in it.
+    pub fn on_the_host(name: impl Into<String>, command: Command) -> Self {
+        Self::new(name, String::new(), command)
     }
 }
 
@@ -72,9 +77,12 @@ pub fn start(ledger: &mut Ledger, launch: Launch) -> Result<ProcessRecord, LabEr
     command.stdin(Stdio::null()).stdout(stdout).stderr(file);
     command.process_group(0);
     let program = command.get_program().to_string_lossy().into_owned();
-    let mut child = namespaces::inside(&namespace, || {
-        command.spawn().map_err(start_error(&program))
-    })?;
+    let mut spawn = || command.spawn().map_err(start_error(&program));
+    let mut child = if namespace.is_empty() {
+        spawn()?
+    } else {
+        namespaces::inside(&namespace, spawn)?
+    };
     let record = ProcessRecord {
         name,
         pid: child.id(),

@@ -1,6 +1,6 @@
 //! Bringing a lab up, step by step.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use kube::Client;
 
@@ -11,7 +11,7 @@ use super::pods::{PodApi, RunningPod, Runtime};
 use super::report::{Screen, Step};
 use super::spec::{LabSpec, Plan, STORE_PORT, Tor};
 use super::state::{Folder, Ledger, Lock, Phase};
-use super::{bird, down, fabric, frr, objects, topology};
+use super::{bird, datastore, down, fabric, frr, objects, topology};
 
 /// How `lab up`, `demo` and `bench` are asked for.
 #[derive(Debug, Clone)]
@@ -20,6 +20,8 @@ pub struct Options {
     pub spec: LabSpec,
     /// Where the programs are; beside margayctl if absent.
     pub binaries: Option<PathBuf>,
+    /// The kubeconfig of an API server to use; the embedded store if absent.
+    pub datastore: Option<PathBuf>,
     /// Only namespaces, cables and routers: no store, agents and pods.
     pub underlay_only: bool,
 }
@@ -128,7 +130,8 @@ pub async fn build(options: &Options, plan: Plan, screen: Screen) -> Result<Lab,
     };
     if !options.underlay_only {
         let binaries = Binaries::find(options.binaries.as_deref())?;
-        lab.start_cluster(binaries, screen).await?;
+        lab.start_cluster(binaries, options.datastore.as_deref(), screen)
+            .await?;
     }
     Ok(lab)
 }
@@ -141,17 +144,38 @@ fn segments(plan: &Plan) -> String {
 }
 
 impl Lab {
-    async fn start_cluster(&mut self, binaries: Binaries, screen: Screen) -> Result<(), LabError> {
+    async fn start_cluster(
+        &mut self,
+        binaries: Binaries,
+        datastore: Option<&Path>,
+        screen: Screen,
+    ) -> Result<(), LabError> {
         let Lab {
             plan,
             ledger,
             tunnel,
             ..
         } = self;
-        let step = Step::begin(screen, "starting the embedded store");
-        let client = cluster::start_store(ledger, plan, &binaries).await?;
         let address = plan.store.address.ip();
-        step.done(&format!("embedded store on {address}:{STORE_PORT}"));
+        let client = match datastore {
+            None => {
+                let step = Step::begin(screen, "starting the embedded store");
+                let client = cluster::start_store(ledger, plan, &binaries).await?;
+                step.done(&format!("embedded store on {address}:{STORE_PORT}"));
+                client
+            }
+            Some(kubeconfig) => {
+                let step = Step::begin(screen, "finding the API server");
+                let client = datastore::start(ledger, plan, &binaries, kubeconfig).await?;
+                let version = client.apiserver_version().await;
+                let version = version.map_err(LabError::store("ask for the version".to_owned()))?;
+                step.done(&format!(
+                    "API server {} by way of {address}:{STORE_PORT}",
+                    version.git_version
+                ));
+                client
+            }
+        };
 
         let step = Step::begin(screen, "creating the cluster's objects");
         let logs = ledger.folder.logs();

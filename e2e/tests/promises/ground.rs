@@ -104,6 +104,7 @@ impl Ground {
         let options = Options {
             spec,
             binaries: Some(programs()),
+            datastore: None,
             underlay_only: false,
         };
         let (lock, plan) = up::prepare(&options, screen).unwrap();
