@@ -1,5 +1,7 @@
 //! IPPool: a range that pods' addresses come from, and how traffic to it travels.
 
+use std::collections::BTreeSet;
+
 use ipnetwork::IpNetwork;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -19,6 +21,29 @@ pub enum EncapsulationMode {
     Always,
     /// Only where the other node is not on a shared L2 segment.
     CrossSubnet,
+}
+
+/// What the addresses of a pool are for.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+pub enum AllowedUse {
+    /// Pods.
+    Workload,
+    /// The nodes' tunnel devices.
+    Tunnel,
+    /// Services of type LoadBalancer.
+    LoadBalancer,
+}
+
+/// Who gets addresses of a pool.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum AssignmentMode {
+    /// Everyone whom the selectors choose.
+    #[default]
+    Automatic,
+    /// Only who names the pool in an annotation.
+    Manual,
 }
 
 /// What people write.
@@ -44,6 +69,12 @@ pub enum EncapsulationMode {
         json_path = ".status.conditions[?(@.type=='Accepted')].status"
     ),
     printcolumn(
+        name = "Allocatable",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Allocatable')].status"
+    ),
+    printcolumn(name = "Used", type_ = "integer", json_path = ".status.used"),
+    printcolumn(
         name = "Age",
         type_ = "date",
         json_path = ".metadata.creationTimestamp"
@@ -57,6 +88,26 @@ pub enum EncapsulationMode {
 #[x_kube(
     validation = Rule::new("!(self.cidr.contains(':') && self.ipipMode != 'Never')")
         .message("ipipMode must be Never for an IPv6 pool: use vxlanMode")
+)]
+#[x_kube(
+    validation = Rule::new("!('Tunnel' in self.allowedUses && self.namespaceSelector != '')")
+        .message("namespaceSelector must be empty where allowedUses has Tunnel: set allowedUses to [Workload]")
+)]
+#[x_kube(
+    validation = Rule::new("!('LoadBalancer' in self.allowedUses) || size(self.allowedUses) == 1")
+        .message("LoadBalancer must stand alone in allowedUses: make a pool of its own for the other uses")
+)]
+#[x_kube(
+    validation = Rule::new("!('LoadBalancer' in self.allowedUses) || self.nodeSelector in ['all()', '']")
+        .message("nodeSelector must be all() for the use LoadBalancer")
+)]
+#[x_kube(
+    validation = Rule::new("!('LoadBalancer' in self.allowedUses) || (self.ipipMode == 'Never' && self.vxlanMode == 'Never')")
+        .message("ipipMode and vxlanMode must be Never for the use LoadBalancer")
+)]
+#[x_kube(
+    validation = Rule::new("!('LoadBalancer' in self.allowedUses) || !self.disableBGPExport")
+        .message("disableBGPExport must be false for the use LoadBalancer")
 )]
 #[x_kube(
     validation = Rule::new("has(self.blockSize) == has(oldSelf.blockSize)")
@@ -105,6 +156,25 @@ pub struct IPPoolSpec {
     #[serde(default = "all_nodes")]
     #[schemars(length(max = 1024))]
     pub node_selector: String,
+
+    /// Which namespaces' pods get addresses: a selector over namespace labels; empty is every
+    /// namespace. Not together with the use Tunnel.
+    #[serde(default)]
+    #[schemars(length(max = 1024))]
+    pub namespace_selector: String,
+
+    /// What the addresses are for; LoadBalancer stands alone.
+    #[serde(default = "pods_and_tunnels")]
+    #[schemars(length(min = 1, max = 2))]
+    pub allowed_uses: Vec<AllowedUse>,
+
+    /// Whether a pod gets an address without naming the pool.
+    #[serde(default)]
+    pub assignment_mode: AssignmentMode,
+}
+
+fn pods_and_tunnels() -> Vec<AllowedUse> {
+    vec![AllowedUse::Workload, AllowedUse::Tunnel]
 }
 
 fn all_nodes() -> String {
@@ -113,10 +183,24 @@ fn all_nodes() -> String {
 
 /// What Margay found.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct IPPoolStatus {
-    /// `Accepted`: whether the pool is in use, and if not, why.
+    /// `Accepted`: whether the pool is in use, and if not, why. `Allocatable`: whether new
+    /// addresses come from it, and if not, why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
+
+    /// How many addresses the pool has; 2^63 - 1 where it has more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<i64>,
+
+    /// How many of them are held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used: Option<i64>,
+
+    /// How many blocks of the pool are held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocks: Option<i64>,
 }
 
 /// A pool that passed every check.
@@ -140,6 +224,12 @@ pub struct Pool {
     pub disable_bgp_export: bool,
     /// Which nodes may take blocks.
     pub node_selector: Selector,
+    /// Which namespaces' pods get addresses; `None` is every namespace, known or not.
+    pub namespace_selector: Option<Selector>,
+    /// What the addresses are for; never empty.
+    pub allowed_uses: BTreeSet<AllowedUse>,
+    /// Whether a pod gets an address without naming the pool.
+    pub assignment_mode: AssignmentMode,
 }
 
 impl IPPool {
@@ -157,19 +247,26 @@ impl IPPool {
             "spec.nodeSelector",
             &spec.node_selector,
         ));
+        let namespace_selector = errors.keep(namespace_selector(&spec.namespace_selector));
         check_encapsulation(&mut errors, range, spec);
-        let pool = match (range, block_size, node_selector) {
-            (Some(cidr), Some(block_size), Some(node_selector)) => Some(Pool {
-                name: self.metadata.name.clone().unwrap_or_default(),
-                cidr,
-                block_size,
-                ipip_mode: spec.ipip_mode,
-                vxlan_mode: spec.vxlan_mode,
-                nat_outgoing: spec.nat_outgoing,
-                disabled: spec.disabled,
-                disable_bgp_export: spec.disable_bgp_export,
-                node_selector,
-            }),
+        check_uses(&mut errors, spec);
+        let pool = match (range, block_size, node_selector, namespace_selector) {
+            (Some(cidr), Some(block_size), Some(node_selector), Some(namespace_selector)) => {
+                Some(Pool {
+                    name: self.metadata.name.clone().unwrap_or_default(),
+                    cidr,
+                    block_size,
+                    ipip_mode: spec.ipip_mode,
+                    vxlan_mode: spec.vxlan_mode,
+                    nat_outgoing: spec.nat_outgoing,
+                    disabled: spec.disabled,
+                    disable_bgp_export: spec.disable_bgp_export,
+                    node_selector,
+                    namespace_selector,
+                    allowed_uses: spec.allowed_uses.iter().copied().collect(),
+                    assignment_mode: spec.assignment_mode,
+                })
+            }
             _ => None,
         };
         errors.finish(pool)
@@ -261,6 +358,67 @@ fn check_encapsulation(errors: &mut Errors, range: Option<IpNetwork>, spec: &IPP
     }
 }
 
+fn namespace_selector(text: &str) -> Result<Option<Selector>, FieldError> {
+    if text.trim().is_empty() {
+        return Ok(None);
+    }
+    Selector::parse_field("spec.namespaceSelector", text).map(Some)
+}
+
+fn check_uses(errors: &mut Errors, spec: &IPPoolSpec) {
+    let uses = &spec.allowed_uses;
+    if uses.is_empty() {
+        errors.push(FieldError::required(
+            "spec.allowedUses",
+            "what the addresses are for: Workload, Tunnel, or LoadBalancer alone",
+        ));
+    }
+    let has = |wanted: AllowedUse| uses.contains(&wanted);
+    if has(AllowedUse::Tunnel) && !spec.namespace_selector.trim().is_empty() {
+        errors.push(FieldError::invalid(
+            "spec.namespaceSelector",
+            &spec.namespace_selector,
+            "must be empty where allowedUses has Tunnel: a node is in no namespace; set \
+             allowedUses to [Workload]",
+        ));
+    }
+    if has(AllowedUse::LoadBalancer) {
+        check_load_balancer(errors, spec);
+    }
+}
+
+fn check_load_balancer(errors: &mut Errors, spec: &IPPoolSpec) {
+    if spec.allowed_uses.len() > 1 {
+        errors.push(FieldError::invalid(
+            "spec.allowedUses",
+            &spec.allowed_uses,
+            "LoadBalancer must stand alone: make a pool of its own for the other uses",
+        ));
+    }
+    if !["all()", ""].contains(&spec.node_selector.trim()) {
+        errors.push(FieldError::invalid(
+            "spec.nodeSelector",
+            &spec.node_selector,
+            "must be all() for the use LoadBalancer: no node holds its addresses",
+        ));
+    }
+    let never = EncapsulationMode::Never;
+    if spec.ipip_mode != never || spec.vxlan_mode != never {
+        errors.push(FieldError::invalid(
+            "spec.ipipMode",
+            spec.ipip_mode,
+            "ipipMode and vxlanMode must be Never for the use LoadBalancer",
+        ));
+    }
+    if spec.disable_bgp_export {
+        errors.push(FieldError::invalid(
+            "spec.disableBGPExport",
+            true,
+            "must be false for the use LoadBalancer: the addresses are of use outside only",
+        ));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -314,6 +472,37 @@ mod tests {
             (
                 serde_json::json!({"cidr": "10.0.0.0/16", "nodeSelector": "a ="}),
                 "spec.nodeSelector",
+            ),
+            (
+                serde_json::json!({"cidr": "10.0.0.0/16", "namespaceSelector": "a =="}),
+                "spec.namespaceSelector",
+            ),
+            (
+                serde_json::json!({"cidr": "10.0.0.0/16", "namespaceSelector": "a == 'b'"}),
+                "set allowedUses to [Workload]",
+            ),
+            (
+                serde_json::json!({"cidr": "10.0.0.0/16", "allowedUses": []}),
+                "spec.allowedUses: Required",
+            ),
+            (
+                serde_json::json!({"cidr": "10.0.0.0/16", "allowedUses": ["LoadBalancer", "Workload"]}),
+                "must stand alone",
+            ),
+            (
+                serde_json::json!({"cidr": "10.0.0.0/16", "allowedUses": ["LoadBalancer"],
+                    "nodeSelector": "has(a)"}),
+                "must be all()",
+            ),
+            (
+                serde_json::json!({"cidr": "10.0.0.0/16", "allowedUses": ["LoadBalancer"],
+                    "vxlanMode": "Always"}),
+                "must be Never for the use LoadBalancer",
+            ),
+            (
+                serde_json::json!({"cidr": "10.0.0.0/16", "allowedUses": ["LoadBalancer"],
+                    "disableBGPExport": true}),
+                "must be false",
             ),
         ];
         for (spec, expected) in cases {

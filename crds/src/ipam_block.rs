@@ -4,6 +4,7 @@
 //! server decides the race), deleting it with its uid and resourceVersion releases it. Written by
 //! agents, read by people.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
@@ -39,7 +40,8 @@ pub struct IPAMBlockSpec {
     #[x_kube(validation = Rule::new("self == oldSelf").message("cidr cannot be changed"))]
     pub cidr: String,
 
-    /// The node the block belongs to. Cannot be changed: a block moves by release and claim.
+    /// The node the block belongs to, `margay-loadbalancer` for addresses of Services. Cannot be
+    /// changed: a block moves by release and claim.
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("node cannot be changed"))]
     pub node: String,
@@ -77,19 +79,125 @@ pub struct Allocation {
     pub since: String,
 }
 
-/// Who holds an address.
+/// What kind of thing holds an address.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+)]
+pub enum OwnerKind {
+    /// A pod's sandbox, on one of its interfaces.
+    #[default]
+    Pod,
+    /// A node, on one of its tunnel devices.
+    Tunnel,
+    /// A Service of type LoadBalancer.
+    LoadBalancer,
+}
+
+impl OwnerKind {
+    /// Whether it is the kind that blocks leave unsaid.
+    pub fn is_pod(&self) -> bool {
+        *self == Self::Pod
+    }
+}
+
+/// Who holds an address. A pod has `namespace`, `pod`, `containerID` and `interface`; a tunnel
+/// `node` and `interface`; a Service `namespace` and `service`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Owner {
-    /// The pod's namespace.
+    /// What kind of thing this is.
+    #[serde(default, skip_serializing_if = "OwnerKind::is_pod")]
+    pub kind: OwnerKind,
+    /// The pod's or the Service's namespace.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub namespace: String,
     /// The pod's name.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub pod: String,
+    /// The Service's name.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub service: String,
+    /// The pod's or the Service's UID, empty when it is not known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub uid: String,
+    /// The node of a tunnel; the node of a pod where that is not the node of the block: the
+    /// address is borrowed then.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub node: String,
     /// The sandbox (CNI_CONTAINERID) the address was given to.
-    #[serde(rename = "containerID")]
+    #[serde(
+        rename = "containerID",
+        default,
+        skip_serializing_if = "String::is_empty"
+    )]
     pub container_id: String,
-    /// The interface within the sandbox (CNI_IFNAME).
+    /// The interface within the sandbox (CNI_IFNAME), or the tunnel device.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub interface: String,
+}
+
+impl Owner {
+    /// Node `node` on its tunnel device `interface`.
+    pub fn tunnel(node: &str, interface: &str) -> Self {
+        Self {
+            kind: OwnerKind::Tunnel,
+            node: node.to_owned(),
+            interface: interface.to_owned(),
+            ..Self::default()
+        }
+    }
+
+    /// The Service of this namespace and name.
+    pub fn load_balancer(namespace: &str, service: &str, uid: &str) -> Self {
+        Self {
+            kind: OwnerKind::LoadBalancer,
+            namespace: namespace.to_owned(),
+            service: service.to_owned(),
+            uid: uid.to_owned(),
+            ..Self::default()
+        }
+    }
+
+    /// Whether both are the same holder: the same interface of the same sandbox, the same device
+    /// of the same node, the same Service. A name that is used again is another holder where both
+    /// UIDs are known.
+    pub fn is_same_holder(&self, other: &Self) -> bool {
+        self.kind == other.kind
+            && match self.kind {
+                OwnerKind::Pod => {
+                    self.container_id == other.container_id && self.interface == other.interface
+                }
+                OwnerKind::Tunnel => self.node == other.node && self.interface == other.interface,
+                OwnerKind::LoadBalancer => {
+                    let known = !self.uid.is_empty() && !other.uid.is_empty();
+                    self.namespace == other.namespace
+                        && self.service == other.service
+                        && (!known || self.uid == other.uid)
+                }
+            }
+    }
+}
+
+/// In words: `pod default/a`, `tunnel margay.ipip of node n1`, `Service default/web`.
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind {
+            OwnerKind::Pod => write!(f, "pod {}/{}", self.namespace, self.pod),
+            OwnerKind::Tunnel => write!(f, "tunnel {} of node {}", self.interface, self.node),
+            OwnerKind::LoadBalancer => write!(f, "Service {}/{}", self.namespace, self.service),
+        }
+    }
 }
 
 /// One address given back.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::field::{Errors, FieldError};
 
 /// What people write.
-#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
 #[kube(
     group = "margay.dev",
     version = "v1",
@@ -22,7 +22,20 @@ use crate::field::{Errors, FieldError};
         .message("there is one IPAMConfiguration: name it default")
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("self.autoAllocateBlocks || self.strictAffinity")
+        .message("autoAllocateBlocks: false needs strictAffinity: true")
+)]
 pub struct IPAMConfigurationSpec {
+    /// Whether a node gives addresses of its own blocks only. Otherwise a node that can claim no
+    /// block borrows addresses of other nodes' blocks, and announces each of them.
+    #[serde(default)]
+    pub strict_affinity: bool,
+
+    /// Whether nodes claim blocks by themselves.
+    #[serde(default = "yes")]
+    pub auto_allocate_blocks: bool,
+
     /// How many blocks a node may hold; 0 is no limit.
     #[serde(default)]
     #[schemars(range(max = 1_000_000))]
@@ -34,13 +47,33 @@ pub struct IPAMConfigurationSpec {
     pub ip_cooldown_seconds: u32,
 }
 
+fn yes() -> bool {
+    true
+}
+
 /// The settings that passed every check.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IpamSettings {
+    /// Whether a node gives addresses of its own blocks only.
+    pub strict_affinity: bool,
+    /// Whether nodes claim blocks by themselves.
+    pub auto_allocate_blocks: bool,
     /// How many blocks a node may hold, if there is a limit.
     pub max_blocks_per_host: Option<u32>,
     /// How long a released address rests, in seconds.
     pub cooldown_seconds: u32,
+}
+
+/// What holds where there is no IPAMConfiguration.
+impl Default for IpamSettings {
+    fn default() -> Self {
+        Self {
+            strict_affinity: false,
+            auto_allocate_blocks: true,
+            max_blocks_per_host: None,
+            cooldown_seconds: 0,
+        }
+    }
 }
 
 impl IPAMConfiguration {
@@ -62,7 +95,19 @@ impl IPAMConfiguration {
             ));
         }
         let limit = self.spec.max_blocks_per_host;
+        let strict_affinity = self.spec.strict_affinity;
+        let auto_allocate_blocks = self.spec.auto_allocate_blocks;
+        if !auto_allocate_blocks && !strict_affinity {
+            errors.push(FieldError::invalid(
+                "spec.autoAllocateBlocks",
+                false,
+                "needs strictAffinity: true: a node without a block of its own would live on \
+                 borrowed addresses",
+            ));
+        }
         errors.finish(Some(IpamSettings {
+            strict_affinity,
+            auto_allocate_blocks,
             max_blocks_per_host: (limit > 0).then_some(limit),
             cooldown_seconds: self.spec.ip_cooldown_seconds,
         }))

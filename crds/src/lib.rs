@@ -29,6 +29,7 @@ pub mod condition;
 pub mod drain;
 pub mod field;
 pub mod ip_pool;
+pub mod ip_reservation;
 pub mod ipam_block;
 pub mod ipam_configuration;
 pub mod manifests;
@@ -45,8 +46,11 @@ pub use bgp_peer::{BGPPeer, BGPPeerSpec, BGPPeerStatus, Peer};
 pub use condition::Condition;
 pub use drain::{DrainRequest, DrainStage};
 pub use field::FieldError;
-pub use ip_pool::{EncapsulationMode, IPPool, IPPoolSpec, IPPoolStatus, Pool};
-pub use ipam_block::{Allocation, Block, IPAMBlock, IPAMBlockSpec, Owner, Released};
+pub use ip_pool::{
+    AllowedUse, AssignmentMode, EncapsulationMode, IPPool, IPPoolSpec, IPPoolStatus, Pool,
+};
+pub use ip_reservation::{IPReservation, IPReservationSpec, IPReservationStatus};
+pub use ipam_block::{Allocation, Block, IPAMBlock, IPAMBlockSpec, Owner, OwnerKind, Released};
 pub use ipam_configuration::{IPAMConfiguration, IPAMConfigurationSpec, IpamSettings};
 pub use node_status::{NodeStatus, NodeStatusSpec, NodeStatusStatus};
 pub use prefix_advertisement::{
@@ -61,5 +65,10 @@ pub const VERSION: &str = "v1";
 /// The label on an IPAMBlock that names the node it belongs to (field selectors on custom
 /// resources came only with Kubernetes 1.30).
 pub const NODE_LABEL: &str = "margay.dev/node";
+/// The pseudo-node that holds the blocks of LoadBalancer addresses. No node may bear the name;
+/// nobody routes or announces its blocks as a node's.
+pub const LOAD_BALANCER_NODE: &str = "margay-loadbalancer";
+/// The finalizer on an IPPool that waits for the pool's last block.
+pub const BLOCKS_FINALIZER: &str = "margay.dev/blocks";
 /// The name of the singletons IPAMConfiguration and BGPConfiguration.
 pub const DEFAULT_NAME: &str = "default";

@@ -8,13 +8,15 @@ use kube::CustomResourceExt;
 use serde_json::Value;
 
 use crate::{
-    BGPConfiguration, BGPFilter, BGPPeer, IPAMBlock, IPAMConfiguration, IPPool, NodeStatus,
+    BGPConfiguration, BGPFilter, BGPPeer, IPAMBlock, IPAMConfiguration, IPPool, IPReservation,
+    NodeStatus,
 };
 
 /// Every CRD of ours, ready to be created.
 pub fn all() -> Vec<CustomResourceDefinition> {
     let mut crds = vec![
         IPPool::crd(),
+        IPReservation::crd(),
         IPAMBlock::crd(),
         IPAMConfiguration::crd(),
         BGPConfiguration::crd(),

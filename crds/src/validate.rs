@@ -4,7 +4,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::field::FieldError;
-use crate::{BGPConfiguration, BGPFilter, BGPPeer, IPAMBlock, IPAMConfiguration, IPPool};
+use crate::{
+    BGPConfiguration, BGPFilter, BGPPeer, IPAMBlock, IPAMConfiguration, IPPool, IPReservation,
+};
 
 /// Every field of `new` that is wrong by the rules of its kind, and on an update (`old` given)
 /// every field that may not change. Kinds that are not ours have no rules here.
@@ -15,6 +17,12 @@ pub fn validate(kind: &str, new: &Value, old: Option<&Value>) -> Vec<FieldError>
             old,
             |object: &IPPool| object.check().err(),
             IPPool::check_update,
+        ),
+        "IPReservation" => checked(
+            new,
+            old,
+            |object: &IPReservation| object.check().err(),
+            |_, _| Vec::new(),
         ),
         "IPAMBlock" => checked(
             new,

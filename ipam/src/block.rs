@@ -370,6 +370,7 @@ mod tests {
             pod: name.into(),
             container_id: format!("c-{name}"),
             interface: "eth0".into(),
+            ..Owner::default()
         }
     }
 

@@ -46,6 +46,7 @@ fn owner(name: &str) -> Owner {
         pod: name.into(),
         container_id: format!("c-{name}"),
         interface: "eth0".into(),
+        ..Owner::default()
     }
 }
 
@@ -232,6 +233,7 @@ async fn cooldown_is_kept_and_told() {
     node.allocator.set_settings(IpamSettings {
         max_blocks_per_host: None,
         cooldown_seconds: 30,
+        ..IpamSettings::default()
     });
     let address = node.assign("a", Family::V4).await.unwrap();
     node.allocator.release(of("a")).await.unwrap();
@@ -294,6 +296,7 @@ async fn the_block_limit_counts_each_family() {
     node.allocator.set_settings(IpamSettings {
         max_blocks_per_host: Some(1),
         cooldown_seconds: 0,
+        ..IpamSettings::default()
     });
     for name in ["a", "b"] {
         node.assign(name, Family::V4).await.unwrap();

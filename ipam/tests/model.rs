@@ -101,6 +101,7 @@ fn owner(pod: usize) -> Owner {
         pod: format!("p{pod}"),
         container_id: format!("c{pod}"),
         interface: "eth0".into(),
+        ..Owner::default()
     }
 }
 
@@ -146,6 +147,7 @@ impl Cluster {
         view.set_settings(IpamSettings {
             max_blocks_per_host: self.limit,
             cooldown_seconds: 5,
+            ..IpamSettings::default()
         });
         view.handle_event(BlockEvent::List(self.store.list()));
         view

@@ -346,8 +346,10 @@ fn owner(request: &AddRequest) -> Owner {
     Owner {
         namespace: request.pod.namespace.clone(),
         pod: request.pod.name.clone(),
+        uid: request.pod.uid.clone().unwrap_or_default(),
         container_id: request.attachment.container_id.clone(),
         interface: request.attachment.ifname.clone(),
+        ..Owner::default()
     }
 }
 

@@ -146,6 +146,7 @@ mod tests {
 
         pool.status = Some(margay_crds::ip_pool::IPPoolStatus {
             conditions: accepted.conditions.clone(),
+            ..Default::default()
         });
         view.handle(Change::IPPool(Event::Apply(pool)));
         let second = wish(&view, &reports, &WallClock::start(), "t2");

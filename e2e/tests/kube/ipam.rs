@@ -28,6 +28,7 @@ fn owner(name: &str) -> Owner {
         pod: name.into(),
         container_id: format!("c-{name}"),
         interface: "eth0".into(),
+        ..Owner::default()
     }
 }
 

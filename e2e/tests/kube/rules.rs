@@ -42,7 +42,7 @@ struct Row {
 
 fn row(kind: &'static str, spec: Value, refused: Refused) -> Row {
     let name = match kind {
-        "IPPool" | "BGPPeer" | "IPAMBlock" => "row",
+        "IPPool" | "IPReservation" | "BGPPeer" | "IPAMBlock" => "row",
         _ => "default",
     };
     Row {
@@ -105,6 +105,48 @@ fn pools() -> Vec<Row> {
         pool(
             json!({"cidr": "10.0.0.0/16", "nodeSelector": "a ="}),
             Checks,
+        ),
+        pool(
+            json!({"cidr": "10.0.0.0/16", "allowedUses": ["Workload"], "namespaceSelector": "a == 'b'",
+                "assignmentMode": "Manual"}),
+            No,
+        ),
+        pool(
+            json!({"cidr": "10.0.0.0/16", "namespaceSelector": "a == 'b'"}),
+            Rule("set allowedUses to [Workload]"),
+        ),
+        pool(
+            json!({"cidr": "10.0.0.0/16", "allowedUses": ["Workload"], "namespaceSelector": "a ="}),
+            Checks,
+        ),
+        pool(
+            json!({"cidr": "10.0.0.0/16", "allowedUses": ["LoadBalancer"]}),
+            No,
+        ),
+        pool(json!({"cidr": "10.0.0.0/16", "allowedUses": []}), Schema),
+        pool(
+            json!({"cidr": "10.0.0.0/16", "allowedUses": ["Anything"]}),
+            Schema,
+        ),
+        pool(
+            json!({"cidr": "10.0.0.0/16", "assignmentMode": "Sometimes"}),
+            Schema,
+        ),
+        pool(
+            json!({"cidr": "10.0.0.0/16", "allowedUses": ["LoadBalancer", "Workload"]}),
+            Rule("must stand alone"),
+        ),
+        pool(
+            json!({"cidr": "10.0.0.0/16", "allowedUses": ["LoadBalancer"], "nodeSelector": "has(a)"}),
+            Rule("nodeSelector must be all()"),
+        ),
+        pool(
+            json!({"cidr": "10.0.0.0/16", "allowedUses": ["LoadBalancer"], "vxlanMode": "Always"}),
+            Rule("must be Never for the use LoadBalancer"),
+        ),
+        pool(
+            json!({"cidr": "10.0.0.0/16", "allowedUses": ["LoadBalancer"], "disableBGPExport": true}),
+            Rule("disableBGPExport must be false"),
         ),
         change(
             json!({"cidr": "10.0.0.0/16"}),
@@ -188,6 +230,26 @@ fn others() -> Vec<Row> {
             "IPAMConfiguration",
             json!({"ipCooldownSeconds": 1201}),
             Schema,
+        ),
+        row(
+            "IPAMConfiguration",
+            json!({"autoAllocateBlocks": false, "strictAffinity": true}),
+            No,
+        ),
+        row(
+            "IPAMConfiguration",
+            json!({"autoAllocateBlocks": false}),
+            Rule("needs strictAffinity"),
+        ),
+        row(
+            "IPReservation",
+            json!({"reservedCIDRs": ["10.0.0.1/32"]}),
+            No,
+        ),
+        row(
+            "IPReservation",
+            json!({"reservedCIDRs": ["10.0.0.1/24"]}),
+            Checks,
         ),
         named("BGPConfiguration", "default", No),
         named("BGPConfiguration", "another", Rule("name it default")),

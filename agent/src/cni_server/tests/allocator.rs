@@ -121,6 +121,7 @@ async fn an_api_server_away_delays_no_delete() {
         pod: "web".into(),
         container_id: "c1".into(),
         interface: "eth0".into(),
+        ..margay_crds::Owner::default()
     };
     Addresses::assign(&node.allocator, &owner).await.unwrap();
     node.store.inject([Some(Fault::Unavailable)]);
