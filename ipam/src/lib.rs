@@ -12,6 +12,8 @@
 //! - [`view`]: what one node knows, fed by watch events and by its own writes;
 //! - [`batch`]: many requests of one node turned into few writes; a state machine without IO;
 //! - [`allocator`]: the shell around it: a handle to ask, a worker that talks to the store;
+//! - [`garbage`]: which allocations and blocks nobody holds any more, over time;
+//! - [`report`]: how full the pools are and what is wrong, at one moment; [`split`]: halving a pool;
 //! - [`store`]: the small trait the worker needs, with an in-memory store for tests
 //!   ([`memory`]) and one over a Kubernetes API server (`kube_store`, behind the feature `kube`).
 //!
@@ -23,9 +25,12 @@ pub mod block;
 pub mod candidates;
 pub mod clock;
 pub mod error;
+pub mod garbage;
 #[cfg(feature = "kube")]
 pub mod kube_store;
 pub mod memory;
+pub mod report;
+pub mod split;
 pub mod store;
 mod taken;
 pub mod tidy;
