@@ -15,6 +15,7 @@ use kube::ResourceExt;
 use kube::runtime::watcher::Event;
 use margay_crds::bgp_peer::SecretKeyRef;
 use margay_crds::drain::DEFAULT_DRAIN_WAIT;
+use margay_crds::ip_pool::allocatable;
 use margay_crds::{
     BGPConfiguration, BGPFilter, BGPPeer, BgpSettings, DEFAULT_NAME, DrainRequest, FieldError,
     IPAMConfiguration, IPPool, IpamSettings, Peer, PeerFilter, Pool, parse_own_as_number,
@@ -151,8 +152,7 @@ impl View {
                 if listing {
                     return false;
                 }
-                let objects = self.pool_objects.values();
-                let pools = objects.filter_map(|pool| pool.check().ok()).collect();
+                let pools = allocatable::resolve(self.pool_objects.values());
                 replace(&mut self.pools, pools)
             }
             Change::BGPPeer(event) => {
@@ -295,7 +295,7 @@ impl View {
         self.missing().next().is_none()
     }
 
-    /// The pools that passed their checks, in the order of their names.
+    /// The pools that passed their checks, in the order of their names, each with what closes it.
     pub fn pools(&self) -> &[Pool] {
         &self.pools
     }

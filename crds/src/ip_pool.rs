@@ -1,5 +1,7 @@
 //! IPPool: a range that pods' addresses come from, and how traffic to it travels.
 
+pub mod allocatable;
+
 use std::collections::BTreeSet;
 
 use ipnetwork::IpNetwork;
@@ -7,6 +9,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use self::allocatable::Closed;
 use crate::condition::Condition;
 use crate::field::{Errors, FieldError, cidr};
 use crate::selector::Selector;
@@ -230,6 +233,9 @@ pub struct Pool {
     pub allowed_uses: BTreeSet<AllowedUse>,
     /// Whether a pod gets an address without naming the pool.
     pub assignment_mode: AssignmentMode,
+    /// Why no new address comes from the pool, if none does. [`IPPool::check`] knows only what the
+    /// object itself says; [`allocatable::resolve`] looks at the other pools too.
+    pub closed: Option<Closed>,
 }
 
 impl IPPool {
@@ -265,11 +271,19 @@ impl IPPool {
                     namespace_selector,
                     allowed_uses: spec.allowed_uses.iter().copied().collect(),
                     assignment_mode: spec.assignment_mode,
+                    closed: self.closed(),
                 })
             }
             _ => None,
         };
         errors.finish(pool)
+    }
+
+    fn closed(&self) -> Option<Closed> {
+        if self.metadata.deletion_timestamp.is_some() {
+            return Some(Closed::Terminating);
+        }
+        self.spec.disabled.then_some(Closed::Disabled)
     }
 
     /// What may not change from one version of the object to the next.
