@@ -4,6 +4,8 @@
 //! code: 0 when all is well, 1 when something is not, 2 for a command line that makes no sense.
 
 mod bgp;
+mod connect;
+mod ipam;
 mod lab;
 mod node;
 mod policy;
@@ -29,6 +31,8 @@ struct Arguments {
 enum Command {
     /// What a running BGP speaker says of itself
     Bgp(bgp::Arguments),
+    /// Addresses: how full the pools are, what is wrong, and how to put it right
+    Ipam(ipam::Arguments),
     /// A cluster in network namespaces on this machine: nodes, racks, routers, pods
     Lab(lab::Arguments),
     /// Take a node out of BGP before it is shut down, and back in
@@ -40,6 +44,7 @@ enum Command {
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Bgp(arguments) => bgp::run(arguments),
+        Command::Ipam(arguments) => ipam::run(arguments),
         Command::Lab(arguments) => lab::run(arguments),
         Command::Node(arguments) => node::run(arguments),
         Command::Policy(arguments) => policy::run(arguments),

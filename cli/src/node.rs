@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 use k8s_openapi::api::core::v1::Node;
+use kube::Client;
 use kube::api::{Api, Patch, PatchParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
 use margay_crds::drain::{DEFAULT_DRAIN_WAIT, DRAIN_ANNOTATION, DRAIN_WAIT_ANNOTATION};
 use margay_crds::{DrainStage, NodeStatus};
 use serde_json::{Value, json};
+
+use crate::connect::connect;
 
 /// How often the NodeStatus is looked at.
 const LOOK: Duration = Duration::from_millis(500);
@@ -89,7 +90,7 @@ async fn execute(command: Command) -> Result<(), String> {
             wait,
             force,
         } => {
-            let client = connect(&whom).await?;
+            let client = connect(whom.kubeconfig.as_deref()).await?;
             ensure_ready_to_go(&client, &whom.node, force).await?;
             let asked = json!({DRAIN_ANNOTATION: message, DRAIN_WAIT_ANNOTATION: wait.to_string()});
             annotate(&client, &whom.node, asked).await?;
@@ -97,26 +98,12 @@ async fn execute(command: Command) -> Result<(), String> {
             until(&client, &whom.node, DrainStage::Drained, limit).await
         }
         Command::Undrain { whom } => {
-            let client = connect(&whom).await?;
+            let client = connect(whom.kubeconfig.as_deref()).await?;
             let gone = json!({DRAIN_ANNOTATION: null, DRAIN_WAIT_ANNOTATION: null});
             annotate(&client, &whom.node, gone).await?;
             until(&client, &whom.node, DrainStage::No, MARGIN).await
         }
     }
-}
-
-async fn connect(whom: &Whom) -> Result<Client, String> {
-    let config = match &whom.kubeconfig {
-        None => Config::infer().await.map_err(|error| error.to_string())?,
-        Some(file) => {
-            let wrong = |error| format!("--kubeconfig {}: {error}", file.display());
-            let kubeconfig = Kubeconfig::read_from(file).map_err(wrong)?;
-            let options = KubeConfigOptions::default();
-            let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
-            config.map_err(wrong)?
-        }
-    };
-    Client::try_from(config).map_err(|error| error.to_string())
 }
 
 /// A node that still takes pods would get some that nobody reaches.

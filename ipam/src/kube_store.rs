@@ -51,7 +51,9 @@ impl Store for KubeStore {
     }
 }
 
-async fn bounded<T>(call: impl Future<Output = Result<T, Error>>) -> Result<T, StoreError> {
+pub(crate) async fn bounded<T>(
+    call: impl Future<Output = Result<T, Error>>,
+) -> Result<T, StoreError> {
     match tokio::time::timeout(TIMEOUT, call).await {
         Ok(answer) => answer.map_err(|error| store_error(&error)),
         Err(_) => Err(StoreError::Unavailable(format!(

@@ -27,6 +27,8 @@ pub mod clock;
 pub mod error;
 pub mod garbage;
 #[cfg(feature = "kube")]
+pub mod kube_facts;
+#[cfg(feature = "kube")]
 pub mod kube_store;
 pub mod memory;
 pub mod report;

@@ -126,6 +126,18 @@ impl Report {
         all.filter(|one| one.kind == ProblemKind::Leak && identity(one).is_some())
     }
 
+    /// What this report and an earlier one both say: a pod that was just starting or ending
+    /// between two lists is wrong in one of them at most.
+    pub fn confirmed_by(mut self, earlier: &Self) -> Self {
+        let same = |one: &Problem, other: &Problem| {
+            (one.kind, &one.block_uid, one.address, one.sequence)
+                == (other.kind, &other.block_uid, other.address, other.sequence)
+        };
+        let known = |one: &Problem| earlier.problems.iter().any(|other| same(one, other));
+        self.problems.retain(known);
+        self
+    }
+
     /// The leaks that every one of the reports names: the same allocation, by block uid, address
     /// and sequence. One order for each block.
     pub fn intersection(reports: &[Report]) -> Vec<Order> {
