@@ -7,6 +7,7 @@
 //! Not here: blocks, which the allocator keeps ([`crate::addresses`]), and pods, namespaces and
 //! policies, which go to [`crate::enforcement`].
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -18,7 +19,8 @@ use margay_crds::drain::DEFAULT_DRAIN_WAIT;
 use margay_crds::ip_pool::allocatable;
 use margay_crds::{
     BGPConfiguration, BGPFilter, BGPPeer, BgpSettings, DEFAULT_NAME, DrainRequest, FieldError,
-    IPAMConfiguration, IPPool, IpamSettings, Peer, PeerFilter, Pool, parse_own_as_number,
+    IPAMConfiguration, IPPool, IpamSettings, NodeBgpSettings, Peer, PeerFilter, Pool,
+    parse_own_as_number,
 };
 
 use crate::datastore::{Change, Kind, Mirror, Roster, RosterChange};
@@ -41,6 +43,8 @@ pub struct View {
     filters: BTreeMap<String, PeerFilter>,
     ipam_settings: IpamSettings,
     bgp_settings: BgpSettings,
+    /// Those of single nodes, by name.
+    node_settings: BTreeMap<String, NodeBgpSettings>,
     nodes: BTreeMap<String, ClusterNode>,
 }
 
@@ -188,11 +192,12 @@ impl View {
                     object.check().err()
                 });
                 // A mistake in one field must not put the others back to their defaults.
-                match self.bgp.get(DEFAULT_NAME).map(BGPConfiguration::check) {
+                let differs = match self.bgp.get(DEFAULT_NAME).map(BGPConfiguration::check) {
                     None => replace(&mut self.bgp_settings, BgpSettings::default()),
                     Some(Ok(settings)) => replace(&mut self.bgp_settings, settings),
                     Some(Err(_)) => false,
-                }
+                };
+                self.check_node_settings() || differs
             }
             Change::Node(event) => self.handle_node(event),
             Change::IPAMBlock(_)
@@ -214,6 +219,20 @@ impl View {
             filters.extend(filter.map(|filter| (name, filter)));
         }
         replace(&mut self.filters, filters)
+    }
+
+    /// Settings of a node with a mistake in them stay as they were, too.
+    fn check_node_settings(&mut self) -> bool {
+        let mut all = BTreeMap::new();
+        for object in self.bgp.values() {
+            let Some(node) = object.node() else { continue };
+            let settings = match object.check_node() {
+                Ok(settings) => Some(settings),
+                Err(_) => self.node_settings.get(node).cloned(),
+            };
+            all.extend(settings.map(|settings| (node.to_owned(), settings)));
+        }
+        replace(&mut self.node_settings, all)
     }
 
     fn handle_node(&mut self, event: Event<Node>) -> bool {
@@ -347,9 +366,23 @@ impl View {
         self.ipam_settings
     }
 
-    /// The BGP settings in force.
+    /// The BGP settings in force for all nodes.
     pub fn bgp_settings(&self) -> &BgpSettings {
         &self.bgp_settings
+    }
+
+    /// The BGP settings in force for a node, which may have some of its own.
+    pub fn bgp_settings_of(&self, node: &str) -> Cow<'_, BgpSettings> {
+        match self.node_settings.get(node) {
+            Some(own) => Cow::Owned(self.bgp_settings.with(own)),
+            None => Cow::Borrowed(&self.bgp_settings),
+        }
+    }
+
+    /// The TCP port that a node's speaker listens on.
+    pub fn bgp_port_of(&self, node: &str) -> u16 {
+        let own = self.node_settings.get(node).and_then(|own| own.port);
+        own.unwrap_or(self.bgp_settings.port)
     }
 
     /// The peers that passed their checks, in the order of their names.

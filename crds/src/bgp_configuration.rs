@@ -1,4 +1,5 @@
-//! BGPConfiguration: the singleton `default` with what holds for every node's speaker.
+//! BGPConfiguration: `default` with what holds for every node's speaker, and `node.NAME` with what
+//! holds for one node in its place.
 
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::as_number::check_as_number;
+use crate::as_number::AsNumber;
 use crate::bgp_peer::{Password, SecretKeyRef};
 use crate::field::{Errors, FieldError, cidrs};
 use crate::prefix_advertisement::{
@@ -31,12 +32,12 @@ pub const DEFAULT_PORT: u16 = 179;
     shortname = "bgpconfig",
     category = "margay",
     derive = "PartialEq",
-    printcolumn(name = "AS", type_ = "integer", json_path = ".spec.asNumber"),
+    printcolumn(name = "AS", type_ = "string", json_path = ".spec.asNumber"),
     printcolumn(name = "Mesh", type_ = "boolean", json_path = ".spec.nodeToNodeMeshEnabled"),
     printcolumn(name = "Port", type_ = "integer", json_path = ".spec.listenPort"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    validation = Rule::new("self.metadata.name == 'default'")
-        .message("there is one BGPConfiguration: name it default")
+    validation = Rule::new("self.metadata.name == 'default' || self.metadata.name.startsWith('node.')")
+        .message("a BGPConfiguration is named default, or node.NAME for the node NAME")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct BGPConfigurationSpec {
@@ -44,15 +45,14 @@ pub struct BGPConfigurationSpec {
     #[serde(default = "yes")]
     pub node_to_node_mesh_enabled: bool,
 
-    /// The AS of every node, 1 to 4294967295.
+    /// The AS of every node: 1 to 4294967295, or "1.10".
     #[serde(default = "default_as_number")]
-    #[schemars(range(min = 1))]
-    pub as_number: u32,
+    pub as_number: AsNumber,
 
-    /// The TCP port the speakers listen on, and dial in the mesh.
-    #[serde(default = "default_port")]
+    /// The TCP port the speakers listen on, and dial in the mesh; 179 if absent. In node.NAME that of the node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
-    pub listen_port: u16,
+    pub listen_port: Option<u16>,
 
     /// The password of the sessions of the mesh (TCP-MD5). While it cannot be had there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -110,7 +110,7 @@ pub struct BGPConfigurationSpec {
     #[schemars(length(max = 500))]
     pub communities: Vec<NamedCommunity>,
 
-    /// The communities that announced prefixes carry.
+    /// The communities that announced prefixes carry. In node.NAME those of the node, in place of the ones in default.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 500))]
     pub prefix_advertisements: Vec<PrefixAdvertisementSpec>,
@@ -130,13 +130,12 @@ fn yes() -> bool {
     true
 }
 
-fn default_as_number() -> u32 {
-    DEFAULT_AS_NUMBER
+fn default_as_number() -> AsNumber {
+    AsNumber::Number(DEFAULT_AS_NUMBER)
 }
 
-fn default_port() -> u16 {
-    DEFAULT_PORT
-}
+/// In front of a node's name.
+const NODE_PREFIX: &str = "node.";
 
 /// The settings that passed every check.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -177,19 +176,59 @@ impl Default for BgpSettings {
     }
 }
 
+/// What a `node.NAME` that passed every check says of its node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeBgpSettings {
+    /// The TCP port.
+    pub port: Option<u16>,
+    /// The communities of announced prefixes, if it says any.
+    pub prefix_advertisements: Vec<PrefixAdvertisement>,
+}
+
+impl BgpSettings {
+    /// The settings of a node that has some of its own.
+    #[must_use]
+    pub fn with(&self, own: &NodeBgpSettings) -> Self {
+        let mut settings = self.clone();
+        settings.port = own.port.unwrap_or(settings.port);
+        if !own.prefix_advertisements.is_empty() {
+            settings
+                .prefix_advertisements
+                .clone_from(&own.prefix_advertisements);
+        }
+        settings
+    }
+}
+
 impl BGPConfiguration {
+    /// The node that the object is about; none if it is about all.
+    pub fn node(&self) -> Option<&str> {
+        let name = self.metadata.name.as_deref()?.strip_prefix(NODE_PREFIX)?;
+        (!name.is_empty()).then_some(name)
+    }
+
+    /// What a `node.NAME` says, or every field that is wrong. As with Calico, only `listenPort`,
+    /// `prefixAdvertisements` and the `communities` these name can be a node's own.
+    pub fn check_node(&self) -> Result<NodeBgpSettings, Vec<FieldError>> {
+        let settings = self.check()?;
+        Ok(NodeBgpSettings {
+            port: self.spec.listen_port,
+            prefix_advertisements: settings.prefix_advertisements,
+        })
+    }
+
     /// The typed settings, or every field that is wrong.
     pub fn check(&self) -> Result<BgpSettings, Vec<FieldError>> {
         let mut errors = Errors::default();
-        if self.metadata.name.as_deref() != Some(crate::DEFAULT_NAME) {
+        if self.metadata.name.as_deref() != Some(crate::DEFAULT_NAME) && self.node().is_none() {
             errors.push(FieldError::invalid(
                 "metadata.name",
                 &self.metadata.name,
-                "there is one BGPConfiguration: name it default",
+                "a BGPConfiguration is named default, or node.NAME for the node NAME",
             ));
         }
-        errors.keep(check_as_number("spec.asNumber", self.spec.as_number));
-        if self.spec.listen_port == 0 {
+        let as_number = errors.keep(self.spec.as_number.check_number("spec.asNumber"));
+        if self.spec.listen_port == Some(0) {
             errors.push(FieldError::invalid(
                 "spec.listenPort",
                 0,
@@ -213,8 +252,8 @@ impl BGPConfiguration {
             check_advertisements(&mut errors, &spec.communities, &spec.prefix_advertisements);
         errors.finish(Some(BgpSettings {
             mesh: self.spec.node_to_node_mesh_enabled,
-            as_number: self.spec.as_number,
-            port: self.spec.listen_port,
+            as_number: as_number.unwrap_or(DEFAULT_AS_NUMBER),
+            port: self.spec.listen_port.unwrap_or(DEFAULT_PORT),
             mesh_password: spec
                 .node_mesh_password
                 .as_ref()

@@ -40,6 +40,8 @@ pub use check::{Bfd, Families, MaxPrefixes, Peer, PeerNodes, Remote};
         json_path = ".spec.peerSelector",
         priority = 1
     ),
+    printcolumn(name = "Nodes", type_ = "integer", json_path = ".status.nodes"),
+    printcolumn(name = "Down", type_ = "integer", json_path = ".status.notEstablished"),
     printcolumn(
         name = "Accepted",
         type_ = "string",
@@ -402,8 +404,50 @@ pub struct BfdSpec {
 
 /// What Margay found.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct BGPPeerStatus {
-    /// `Accepted`: whether the peer is in use, and if not, why.
+    /// `Accepted`: whether the peer is in use, and if not, why. `ResolvedRefs`: whether its password
+    /// and its filters are there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
+    /// How many nodes have sessions by this object.
+    #[serde(default)]
+    pub nodes: u32,
+    /// How many of `sessions` are not established; with 16 there may be more.
+    #[serde(default)]
+    pub not_established: u32,
+    /// Every session if there are few; otherwise those that are not established, at most 16.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sessions: Vec<PeerSession>,
+}
+
+/// One session, as the agent of its node wrote it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PeerSession {
+    /// The node.
+    pub node: String,
+    /// The peer's address; empty while nobody has been found on an interface.
+    #[serde(default)]
+    pub address: String,
+    /// The peer's AS.
+    #[serde(default)]
+    pub as_number: u32,
+    /// The state as RFC 4271 names it, such as `Established`.
+    pub state: String,
+    /// Since when the session is up or down, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// Why it last went down or does not come up, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+    /// Prefixes from the peer when this was written.
+    #[serde(default)]
+    pub prefixes_received: u64,
+    /// Prefixes announced to it when this was written.
+    #[serde(default)]
+    pub prefixes_sent: u64,
+    /// When this was written, RFC 3339. Counters alone are written every ten minutes.
+    #[serde(default)]
+    pub updated: String,
 }

@@ -40,7 +40,7 @@ pub mod selector;
 pub mod validate;
 
 pub use as_number::{PeerAs, parse_own_as_number};
-pub use bgp_configuration::{BGPConfiguration, BGPConfigurationSpec, BgpSettings};
+pub use bgp_configuration::{BGPConfiguration, BGPConfigurationSpec, BgpSettings, NodeBgpSettings};
 pub use bgp_filter::{BGPFilter, BGPFilterSpec, BGPFilterStatus, PeerFilter};
 pub use bgp_peer::{BGPPeer, BGPPeerSpec, BGPPeerStatus, Peer};
 pub use condition::Condition;

@@ -104,9 +104,12 @@ pub struct BgpStatus {
     /// Prefixes announced for Services: ranges, and addresses on their own.
     #[serde(default)]
     pub service_prefixes: u32,
-    /// Every session.
+    /// The sessions, 128 at most: those that are not established first, those of the mesh last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<PeerStatus>,
+    /// How many more there are.
+    #[serde(default)]
+    pub peers_left_out: u32,
 }
 
 /// One session.

@@ -311,6 +311,7 @@ impl<K: Kernel> Dataplane<K> {
                 reason,
             })?;
         route.source = wanted.source;
+        route.metric = wanted.metric.unwrap_or(route.metric);
         Ok(route)
     }
 

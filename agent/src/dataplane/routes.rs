@@ -58,6 +58,8 @@ pub struct DesiredRoute {
     /// The source address for packets the node itself sends (prefsrc); none leaves it to the
     /// kernel. It must be an address of this node.
     pub source: Option<IpAddr>,
+    /// The metric; none is [the kernel's own](Route::new).
+    pub metric: Option<u32>,
 }
 
 /// The routes Margay wants, one a destination.
@@ -85,8 +87,18 @@ impl DesiredRoutes {
         kind: RouteKind,
         source: Option<IpAddr>,
     ) {
-        self.routes
-            .insert(normal(destination), DesiredRoute { kind, source });
+        let metric = None;
+        let route = DesiredRoute {
+            kind,
+            source,
+            metric,
+        };
+        self.insert_route(destination, route);
+    }
+
+    /// As [`Self::insert`], with all there is to say of a route.
+    pub fn insert_route(&mut self, destination: IpNetwork, route: DesiredRoute) {
+        self.routes.insert(normal(destination), route);
     }
 
     /// No longer wants `destination`.

@@ -268,7 +268,8 @@ impl NodeLoop {
         let Some(own) = &self.own else {
             return Ok(());
         };
-        self.announcing.configure(self.view.bgp_settings(), own);
+        let settings = self.view.bgp_settings_of(&own.name);
+        self.announcing.configure(&settings, own);
         if !self.speaking.is_running() && self.announcing.holds_back(Instant::now()) {
             return Ok(());
         }
@@ -329,8 +330,14 @@ impl NodeLoop {
         }
         self.collect_reports(failures);
         if self.is_synced() {
-            let now = node::rfc3339(Timestamp::now());
-            let wish = wish::wish(&self.view, &self.reports, &self.clock, &now);
+            let now = (Instant::now(), Timestamp::now());
+            let wish = wish::wish(
+                &self.view,
+                &self.parts.node,
+                &self.reports,
+                &self.clock,
+                now,
+            );
             self.parts.statuses.send_replace(wish);
         }
         self.parts.pulse.send_replace(Pulse {

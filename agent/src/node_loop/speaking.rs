@@ -44,7 +44,6 @@ impl Speaking {
     ) -> Result<(), Ended> {
         let result = match desired {
             Ok(desired) => {
-                self.report.origins = desired.origins;
                 self.report.peer_problems = desired.problems;
                 self.apply(desired.config).await?
             }
@@ -184,7 +183,6 @@ mod tests {
         Ok(DesiredSpeaker {
             problems: Vec::new(),
             config,
-            origins: Default::default(),
         })
     }
 

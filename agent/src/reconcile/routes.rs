@@ -55,8 +55,12 @@ impl BestPaths {
 pub struct RemoteRoute {
     /// The next hops, in order.
     pub next_hops: BTreeSet<IpAddr>,
+    /// Link-local next hops with the indexes of their interfaces: routers of unnumbered links.
+    pub on_links: BTreeSet<(IpAddr, u32)>,
     /// When the route goes through a tunnel.
     pub encapsulation: Encapsulation,
+    /// The metric that a BGPFilter gave it (`setPriority`); none is the kernel's own.
+    pub metric: Option<u32>,
 }
 
 /// What the routing edge should bring about.
@@ -113,11 +117,21 @@ pub fn intent(
         if is_service_space(prefix, services, pools.iter().map(|pool| &pool.cidr)) {
             return None;
         }
-        let next_hops: BTreeSet<IpAddr> = paths.iter().map(|path| path.next_hop).collect();
-        let encapsulation = encapsulation_of(&destination, &next_hops);
+        // The scope is the interface's index, where the next hop means nothing without one.
+        let (linked, routed): (Vec<&BestPath>, Vec<&BestPath>) =
+            paths.iter().partition(|path| path.scope != 0);
+        let on_links = linked.iter().map(|path| (path.next_hop, path.scope));
+        let on_links: BTreeSet<(IpAddr, u32)> = on_links.collect();
+        let next_hops: BTreeSet<IpAddr> = routed.iter().map(|path| path.next_hop).collect();
+        let encapsulation = match on_links.is_empty() {
+            true => encapsulation_of(&destination, &next_hops),
+            false => Encapsulation::Never,
+        };
         let route = RemoteRoute {
             next_hops,
+            on_links,
             encapsulation,
+            metric: paths.first().and_then(|best| best.metric),
         };
         Some((destination, route))
     });
@@ -151,7 +165,9 @@ fn ways_to_peers(view: &View, own: &ClusterNode) -> impl Iterator<Item = (IpNetw
         };
         let route = RemoteRoute {
             next_hops: [peer.reachable_by?].into(),
+            on_links: BTreeSet::new(),
             encapsulation: Encapsulation::Never,
+            metric: None,
         };
         Some((IpNetwork::from(address.ip()), route))
     })
@@ -303,6 +319,38 @@ mod tests {
         );
         let taken: Vec<String> = intent.remote.keys().map(ToString::to_string).collect();
         assert_eq!(taken, ["10.244.2.0/26"]);
+    }
+
+    #[test]
+    fn a_link_local_next_hop_keeps_its_interface_and_takes_no_tunnel() {
+        let path = |next_hop: &str, scope| BestPath {
+            next_hop: next_hop.parse().unwrap(),
+            scope,
+            peer: next_hop.parse().unwrap(),
+            internal: false,
+            local: false,
+            local_pref: 100,
+            metric: None,
+            med: None,
+            as_path_length: 1,
+            aggregate: false,
+            weight: 1,
+        };
+        let mut best = BestPaths::default();
+        best.handle(RouteBatch {
+            changes: vec![RouteChange {
+                prefix: "10.244.2.0/26".parse().unwrap(),
+                // One router on two links, and a node beside it.
+                paths: vec![path("fe80::1", 3), path("fe80::1", 4), path("10.0.0.2", 0)],
+            }],
+            synced: true,
+        });
+        let intent = intent_of_n1(&best);
+        let route = &intent.remote[&"10.244.2.0/26".parse().unwrap()];
+        let router = "fe80::1".parse().unwrap();
+        assert_eq!(route.on_links, [(router, 3), (router, 4)].into());
+        assert_eq!(route.next_hops, ["10.0.0.2".parse().unwrap()].into());
+        assert_eq!(route.encapsulation, Encapsulation::Never);
     }
 
     #[test]

@@ -40,13 +40,11 @@ use crate::view::{ClusterNode, View};
 /// How long peers are asked to keep the node's routes over a restart, in seconds, where nobody says otherwise.
 const RESTART_TIME: u16 = 120;
 
-/// A speaker's configuration, and where each peer comes from.
+/// A speaker's configuration. The first word of a peer's name says where it comes from: `Mesh`, or the name of the BGPPeer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DesiredSpeaker {
     /// The configuration.
     pub config: SpeakerConfig,
-    /// `Mesh`, or the name of the BGPPeer, by the peer's address.
-    pub origins: BTreeMap<IpAddr, String>,
     /// What could not be made a session as asked, in words.
     pub problems: Vec<String>,
 }
@@ -71,7 +69,7 @@ pub fn desired(
     services: &BTreeMap<Prefix, Announcement>,
     restarting: bool,
 ) -> Result<DesiredSpeaker, String> {
-    let settings = view.bgp_settings();
+    let settings = &*view.bgp_settings_of(&own.name);
     if let Some(problem) = own.bgp.problems.first() {
         return Err(format!("Node {}: {problem}", own.name));
     }
@@ -105,12 +103,9 @@ pub fn desired(
         settings,
         asn,
     });
-    let origins = sessions::put(sessions, &mut config, &mut problems);
-    Ok(DesiredSpeaker {
-        config,
-        origins,
-        problems,
-    })
+    sessions::put(sessions, &mut config, &mut problems);
+    config.listen.extend(link_listener(&config, settings));
+    Ok(DesiredSpeaker { config, problems })
 }
 
 fn listeners(node: &ClusterNode, settings: &BgpSettings) -> Vec<SocketAddr> {
@@ -123,6 +118,15 @@ fn listeners(node: &ClusterNode, settings: &BgpSettings) -> Vec<SocketAddr> {
         SocketAddr::new(any, settings.port)
     };
     node.addresses.iter().map(listener).collect()
+}
+
+/// Routers on unnumbered links are spoken to over IPv6, which the node itself need not have. A speaker that keeps to the node's
+/// addresses only dials them.
+fn link_listener(config: &SpeakerConfig, settings: &BgpSettings) -> Option<SocketAddr> {
+    let is_wanted = !config.interfaces.is_empty()
+        && !settings.bind_to_node
+        && config.listen.iter().all(SocketAddr::is_ipv4);
+    is_wanted.then(|| SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), settings.port))
 }
 
 /// A time in whole seconds, for fields of 16 bits.
@@ -164,6 +168,11 @@ fn announcements(
 /// Whether a node is one of those that a BGPPeer gives sessions.
 pub fn is_for(peer: &Peer, node: &ClusterNode) -> bool {
     sessions::scope(peer, node).is_some()
+}
+
+/// Whether a node has sessions by a BGPPeer, at either end.
+pub fn has_sessions(peer: &Peer, node: &ClusterNode) -> bool {
+    is_for(peer, node) || sessions::is_peered_back(peer, node)
 }
 
 /// The pool an address belongs to.

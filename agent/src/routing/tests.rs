@@ -81,7 +81,9 @@ fn net(text: &str) -> IpNetwork {
 fn intent() -> RouteIntent {
     let remote = |next_hop: &str| RemoteRoute {
         next_hops: BTreeSet::from([next_hop.parse().unwrap()]),
+        on_links: BTreeSet::new(),
         encapsulation: Encapsulation::CrossSubnet(TunnelMode::Vxlan),
+        metric: None,
     };
     RouteIntent {
         node_addresses: vec!["192.0.2.1".parse().unwrap()],
@@ -186,6 +188,43 @@ async fn a_route_that_cannot_be_had_is_named_apart_and_not_counted() {
     assert_eq!(report.problems, Vec::<String>::new());
     assert!(report.missing[0].contains("10.7.0.0/26"), "{report:?}");
     assert_eq!((report.counts.direct, report.counts.tunnelled), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_route_over_unnumbered_links_takes_those_that_are_up() {
+    let kernel = FakeKernel::new();
+    kernel.add_interface("up1", 1500, None);
+    kernel.add_interface("up2", 1500, None);
+    let links = crate::dataplane::Kernel::links(&kernel).await.unwrap();
+    let index = |name: &str| links.iter().find(|link| link.name == name).unwrap().index;
+    let node = Node::start(kernel);
+    let mut over = intent();
+    let remote = over.remote.get_mut(&net("10.7.0.0/26")).unwrap();
+    let router = "fe80::7".parse().unwrap();
+    // The last one is gone already.
+    remote.metric = Some(77);
+    remote.on_links = [
+        (router, index("up1")),
+        (router, index("up2")),
+        (router, 999),
+    ]
+    .into();
+    node.routing.intend(over);
+    let report = node.settle().await;
+    let dump = node.kernel.dump();
+    let line = dump
+        .lines()
+        .find(|line| line.contains("10.7.0.0/26"))
+        .unwrap_or(&dump);
+    assert!(
+        line.contains("fe80::7 dev up1") && line.contains("fe80::7 dev up2"),
+        "{dump}"
+    );
+    assert!(
+        line.contains("metric 77") && !line.contains("margay"),
+        "{dump}"
+    );
+    assert_eq!((report.counts.direct, report.counts.tunnelled), (2, 0));
 }
 
 #[tokio::test(start_paused = true)]

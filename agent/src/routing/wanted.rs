@@ -10,11 +10,11 @@ use margay_crds::node_status::RouteCounts;
 use crate::dataplane::tunnel::TunnelChange;
 use crate::dataplane::uplink::{self, Uplink};
 use crate::dataplane::{
-    Dataplane, DesiredState, DesiredSysctls, Kernel, KernelError, Plan, Reach, RouteChange,
-    RouteKind, Step, TunnelMode, TunnelSpec, VxlanPeer,
+    Dataplane, DesiredRoute, DesiredState, DesiredSysctls, Kernel, KernelError, Plan, Reach,
+    RouteChange, RouteKind, Step, TunnelMode, TunnelSpec, VxlanPeer,
 };
 use crate::pods::PodRoutes;
-use crate::reconcile::routes::RouteIntent;
+use crate::reconcile::routes::{RemoteRoute, RouteIntent};
 
 /// A desired state with what it means for people.
 #[derive(Debug, Default)]
@@ -115,6 +115,7 @@ async fn add_remote<K: Kernel>(
     wanted: &mut Wanted,
 ) {
     let mut reached = BTreeMap::new();
+    let mut links = Links::default();
     for (destination, route) in &intent.remote {
         let mut hops = Vec::new();
         for hop in &route.next_hops {
@@ -127,14 +128,68 @@ async fn add_remote<K: Kernel>(
                 }
             }
         }
-        if hops.is_empty() {
-            continue;
-        }
-        let kind = route.encapsulation.route_kind(&hops);
+        let kind = if route.on_links.is_empty() {
+            if hops.is_empty() {
+                continue;
+            }
+            route.encapsulation.route_kind(&hops)
+        } else {
+            match links.of(dataplane).await {
+                Ok(links) => over_links(route, &hops, links),
+                Err(error) => {
+                    let problem = format!("route {destination}: {error}");
+                    wanted.problems.push(problem);
+                    wanted.unsure_routes.insert(*destination);
+                    continue;
+                }
+            }
+        };
         let same_family = |own: &&IpAddr| own.is_ipv4() == destination.is_ipv4();
         let source = intent.node_addresses.iter().find(same_family).copied();
-        let routes = &mut wanted.state.routes;
-        routes.insert_with_source(*destination, kind, source);
+        let desired = DesiredRoute {
+            kind,
+            source,
+            metric: route.metric,
+        };
+        wanted.state.routes.insert_route(*destination, desired);
+    }
+}
+
+/// The names of the links by index, asked once a pass, and only if somebody needs them.
+#[derive(Default)]
+struct Links(Option<BTreeMap<u32, String>>);
+
+impl Links {
+    async fn of<K: Kernel>(
+        &mut self,
+        dataplane: &Dataplane<K>,
+    ) -> Result<&BTreeMap<u32, String>, KernelError> {
+        if self.0.is_none() {
+            let all = dataplane.kernel().links().await?.into_iter();
+            self.0 = Some(all.map(|link| (link.index, link.name)).collect());
+        }
+        Ok(self.0.get_or_insert_default())
+    }
+}
+
+/// The next hops with their interfaces: link-local ones on the links they were heard on, and
+/// beside them others that share a segment with this node. One that is farther away is left out
+/// as long as there is a nearer one.
+fn over_links(
+    route: &RemoteRoute,
+    hops: &[(IpAddr, Reach)],
+    links: &BTreeMap<u32, String>,
+) -> RouteKind {
+    let linked = route.on_links.iter().map(|(address, index)| {
+        let name = links.get(index).cloned();
+        (*address, name.unwrap_or_else(|| format!("number {index}")))
+    });
+    let near = hops.iter().filter_map(|(address, reach)| match reach {
+        Reach::OnLink { interface } => Some((*address, interface.clone())),
+        Reach::Local | Reach::Via { .. } | Reach::Unreachable => None,
+    });
+    RouteKind::Unnumbered {
+        next_hops: linked.chain(near).collect(),
     }
 }
 

@@ -6,5 +6,6 @@
 
 pub mod conditions;
 pub mod node;
+pub mod peers;
 pub mod wish;
 pub mod writer;

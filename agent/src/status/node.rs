@@ -1,7 +1,5 @@
 //! The NodeStatus of this node, put together from what its parts report.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::time::Instant;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -22,8 +20,6 @@ const MAX_PROBLEMS: usize = 8;
 pub struct SpeakerReport {
     /// What it is, once it runs.
     pub identity: Option<(Asn, RouterId)>,
-    /// Where each peer comes from.
-    pub origins: BTreeMap<IpAddr, String>,
     /// Its sessions.
     pub peers: Vec<PeerSummary>,
     /// Why it is not running or not as asked, in words.
@@ -130,7 +126,7 @@ impl WallClock {
     }
 
     /// The time of `moment`, RFC 3339 in whole seconds; none before the start.
-    fn of(&self, moment: Instant) -> Option<String> {
+    pub(super) fn of(&self, moment: Instant) -> Option<String> {
         let after = moment.checked_duration_since(self.instant)?;
         let time = self
             .time
@@ -199,23 +195,42 @@ fn bgp(report: &SpeakerReport, clock: &WallClock) -> BgpStatus {
         established: count(up),
         not_established: count(report.peers.len() - up),
         service_prefixes: 0,
+        peers_left_out: 0,
         peers: report
             .peers
             .iter()
-            .map(|peer| peer_status(report, peer, clock))
+            .map(|peer| peer_status(peer, clock))
             .collect(),
     }
 }
 
-fn peer_status(report: &SpeakerReport, peer: &PeerSummary, clock: &WallClock) -> PeerStatus {
+/// Where a session comes from: `Mesh`, or the BGPPeer's name. It is the first word of the session's
+/// name; no BGPPeer can be called Mesh, since names of objects are in lower case.
+pub fn origin(peer: &PeerSummary) -> &str {
+    peer.name.split(' ').next().unwrap_or_default()
+}
+
+/// The most sessions that a NodeStatus names.
+const MAX_PEERS: usize = 128;
+
+/// Keeps a status small where the mesh is large: what is not established stays first, then what is
+/// not the mesh.
+pub fn shorten_peers(bgp: &mut BgpStatus) {
+    if bgp.peers.len() <= MAX_PEERS {
+        return;
+    }
+    let left_out = bgp.peers.len() - MAX_PEERS;
+    bgp.peers
+        .sort_by_key(|peer| (peer.state == "Established", peer.origin == "Mesh"));
+    bgp.peers.truncate(MAX_PEERS);
+    bgp.peers_left_out = count(left_out);
+}
+
+fn peer_status(peer: &PeerSummary, clock: &WallClock) -> PeerStatus {
     PeerStatus {
         address: peer.address.to_string(),
         as_number: peer.asn.map_or(0, |asn| asn.0),
-        origin: report
-            .origins
-            .get(&peer.address)
-            .cloned()
-            .unwrap_or_default(),
+        origin: origin(peer).to_owned(),
         state: peer.state.to_string(),
         since: clock.of(peer.since),
         last_error: peer.last_error.clone(),

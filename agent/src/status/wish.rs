@@ -1,12 +1,17 @@
 //! What should stand in the datastore, from what the agent knows.
 
+use std::time::Instant;
+
+use k8s_openapi::jiff::Timestamp;
 use kube::Resource;
+use margay_crds::bgp_peer::BGPPeerStatus;
 use margay_crds::node_status::NodeStatusStatus;
 use margay_crds::{BGPFilter, BGPPeer, Condition, IPPool};
 
 use crate::datastore::Kind;
 use crate::status::conditions;
 use crate::status::node::{self, Reports, WallClock};
+use crate::status::peers::Own;
 use crate::view::View;
 
 /// What should stand in the datastore.
@@ -32,36 +37,52 @@ pub struct Accepted {
     pub version: Option<String>,
     /// All its conditions.
     pub conditions: Vec<Condition>,
+    /// Of a BGPPeer, what else its status should say, if that is not what it says.
+    pub sessions: Option<BGPPeerStatus>,
 }
 
-/// Works out the wish; `now` is RFC 3339.
-pub fn wish(view: &View, reports: &Reports, clock: &WallClock, now: &str) -> Wish {
+/// Works out the wish of the node called `node`; `at` is now by both clocks.
+pub fn wish(
+    view: &View,
+    node: &str,
+    reports: &Reports,
+    clock: &WallClock,
+    at: (Instant, Timestamp),
+) -> Wish {
+    let now = &*node::rfc3339(at.1);
+    let own = Own {
+        view,
+        node,
+        report: &reports.speaker,
+        clock,
+        now: at,
+    };
     let pools = view.pool_objects().filter_map(|pool: &IPPool| {
         let standing = pool.status.as_ref().map(|status| &status.conditions[..]);
         accepted(view, Kind::IPPool, pool, standing, now)
     });
-    let peers = view.peer_objects().filter_map(|peer: &BGPPeer| {
-        let standing = peer.status.as_ref().map(|status| &status.conditions[..]);
-        peer_conditions(view, peer, standing.unwrap_or_default(), now)
-    });
+    let peers = view
+        .peer_objects()
+        .filter_map(|peer: &BGPPeer| peer_status(&own, peer, now));
     let filters = view.filter_objects().filter_map(|filter: &BGPFilter| {
         let standing = filter.status.as_ref().map(|status| &status.conditions[..]);
         accepted(view, Kind::BGPFilter, filter, standing, now)
     });
+    let mut status = node::status(reports, clock);
+    node::shorten_peers(&mut status.bgp);
     Wish {
-        node: node::status(reports, clock),
+        node: status,
         ready: Some(ready(reports, now)),
         accepted: pools.chain(peers).chain(filters).collect(),
     }
 }
 
-/// That a BGPPeer is in use, and whether its password and its filters are there.
-fn peer_conditions(
-    view: &View,
-    object: &BGPPeer,
-    standing: &[Condition],
-    now: &str,
-) -> Option<Accepted> {
+/// That a BGPPeer is in use, whether its password and its filters are there, and how this node's
+/// sessions fare.
+fn peer_status(own: &Own<'_>, object: &BGPPeer, now: &str) -> Option<Accepted> {
+    let nothing = BGPPeerStatus::default();
+    let status = object.status.as_ref().unwrap_or(&nothing);
+    let (view, standing) = (own.view, &status.conditions[..]);
     let name = object.metadata.name.clone().unwrap_or_default();
     let wish = accepted(view, Kind::BGPPeer, object, Some(standing), now);
     let peer = view.peers().iter().find(|peer| peer.name == name);
@@ -72,15 +93,18 @@ fn peer_conditions(
         let generation = object.metadata.generation;
         conditions::resolved(conditions, generation, missing.as_deref(), now)
     });
-    match resolved {
-        None => wish,
-        Some(conditions) => Some(Accepted {
-            kind: Kind::BGPPeer,
-            version: object.metadata.resource_version.clone(),
-            name,
-            conditions,
-        }),
+    let sessions = own.update(peer, status);
+    let conditions = resolved.or(wish.map(|wish| wish.conditions));
+    if conditions.is_none() && sessions.is_none() {
+        return None;
     }
+    Some(Accepted {
+        kind: Kind::BGPPeer,
+        version: object.metadata.resource_version.clone(),
+        name,
+        conditions: conditions.unwrap_or_else(|| standing.to_vec()),
+        sessions,
+    })
 }
 
 fn accepted(
@@ -100,6 +124,7 @@ fn accepted(
         name,
         version: meta.resource_version.clone(),
         conditions,
+        sessions: None,
     })
 }
 
@@ -136,7 +161,8 @@ mod tests {
         pool.metadata.resource_version = Some("7".to_owned());
         view.handle(Change::IPPool(Event::Apply(pool.clone())));
         let reports = Reports::default();
-        let first = wish(&view, &reports, &WallClock::start(), "t1");
+        let now = (Instant::now(), Timestamp::now());
+        let first = wish(&view, "n1", &reports, &WallClock::start(), now);
         let [accepted] = &first.accepted[..] else {
             panic!("{first:?}")
         };
@@ -149,7 +175,7 @@ mod tests {
             ..Default::default()
         });
         view.handle(Change::IPPool(Event::Apply(pool)));
-        let second = wish(&view, &reports, &WallClock::start(), "t2");
+        let second = wish(&view, "n1", &reports, &WallClock::start(), now);
         assert_eq!(second.accepted, []);
     }
 }

@@ -111,9 +111,15 @@ impl StatusWriter {
     }
 
     async fn write_accepted(&self, accepted: &Accepted) -> Result<(), WriteError> {
+        let mut status = json!({"conditions": accepted.conditions});
+        if let Some(sessions) = &accepted.sessions {
+            status["nodes"] = json!(sessions.nodes);
+            status["notEstablished"] = json!(sessions.not_established);
+            status["sessions"] = json!(sessions.sessions);
+        }
         let body = json!({
             "metadata": {"resourceVersion": accepted.version},
-            "status": {"conditions": accepted.conditions},
+            "status": status,
         });
         match accepted.kind {
             Kind::IPPool => {

@@ -53,6 +53,8 @@ pub struct PeerFsm {
     /// Sessions in a row that did not last for [`PROVEN`].
     short_lived: u32,
     established_at: Option<Instant>,
+    /// The key has changed, and nothing has come from the peer since.
+    has_new_key: bool,
     actions: VecDeque<Action>,
 }
 
@@ -97,6 +99,7 @@ impl PeerFsm {
             errors_in_a_row: 0,
             short_lived: 0,
             established_at: None,
+            has_new_key: false,
             actions: VecDeque::new(),
         }
     }
@@ -121,6 +124,11 @@ impl PeerFsm {
             .flatten()
             .find(|c| c.state == State::Established)?;
         Some((up.serial, up.negotiated.as_deref()?))
+    }
+
+    /// The key that signs the segments of the connections is another from now on.
+    pub fn handle_new_key(&mut self) {
+        self.has_new_key = true;
     }
 
     /// Replaces the settings; what is part of the OPEN counts from the next session on.
@@ -155,10 +163,14 @@ impl PeerFsm {
         }
         if let Some((serial, negotiated)) = self.established() {
             // A peer that does graceful restart and comes back before we saw it go has restarted (RFC 4724 section 4.2).
-            // Any other new connection loses against the one that works (RFC 4271 section 6.8).
-            negotiated
-                .graceful_restart
-                .filter(|restart| !restart.families.is_empty())?;
+            // One that comes with a new key, and has said nothing with it on the old connection, has left that one without
+            // our seeing it: its last segments were signed with the old key. Any other new connection loses against the one
+            // that works (RFC 4271 section 6.8).
+            let restart = negotiated.graceful_restart.as_ref();
+            let restarts = restart.is_some_and(|restart| !restart.families.is_empty());
+            if !restarts && !self.has_new_key {
+                return None;
+            }
             self.close_failed(now, serial, "the peer opened a new connection".to_owned());
         }
         match self.slot(Role::Incoming) {

@@ -302,6 +302,18 @@ fn a_second_connection_loses_against_an_established_session() {
 }
 
 #[test]
+fn with_a_new_key_a_second_connection_wins_unless_the_old_one_is_alive() {
+    let (mut bench, old) = in_state(State::Established);
+    bench.fsm.handle_new_key();
+    bench.event(old, ConnectionEvent::KeepAliveMsg);
+    assert_eq!(bench.accept(), None, "it was heard with the new key");
+    bench.fsm.handle_new_key();
+    let new = bench.accept().unwrap();
+    assert_ne!(old, new);
+    assert_eq!(bench.fsm.state(), State::OpenSent);
+}
+
+#[test]
 fn a_newer_silent_connection_replaces_an_older_one() {
     let mut bench = Bench::new(true);
     let older = bench.accept().unwrap();

@@ -170,6 +170,9 @@ impl Router {
             return;
         }
         peer.fsm.set_settings(settings);
+        if before.security.password != config.security.password {
+            peer.fsm.handle_new_key();
+        }
         let new_limits = before.max_prefixes != config.max_prefixes;
         let forgiven = new_limits && peer.penalty.take().is_some();
         if ImportPolicy::differ(peer.internal, (old, &before), (&self.config, &config)) {

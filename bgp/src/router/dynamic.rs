@@ -33,7 +33,10 @@ impl Router {
         }
         let config = PeerConfig {
             passive: true,
-            name: format!("{address} from {prefix}"),
+            name: match range.peer.name.as_str() {
+                "" => format!("{address} from {prefix}"),
+                name => format!("{name} {address} from {prefix}"),
+            },
             ..range.peer.clone()
         };
         let id = self.add_peer(now, address, config, Some(prefix));

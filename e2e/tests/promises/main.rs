@@ -13,6 +13,7 @@ mod drain;
 mod flow;
 mod ground;
 mod input;
+mod peers;
 mod policy;
 mod reflectors;
 mod restart;

@@ -81,15 +81,10 @@ pub(super) fn all(cluster: &Cluster<'_>) -> Vec<Wanted> {
     wanted
 }
 
-/// Puts the sessions that count into the configuration. Gives whose each is, by the peer's address.
-pub(super) fn put(
-    mut wanted: Vec<Wanted>,
-    config: &mut SpeakerConfig,
-    problems: &mut Vec<String>,
-) -> BTreeMap<IpAddr, String> {
+/// Puts the sessions that count into the configuration.
+pub(super) fn put(mut wanted: Vec<Wanted>, config: &mut SpeakerConfig, problems: &mut Vec<String>) {
     wanted.sort_by(|a, b| (a.rank, &a.object).cmp(&(b.rank, &b.object)));
     let mut owners: BTreeMap<Place, Option<String>> = BTreeMap::new();
-    let mut origins = BTreeMap::new();
     for session in wanted {
         if let Some(owner) = owners.get(&session.place) {
             problems.extend(beaten(&session, owner.as_deref()));
@@ -101,11 +96,7 @@ pub(super) fn put(
         }
         owners.insert(session.place.clone(), session.object.clone());
         match session.place {
-            Place::Address(address) => {
-                let origin = session.object.unwrap_or_else(|| "Mesh".to_owned());
-                origins.insert(address, origin);
-                config.peers.insert(address, session.config);
-            }
+            Place::Address(address) => drop(config.peers.insert(address, session.config)),
             Place::Interface(name) => drop(config.interfaces.insert(name, session.config)),
             Place::Range(prefix) => {
                 let range = PeerRange {
@@ -116,7 +107,6 @@ pub(super) fn put(
             }
         }
     }
-    origins
 }
 
 /// That a BGPPeer does not decide about a peer it names. The mesh gives way without a word.
@@ -234,16 +224,17 @@ fn of_peer(cluster: &Cluster<'_>, peer: &Peer, scope: Scope) -> Vec<Wanted> {
     }
 }
 
+/// Whether a node is one of those that a BGPPeer for other nodes selects, and peers back.
+pub(super) fn is_peered_back(peer: &Peer, node: &ClusterNode) -> bool {
+    match &peer.remote {
+        Remote::Nodes { selector, reverse } => *reverse && selector.matches(&node.labels),
+        Remote::Address { .. } | Remote::Interface { .. } | Remote::Range { .. } => false,
+    }
+}
+
 /// This node is one of those that a BGPPeer for other nodes selects as peers: the other end of their sessions.
 fn reverse(cluster: &Cluster<'_>, peer: &Peer) -> Vec<Wanted> {
-    let Remote::Nodes {
-        selector,
-        reverse: true,
-    } = &peer.remote
-    else {
-        return Vec::new();
-    };
-    if !selector.matches(&cluster.own.labels) {
+    if !is_peered_back(peer, cluster.own) {
         return Vec::new();
     }
     let nodes = cluster.view.nodes();
@@ -293,7 +284,7 @@ fn to_node(cluster: &Cluster<'_>, other: &ClusterNode) -> Option<(IpAddr, PeerCo
     let (ours, theirs) = *chosen?;
     let asn: Asn = as_number(other, cluster.settings);
     let mut config = PeerConfig::new(theirs, asn);
-    config.port = cluster.settings.port;
+    config.port = cluster.view.bgp_port_of(&other.name);
     config.local_address = Some(ours);
     config.families = pairs.iter().map(|(ours, _)| Family::of(ours)).collect();
     // Nodes of two ASes need share no segment.

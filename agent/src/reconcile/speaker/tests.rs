@@ -9,6 +9,15 @@ use margay_crds::{BGPConfiguration, BGPPeer, IPPool};
 use super::*;
 use crate::datastore::Change;
 
+/// Whose each session is.
+fn origins(speaker: &DesiredSpeaker) -> BTreeMap<IpAddr, String> {
+    let first_word = |name: &str| name.split(' ').next().unwrap().to_owned();
+    let peers = speaker.config.peers.iter();
+    peers
+        .map(|(address, peer)| (*address, first_word(&peer.name)))
+        .collect()
+}
+
 fn node(name: &str, addresses: &[&str], segment: &str) -> Node {
     let addresses: Vec<_> = addresses
         .iter()
@@ -102,17 +111,17 @@ fn a_node_is_not_its_own_peer() {
 
     let own: IpAddr = "10.0.0.1".parse().unwrap();
     let n1 = of(&view, "n1", &[]).unwrap();
-    assert!(!n1.config.peers.contains_key(&own), "{:?}", n1.origins);
+    assert!(!n1.config.peers.contains_key(&own), "{:?}", origins(&n1));
     let n2 = of(&view, "n2", &[]).unwrap();
-    assert_eq!(n2.origins[&own], "reflector");
+    assert_eq!(origins(&n2)[&own], "reflector");
 }
 
 #[test]
 fn peers_come_from_the_mesh_and_from_selected_objects() {
     let n1 = of(&view(), "n1", &blocks(&["10.244.1.0/26", "10.9.0.0/26"])).unwrap();
     let tor: IpAddr = "10.0.0.254".parse().unwrap();
-    assert_eq!(n1.origins.len(), 2);
-    assert_eq!(n1.origins[&tor], "tor-a");
+    assert_eq!(origins(&n1).len(), 2);
+    assert_eq!(origins(&n1)[&tor], "tor-a");
     let filter = n1.config.peers[&tor].import.as_ref().unwrap();
     assert!(
         filter
@@ -136,7 +145,7 @@ fn peers_come_from_the_mesh_and_from_selected_objects() {
     assert!(!exports(RouteSource::Internal) && !exports(RouteSource::External));
 
     let n2 = of(&view(), "n2", &blocks(&["10.244.2.0/26"])).unwrap();
-    assert_eq!(n2.origins.values().collect::<Vec<_>>(), ["Mesh"]);
+    assert_eq!(origins(&n2).values().collect::<Vec<_>>(), ["Mesh"]);
     assert!(n1.config.validate().is_ok() && n2.config.validate().is_ok());
 }
 
@@ -252,12 +261,12 @@ fn of_two_objects_for_one_peer_the_narrower_decides_and_the_other_is_told_of() {
     );
     let n1 = of(&view, "n1", &[]).unwrap();
     let tor: IpAddr = "10.0.0.254".parse().unwrap();
-    assert_eq!(n1.origins[&tor], "mine");
+    assert_eq!(origins(&n1)[&tor], "mine");
     assert_eq!(n1.config.peers[&tor].asn, Asn(65002).into());
     assert_eq!(n1.problems.len(), 2, "{:?}", n1.problems);
     assert!(n1.problems[0].contains("BGPPeer tor-a is not used for 10.0.0.254: BGPPeer mine"));
     let n2 = of(&view, "n2", &[]).unwrap();
-    assert_eq!((&*n2.origins[&tor], n2.problems.len()), ("any", 0));
+    assert_eq!((&*origins(&n2)[&tor], n2.problems.len()), ("any", 0));
 }
 
 #[test]
@@ -389,6 +398,74 @@ fn what_a_peer_says_of_its_session_is_in_the_session() {
     assert!(range.limit == 3 && range.peer.passive);
     assert_eq!(range.peer.max_prefixes.limit, 200_000);
     assert!(config.validate().is_ok());
+}
+
+#[test]
+fn a_node_may_have_a_port_and_communities_of_its_own() {
+    let mut view = view();
+    let mut write = |name: &str, spec: serde_json::Value| {
+        let object = BGPConfiguration::new(name, serde_json::from_value(spec).unwrap());
+        view.handle(Change::BGPConfiguration(Event::Apply(object)))
+    };
+    let tagged = |community: &str| serde_json::json!([{"cidr": "10.244.0.0/16", "communities": [community]}]);
+    assert!(write(
+        "default",
+        serde_json::json!({"prefixAdvertisements": tagged("64512:1")})
+    ));
+    // What is not a node's own business counts for nothing there.
+    assert!(write(
+        "node.n2",
+        serde_json::json!({
+        "prefixAdvertisements": tagged("64512:2"), "listenPort": 1790, "asNumber": "1.10",
+        "nodeToNodeMeshEnabled": false})
+    ));
+    let own = blocks(&["10.244.1.0/26"]);
+    let (n1, n2) = (
+        of(&view, "n1", &own).unwrap(),
+        of(&view, "n2", &own).unwrap(),
+    );
+    let tags = |speaker: &DesiredSpeaker| {
+        let announcement = &speaker.config.announcements[&own[0].into()];
+        announcement
+            .communities
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(tags(&n1), ["64512:1"]);
+    assert_eq!(tags(&n2), ["64512:2"]);
+    assert_eq!(n2.config.asn, Asn(64512));
+    assert!(
+        n2.config
+            .listen
+            .iter()
+            .all(|listener| listener.port() == 1790)
+    );
+    assert!(
+        n1.config
+            .listen
+            .iter()
+            .all(|listener| listener.port() == 179)
+    );
+    assert_eq!(n1.config.peers[&IpAddr::from([10, 0, 0, 2])].port, 1790);
+    assert_eq!(n2.config.peers[&IpAddr::from([10, 0, 0, 1])].port, 179);
+}
+
+#[test]
+fn links_bring_a_listener_for_ipv6() {
+    let mut view = view();
+    let spec = serde_json::json!({"node": "n1", "interface": "eth9", "asNumber": "external"});
+    let peer = BGPPeer::new("up", serde_json::from_value(spec).unwrap());
+    view.handle(Change::BGPPeer(Event::Apply(peer)));
+    let listens = |view: &View, node| {
+        let listeners = of(view, node, &[]).unwrap().config.listen;
+        listeners.iter().any(SocketAddr::is_ipv6)
+    };
+    assert!(listens(&view, "n1"));
+    let spec = serde_json::json!({"bindMode": "NodeIP"});
+    let settings = BGPConfiguration::new("default", serde_json::from_value(spec).unwrap());
+    view.handle(Change::BGPConfiguration(Event::Apply(settings)));
+    assert!(!listens(&view, "n1"));
 }
 
 #[test]

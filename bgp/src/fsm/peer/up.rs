@@ -92,6 +92,7 @@ impl PeerFsm {
     }
 
     pub(super) fn restart_hold(&mut self, now: Instant, role: Role) {
+        self.has_new_key = false;
         let hold = self
             .slot(role)
             .and_then(|c| c.negotiated.as_ref())

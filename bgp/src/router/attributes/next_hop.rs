@@ -43,6 +43,9 @@ impl NextHopPolicy {
             mode,
             internal,
             own_ipv4: here(Family::Ipv4Unicast)
+                // Who is spoken to at a link-local address need not know the configured one.
+                .or(here(Family::Ipv6Unicast)
+                    .filter(|own| extended && is_link_local(&own.address())))
                 .or(configured_ipv4)
                 .or(here(Family::Ipv6Unicast).filter(|_| extended)),
             own_ipv6: here(Family::Ipv6Unicast).or(configured_ipv6),

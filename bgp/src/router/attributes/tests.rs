@@ -631,6 +631,31 @@ fn next_hops_across_families() {
 }
 
 #[test]
+fn a_session_over_a_link_gives_the_links_address_and_not_the_configured_one() {
+    let make = |extended| {
+        let session = Session::with(PEER, |s| {
+            s.speaker.next_hop.ipv4 = Some([192, 0, 2, 1].into());
+        });
+        let facts = Facts {
+            internal: false,
+            peer_asn: Asn(PEER),
+            families: Family::ALL.into_iter().collect(),
+            extended_next_hop: extended,
+            long_lived: false,
+            local: "fe80::1".parse().unwrap(),
+            remote: "fe80::2".parse().unwrap(),
+        };
+        let key = ExportKey::of(&session.speaker, &session.peer, &facts);
+        let route = route(&[], |r| r.next_hop = None);
+        let made = key.make(Provenance::Local, &route, &[], Family::Ipv4Unicast);
+        made.unwrap().next_hop.unwrap().address()
+    };
+    assert_eq!(make(true), "fe80::1".parse::<IpAddr>().unwrap());
+    // Who takes no IPv6 next hop gets what there is.
+    assert_eq!(make(false), IpAddr::from([192, 0, 2, 1]));
+}
+
+#[test]
 fn equal_sessions_have_equal_keys() {
     let key = |asn, change: fn(&mut Session)| Session::with(asn, change).key();
     assert_eq!(key(PEER, |_| {}), key(PEER, |_| {}));
