@@ -4,12 +4,14 @@
 //! values of the speaker and of the kernel's routes; each edge ([`routing`] with [`dataplane`],
 //! [`enforcement`] with the policy crate, the BGP crate's speaker, [`addresses`] with the ipam
 //! crate) applies only what differs. [`cni_server`] and [`pods`] give pods their wiring, and
-//! [`node_loop`] drives it all; [`run`] puts it together.
+//! [`node_loop`] drives it all; [`run`] puts it together. [`controller`] is a program of its own:
+//! what is done once for the cluster and not on each node.
 
 pub mod addresses;
 pub mod admin;
 pub mod cni_server;
 pub mod commands;
+pub mod controller;
 pub mod dataplane;
 pub mod datastore;
 mod drain;

@@ -1,4 +1,4 @@
-//! The binary `margay`: the node daemon, the speaker alone, and the embedded store.
+//! The binary `margay`: the node daemon, the speaker alone, the controller, and the embedded store.
 //!
 //! Exit codes: 2 and one clear line for flags and files that make no sense, 1 for failures.
 
@@ -6,7 +6,7 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use margay_agent::options::AgentOptions;
+use margay_agent::options::{AgentOptions, ControllerOptions};
 use tracing_subscriber::EnvFilter;
 
 /// A Kubernetes network for routed data centres.
@@ -27,6 +27,8 @@ enum Command {
     Agent(AgentOptions),
     /// Run the BGP speaker alone, from a file
     Bgp(margay_agent::commands::BgpOptions),
+    /// Run what is done once for the cluster: garbage collection, LoadBalancer addresses, pool status
+    Controller(ControllerOptions),
     /// Run the embedded store
     Apiserver(margay_apiserver::Options),
 }
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         match arguments.command {
             Command::Agent(options) => margay_agent::run::run(options).await,
             Command::Bgp(options) => margay_agent::commands::bgp(options).await,
+            Command::Controller(options) => margay_agent::controller::run(options).await,
             Command::Apiserver(options) => margay_agent::commands::apiserver(options).await,
         }
     });
@@ -66,10 +69,12 @@ fn runtime(command: &Command) -> std::io::Result<tokio::runtime::Runtime> {
         Command::Bgp(_) => tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build(),
-        Command::Agent(_) | Command::Apiserver(_) => tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build(),
+        Command::Agent(_) | Command::Controller(_) | Command::Apiserver(_) => {
+            tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build()
+        }
     }
 }
 

@@ -47,6 +47,36 @@ pub struct AgentOptions {
     pub metrics: SocketAddr,
 }
 
+/// `margay controller`: what is done once for the whole cluster.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ControllerOptions {
+    /// The API server to work from, as a kubeconfig file; without it, as a pod in its cluster
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// The namespace of the Lease by which one of several controllers leads
+    #[arg(
+        long,
+        env = "POD_NAMESPACE",
+        value_name = "NAME",
+        default_value = "margay-system"
+    )]
+    pub namespace: String,
+
+    /// This controller's name in the Lease, which no other has [default: the host's name and
+    /// something random]
+    #[arg(long, env = "POD_NAME", value_name = "NAME")]
+    pub identity: Option<String>,
+
+    /// Seconds for which an address must seem to be of nobody before it is taken back
+    #[arg(long, value_name = "SECONDS", default_value_t = 900, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub leak_grace_period: u64,
+
+    /// Give addresses to Services that name no loadBalancerClass too
+    #[arg(long)]
+    pub default_load_balancer: bool,
+}
+
 /// A datastore that is not a kubeconfig.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Datastore {

@@ -3,18 +3,19 @@
 //! The halves are two new pools; the blocks and the addresses in them stay as they are. It is safe
 //! because of the order of the steps, each of which may be the last that happens:
 //!
-//! 1. The halves are made. They overlap the pool, so they are not in use as long as it is: an
-//!    overlap is decided for the older pool.
-//! 2. The pool is deleted. It stays, held by its finalizer and closed to new claims, until the
-//!    controller has seen that every block it has lies within another pool ([`is_taken_over`]).
-//! 3. It is gone, nothing overlaps the halves any more, and each node takes them into use by the
-//!    very event that takes the pool away. The blocks now lie in a half that says the same of
-//!    them (encapsulation, NAT, export), so that no route changes.
+//! 1. The halves are made, disabled: nothing changes.
+//! 2. The pool is deleted. From here on it gives no address; it stays, held by its finalizer,
+//!    until the controller has seen that every block it has lies within another pool
+//!    ([`left_behind`]).
+//! 3. The halves are enabled, milliseconds later. The blocks now lie in a half that says the same
+//!    of them (encapsulation, NAT, export), so that no route changes.
 //!
-//! Stopped after 1, nothing has changed but two pools that say why they are not in use; asked
-//! again, it goes on where it was.
+//! Stopped anywhere, the split is brought to its end by asking for it again: what is left to do
+//! stands in the annotations of the halves.
 //!
 //! Not here: the API server (`margayctl ipam split`), the finalizer (the controller).
+
+use std::collections::BTreeMap;
 
 use ipnetwork::IpNetwork;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -24,6 +25,8 @@ use crate::report::contains;
 
 /// The annotation on a half that names the pool it was cut from.
 pub const SPLIT_FROM: &str = "margay.dev/split-from";
+/// The annotation on a half that is to be enabled when the pool is on its way out: `"true"`.
+pub const ENABLE: &str = "margay.dev/split-enable";
 
 /// Why a pool cannot be halved.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -58,7 +61,8 @@ pub enum SplitError {
 }
 
 /// The two pools that take a pool's place, named after it with `-0` and `-1`. They say what it
-/// says, with the block size written out, since blocks of that size are there.
+/// says, with the block size written out, since blocks of that size are there; and they are
+/// disabled, to be enabled later if the pool was not ([`ENABLE`]).
 ///
 /// # Errors
 /// [`SplitError`].
@@ -79,17 +83,22 @@ pub fn halves(pool: &IPPool) -> Result<[IPPool; 2], SplitError> {
         return Err(SplitError::NameTooLong { pool: name });
     }
     let prefix = checked.cidr.prefix() + 1;
+    let mut annotations = BTreeMap::from([(SPLIT_FROM.to_owned(), name.clone())]);
+    if !pool.spec.disabled {
+        annotations.insert(ENABLE.to_owned(), "true".to_owned());
+    }
     let half = |index: usize, start| -> Option<IPPool> {
         let cidr = IpNetwork::new(start, prefix).ok()?;
         let metadata = ObjectMeta {
             name: Some(format!("{name}-{index}")),
             labels: pool.metadata.labels.clone(),
-            annotations: Some([(SPLIT_FROM.to_owned(), name.clone())].into()),
+            annotations: Some(annotations.clone()),
             ..ObjectMeta::default()
         };
         let spec = IPPoolSpec {
             cidr: cidr.to_string(),
             block_size: Some(checked.block_size),
+            disabled: true,
             ..pool.spec.clone()
         };
         Some(IPPool {
@@ -162,9 +171,12 @@ mod tests {
             let same = IPPoolSpec {
                 cidr: whole.spec.cidr.clone(),
                 block_size: None,
+                disabled: false,
                 ..half.spec.clone()
             };
             assert_eq!(same, whole.spec);
+            assert!(half.spec.disabled);
+            assert_eq!(half.metadata.annotations.as_ref().unwrap()[ENABLE], "true");
         }
         let v6 = pool(serde_json::json!({"cidr": "fd00::/64"}));
         let [_, second] = halves(&v6).unwrap();

@@ -61,6 +61,19 @@ pub async fn connect(options: &AgentOptions) -> anyhow::Result<Connection> {
     Ok(Connection { client, store })
 }
 
+/// A client by a kubeconfig file; without one, as a pod in its cluster has it.
+///
+/// # Errors
+/// A file that is missing or makes no sense; not being a pod.
+pub async fn client(kubeconfig: Option<&Path>) -> anyhow::Result<Client> {
+    let config = match kubeconfig {
+        Some(file) => from_kubeconfig(file).await?,
+        None => Config::incluster()
+            .context("--kubeconfig is not given, and this is not a pod of a cluster")?,
+    };
+    Client::try_from(config).context("cannot make a client")
+}
+
 async fn start_store(folder: &Path) -> anyhow::Result<Server> {
     let builder = ServerBuilder::new(folder).listen(ListenAddress::Address(EMBEDDED_LISTEN));
     margay_store(builder)?

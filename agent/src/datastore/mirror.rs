@@ -50,7 +50,7 @@ impl<T: ResourceExt + Clone + PartialEq> Mirror<T> {
     }
 
     /// All objects in the order of their keys.
-    pub fn values(&self) -> impl Iterator<Item = &T> {
+    pub fn values(&self) -> impl Iterator<Item = &T> + Clone {
         self.objects.values()
     }
 }

@@ -10,7 +10,7 @@ mod retry;
 mod roster;
 mod watch;
 
-pub use connect::{Connection, connect};
+pub use connect::{Connection, client, connect};
 pub use embedded::margay_store;
 pub use mirror::Mirror;
 pub(crate) use retry::Retry;

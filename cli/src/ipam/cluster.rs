@@ -108,7 +108,8 @@ where
     let mut page = ListParams::default().limit(PAGE);
     loop {
         let list = api.list(&page).await;
-        let list = list.map_err(|error| format!("cannot list {plural}: {error}"))?;
+        let list =
+            list.map_err(|error| format!("cannot list {plural}: {}", super::words(&error)))?;
         all.extend(list.items);
         match list.metadata.continue_ {
             Some(token) if !token.is_empty() => page = page.continue_token(&token),

@@ -55,7 +55,8 @@ impl Options {
 pub(super) async fn run(options: Options) -> Result<Answer, String> {
     let client = options.whom.client().await?;
     let api: Api<IPAMConfiguration> = Api::all(client);
-    let of = |error: kube::Error| format!("IPAMConfiguration {DEFAULT_NAME}: {error}");
+    let of =
+        |error: kube::Error| format!("IPAMConfiguration {DEFAULT_NAME}: {}", super::words(&error));
     let wanted = options.wanted();
     let standing = api.get_opt(DEFAULT_NAME).await.map_err(of)?;
     let (standing, is_there) = match standing {

@@ -13,7 +13,7 @@ use crate::Family;
 /// annotation [`CLASS_ANNOTATION`] where the API server does not have that field (before 1.24).
 pub const LOAD_BALANCER_CLASS: &str = "margay.dev/loadbalancer";
 /// The annotation that names the class on servers that drop `spec.loadBalancerClass`.
-pub const CLASS_ANNOTATION: &str = "margay.dev/loadBalancerClass";
+pub const CLASS_ANNOTATION: &str = "margay.dev/load-balancer-class";
 /// What the kubelet writes on the API's copy of a static pod: the uid by which the runtime and
 /// CNI know the pod, which is not the copy's own.
 const STATIC_POD_UIDS: [&str; 2] = ["kubernetes.io/config.mirror", "kubernetes.io/config.hash"];

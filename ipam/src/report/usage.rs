@@ -46,9 +46,12 @@ impl PoolUse {
 
 /// Counts the use of each pool, in the pools' order. A block counts for the first pool it lies
 /// in.
-pub fn pool_use(pools: &[Pool], blocks: &[IPAMBlock], reserved: &[IpNetwork]) -> Vec<PoolUse> {
+pub fn pool_use<'a, B>(pools: &[Pool], blocks: B, reserved: &[IpNetwork]) -> Vec<PoolUse>
+where
+    B: IntoIterator<Item = &'a IPAMBlock> + Clone,
+{
     let mut all: Vec<PoolUse> = pools.iter().map(empty).collect();
-    for block in blocks {
+    for block in blocks.clone() {
         let Ok(range) = block.spec.cidr.parse::<IpNetwork>() else {
             continue;
         };
@@ -62,7 +65,7 @@ pub fn pool_use(pools: &[Pool], blocks: &[IPAMBlock], reserved: &[IpNetwork]) ->
     }
     for (pool, counted) in pools.iter().zip(&mut all) {
         let kept_back = reserved_in(pool.cidr, reserved);
-        let held = held_of_reserved(pool.cidr, blocks, reserved);
+        let held = held_of_reserved(pool.cidr, blocks.clone(), reserved);
         counted.reserved = kept_back.saturating_sub(held);
         let taken = counted.used.saturating_add(counted.reserved);
         counted.free = counted.capacity.saturating_sub(taken);
@@ -116,11 +119,15 @@ fn reserved_in(pool: IpNetwork, reserved: &[IpNetwork]) -> u64 {
 }
 
 /// How many addresses are held although they are reserved: those given before the reservation.
-fn held_of_reserved(pool: IpNetwork, blocks: &[IPAMBlock], reserved: &[IpNetwork]) -> u64 {
+fn held_of_reserved<'a>(
+    pool: IpNetwork,
+    blocks: impl IntoIterator<Item = &'a IPAMBlock>,
+    reserved: &[IpNetwork],
+) -> u64 {
     if reserved.is_empty() {
         return 0;
     }
-    let held = blocks.iter().flat_map(|block| &block.spec.allocations);
+    let held = blocks.into_iter().flat_map(|block| &block.spec.allocations);
     let held = held.filter_map(|one| one.address.parse().ok());
     let held = held.filter(|address| {
         pool.contains(*address) && reserved.iter().any(|range| range.contains(*address))

@@ -1,0 +1,106 @@
+//! `margay controller`: what is done once for the cluster.
+//!
+//! - [`collect`]: addresses and blocks that nobody holds any more are taken back;
+//! - [`pools`]: the pools' status, and their finalizer.
+//!
+//! Any number of controllers may run; the one that holds the Lease works ([`election`],
+//! [`lease`]), the others wait. Nothing that an agent does waits for a controller: without one,
+//! pods start and stop as always, and only what is left behind stays where it is.
+//!
+//! The tasks share one knowledge, fed by watches ([`world`]), and each writes only what names
+//! the version it was made from: two leaders for a moment do no harm.
+
+mod collect;
+pub mod election;
+pub mod lease;
+mod pools;
+mod world;
+
+use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::Client;
+use margay_crds::LOAD_BALANCER_NODE;
+use margay_ipam::{Allocator, KubeStore, SystemClock};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use self::world::Shared;
+use crate::commands::shutdown_signal;
+use crate::datastore;
+use crate::options::ControllerOptions;
+
+/// How long the Lease may take to be given back at the end.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// Runs the controller until it is told to end.
+///
+/// # Errors
+/// A kubeconfig that cannot be used. An API server that is away is no error: it is waited for.
+pub async fn run(options: ControllerOptions) -> anyhow::Result<()> {
+    let client = datastore::client(options.kubeconfig.as_deref()).await?;
+    let identity = options.identity.clone().unwrap_or_else(identity);
+    let (leading, mut leads) = watch::channel(false);
+    let stop = CancellationToken::new();
+    let elected = tokio::spawn(lease::run(
+        client.clone(),
+        options.namespace.clone(),
+        identity.clone(),
+        leading,
+        stop.clone(),
+    ));
+    tracing::info!("controller {identity} started");
+    let mut end = std::pin::pin!(shutdown_signal());
+    let mut tasks = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = &mut end => break,
+            changed = leads.changed() => {
+                // The sender lives as long as the election.
+                if changed.is_err() {
+                    break;
+                }
+                // What is under way may be cut off anywhere: each write stands for itself.
+                tasks.abort_all();
+                while tasks.join_next().await.is_some() {}
+                if *leads.borrow_and_update() {
+                    lead(&client, &options, &mut tasks);
+                }
+            }
+        }
+    }
+    tasks.shutdown().await;
+    stop.cancel();
+    // The next one need not wait for the Lease to run out.
+    let _ = tokio::time::timeout(FAREWELL, elected).await;
+    Ok(())
+}
+
+/// Starts the leader's tasks.
+fn lead(client: &Client, options: &ControllerOptions, tasks: &mut JoinSet<()>) {
+    let unclassed = options.default_load_balancer;
+    let grace = Duration::from_secs(options.leak_grace_period);
+    let store = Arc::new(KubeStore::new(client.clone()));
+    let (allocator, worker) = Allocator::new(LOAD_BALANCER_NODE, store, SystemClock);
+    let (shared, feed) = Shared::start(client, unclassed, allocator);
+    tasks.spawn(worker.run());
+    tasks.spawn(feed);
+    tasks.spawn(collect::run(
+        client.clone(),
+        shared.clone(),
+        grace,
+        unclassed,
+    ));
+    tasks.spawn(pools::run(client.clone(), shared));
+}
+
+/// The host's name and something that tells two controllers of one host apart.
+fn identity() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let random = std::collections::hash_map::RandomState::new()
+        .build_hasher()
+        .finish();
+    format!("{}_{random:016x}", host.trim())
+}

@@ -1,0 +1,205 @@
+//! The pools' status and their finalizer: what should stand on each pool, and writing it.
+//!
+//! A pool may not go while nodes hold blocks of it: their routes would be announced, and their
+//! pods' packets forwarded, by rules that nobody has any more. So each pool carries the finalizer
+//! `margay.dev/blocks`, and loses it when it is being deleted and no block is left that no other
+//! pool has.
+
+use std::time::Duration;
+
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client, ResourceExt};
+use margay_crds::field::join;
+use margay_crds::ip_pool::allocatable::resolve;
+use margay_crds::{BLOCKS_FINALIZER, Condition, IPAMBlock, IPPool, Pool};
+use margay_ipam::report::{PoolUse, pool_use};
+use margay_ipam::split::left_behind;
+use margay_ipam::{SystemClock, clock::Clock};
+use serde_json::{Value, json};
+
+use super::world::Shared;
+use crate::status::conditions;
+
+/// The condition's type.
+const ALLOCATABLE: &str = "Allocatable";
+/// How long changes gather before the pools are looked at: a hundred pods that start together
+/// change a status once.
+const GATHER: Duration = Duration::from_millis(500);
+/// How often the pools are looked at although nothing seems to have changed.
+const REFRESH: Duration = Duration::from_secs(60);
+/// How long one write may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Keeps the pools' status and finalizers for as long as this process leads.
+pub(super) async fn run(client: Client, shared: Shared) {
+    let pools: Api<IPPool> = Api::all(client);
+    let mut changes = shared.changes();
+    loop {
+        let seen = changes.borrow_and_update().addresses;
+        let now = format!("{:.0}", SystemClock.now());
+        let wishes = shared.with(|world| {
+            world.is_synced().then(|| {
+                let objects: Vec<IPPool> = world.pools.values().cloned().collect();
+                let blocks: Vec<&IPAMBlock> = world.blocks.values().collect();
+                wishes(&objects, &blocks, &now)
+            })
+        });
+        let is_synced = wishes.is_some();
+        for wish in wishes.unwrap_or_default() {
+            if let Err(words) = fulfil(&pools, &wish).await {
+                tracing::debug!("IPPool {}: {words}", wish.name);
+            }
+        }
+        tokio::time::sleep(GATHER).await;
+        if is_synced {
+            let other = changes.wait_for(|counts| counts.addresses != seen);
+            // The watches end only with this task.
+            let _ = tokio::time::timeout(REFRESH, other).await;
+        }
+    }
+}
+
+/// What is to be written on one pool.
+#[derive(Debug, Clone, PartialEq)]
+struct Wish {
+    name: String,
+    version: Option<String>,
+    finalizers: Option<Vec<String>>,
+    status: Option<Value>,
+}
+
+/// What differs from what stands on the pools.
+fn wishes(objects: &[IPPool], blocks: &[&IPAMBlock], now: &str) -> Vec<Wish> {
+    let resolved = resolve(objects);
+    let counted = pool_use(&resolved, blocks.iter().copied(), &[]);
+    let wishes = objects.iter().map(|object| {
+        let name = object.name_any();
+        let found = resolved
+            .iter()
+            .zip(&counted)
+            .find(|(pool, _)| pool.name == name);
+        let others: Vec<Pool> = resolved
+            .iter()
+            .filter(|pool| pool.name != name && !is_terminating(objects, &pool.name))
+            .cloned()
+            .collect();
+        let finalizers = finalizers(object, found.map(|(pool, _)| pool), &others, blocks);
+        Wish {
+            version: object.metadata.resource_version.clone(),
+            finalizers,
+            status: status(object, found, blocks, now),
+            name,
+        }
+    });
+    wishes
+        .filter(|wish| wish.finalizers.is_some() || wish.status.is_some())
+        .collect()
+}
+
+fn is_terminating(objects: &[IPPool], name: &str) -> bool {
+    let mut named = objects.iter().filter(|object| object.name_any() == name);
+    named.any(|object| object.metadata.deletion_timestamp.is_some())
+}
+
+/// The finalizers that should stand on a pool, if they are others than those that do.
+fn finalizers(
+    object: &IPPool,
+    pool: Option<&Pool>,
+    others: &[Pool],
+    blocks: &[&IPAMBlock],
+) -> Option<Vec<String>> {
+    let standing = object.finalizers();
+    let has = standing.iter().any(|one| one == BLOCKS_FINALIZER);
+    let deleting = object.metadata.deletion_timestamp.is_some();
+    if deleting && has {
+        // A pool that never made sense has no block.
+        let waits =
+            pool.is_some_and(|pool| !left_behind(pool, others, blocks.iter().copied()).is_empty());
+        let without = standing.iter().filter(|one| *one != BLOCKS_FINALIZER);
+        return (!waits).then(|| without.cloned().collect());
+    }
+    // None may be added to an object that is being deleted.
+    (!deleting && !has).then(|| {
+        let mut finalizers = standing.to_vec();
+        finalizers.push(BLOCKS_FINALIZER.to_owned());
+        finalizers
+    })
+}
+
+/// The status that should stand on a pool, if it is another than the one that does.
+fn status(
+    object: &IPPool,
+    found: Option<(&Pool, &PoolUse)>,
+    blocks: &[&IPAMBlock],
+    now: &str,
+) -> Option<Value> {
+    let (good, reason, message) = match found {
+        Some((pool, _)) => {
+            let (good, reason, mut message) = pool.allocatable();
+            if reason == "Terminating" {
+                let left = left_behind(pool, &[], blocks.iter().copied()).len();
+                message = format!("{message}: it waits for the last of its {left} blocks");
+            }
+            (good, reason, message)
+        }
+        None => {
+            let words = object.check().err().map(|errors| join(&errors));
+            (false, "Invalid", words.unwrap_or_default())
+        }
+    };
+    let wanted = Condition {
+        type_: ALLOCATABLE.to_owned(),
+        status: if good { "True" } else { "False" }.to_owned(),
+        reason: reason.to_owned(),
+        message,
+        observed_generation: object.metadata.generation,
+        last_transition_time: now.to_owned(),
+    };
+    let standing = object.status.clone().unwrap_or_default();
+    let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    let counted = found.map(|(_, counted)| counted);
+    let capacity = counted.map(|counted| number(counted.capacity));
+    let used = counted.map(|counted| number(counted.used));
+    let held = counted.map(|counted| number(counted.blocks));
+    let same = (standing.capacity, standing.used, standing.blocks) == (capacity, used, held);
+    let conditions = conditions::with(&standing.conditions, wanted);
+    if same && conditions.is_none() {
+        return None;
+    }
+    Some(json!({
+        "conditions": conditions.unwrap_or(standing.conditions),
+        "capacity": capacity, "used": used, "blocks": held,
+    }))
+}
+
+/// Writes what differs, if the pool is still the one that was looked at.
+async fn fulfil(pools: &Api<IPPool>, wish: &Wish) -> Result<(), String> {
+    let parameters = PatchParams::default();
+    let mut version = wish.version.clone();
+    if let Some(status) = &wish.status {
+        let body = json!({"metadata": {"resourceVersion": version}, "status": status});
+        let body = Patch::Merge(body);
+        let patched = in_time(pools.patch_status(&wish.name, &parameters, &body)).await?;
+        version = patched.metadata.resource_version;
+    }
+    if let Some(finalizers) = &wish.finalizers {
+        let metadata = json!({"resourceVersion": version, "finalizers": finalizers});
+        let body = Patch::Merge(json!({ "metadata": metadata }));
+        in_time(pools.patch(&wish.name, &parameters, &body)).await?;
+        if !finalizers.iter().any(|one| one == BLOCKS_FINALIZER) {
+            tracing::info!("IPPool {}: no block is left, it may go", wish.name);
+        }
+    }
+    Ok(())
+}
+
+async fn in_time<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, String> {
+    match tokio::time::timeout(TIMEOUT, request).await {
+        Ok(answer) => answer.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("no answer within {} s", TIMEOUT.as_secs())),
+    }
+}
+
+#[cfg(test)]
+#[path = "tests/pools.rs"]
+mod tests;
