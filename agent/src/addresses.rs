@@ -19,12 +19,11 @@ const TIDY: Duration = Duration::from_secs(60);
 /// How long a block must have been empty before it is given back.
 const EMPTY: Duration = Duration::from_secs(300);
 
-/// The allocator and the list of blocks under way.
+/// The allocator.
 #[derive(Debug)]
 pub struct Addresses {
     allocator: Allocator,
     worker: JoinHandle<()>,
-    listing: Vec<IPAMBlock>,
 }
 
 impl Addresses {
@@ -35,7 +34,6 @@ impl Addresses {
         Self {
             allocator,
             worker: tokio::spawn(worker.run()),
-            listing: Vec::new(),
         }
     }
 
@@ -50,17 +48,16 @@ impl Addresses {
     }
 
     /// Takes in an event of the watch of blocks.
-    pub fn handle(&mut self, event: Event<IPAMBlock>) {
-        match event {
-            Event::Init => self.listing.clear(),
-            Event::InitApply(block) => self.listing.push(block),
-            Event::InitDone => {
-                let list = std::mem::take(&mut self.listing);
-                self.allocator.handle_block_event(BlockEvent::List(list));
-            }
-            Event::Apply(block) => self.allocator.handle_block_event(BlockEvent::Apply(block)),
-            Event::Delete(block) => self.allocator.handle_block_event(BlockEvent::Delete(block)),
-        }
+    pub fn handle(&self, event: Event<IPAMBlock>) {
+        let event = match event {
+            Event::Init => BlockEvent::ListBegin,
+            // One by one: what the view keeps of another node's block is little.
+            Event::InitApply(block) => BlockEvent::Listed(block),
+            Event::InitDone => BlockEvent::ListEnd,
+            Event::Apply(block) => BlockEvent::Apply(block),
+            Event::Delete(block) => BlockEvent::Delete(block),
+        };
+        self.allocator.handle_block_event(event);
     }
 
     /// Takes in pools, settings and the labels of the node `own`.

@@ -20,14 +20,16 @@ use crate::batch::{Answer, Assigned, Batch, Operation, Outcome, Step};
 use crate::block::{NodeBlock, Release};
 use crate::clock::Clock;
 use crate::error::IpamError;
+use crate::ranges::Ranges;
+use crate::request::Request as Wanted;
 use crate::store::{Store, StoreError};
 use crate::view::{BlockEvent, View};
 use crate::{Family, tidy};
 
 /// Requests that may wait for the worker; more make callers wait.
 const QUEUE: usize = 1024;
-/// The most requests of one batch: what one block of the largest size could hold.
-const MAX_BATCH: usize = 4096;
+/// The most requests of one batch: the plan is made anew after every write.
+const MAX_BATCH: usize = 256;
 
 /// One node's address management. Cheap to clone; all clones share one view and one worker.
 #[derive(Debug, Clone)]
@@ -98,9 +100,18 @@ impl Allocator {
         self.shared.lock().is_listed()
     }
 
-    /// The families of which pods on this node get an address: an enabled pool selects the node.
-    pub fn families(&self) -> BTreeSet<Family> {
-        self.shared.lock().families()
+    /// Replaces the ranges of which no address is given to who does not name it.
+    pub fn set_reserved(&self, reserved: Ranges) {
+        self.shared.lock().set_reserved(reserved);
+    }
+
+    /// The families of which a pod on this node gets an address if it does not say; without its
+    /// namespace's labels no pool that selects namespaces counts.
+    pub fn families(
+        &self,
+        namespace_labels: Option<&BTreeMap<String, String>>,
+    ) -> BTreeSet<Family> {
+        self.shared.lock().families(namespace_labels)
     }
 
     /// This node's blocks, as last read or written, in the order of their names.
@@ -126,15 +137,26 @@ impl Allocator {
 
     // ===== requests =====
 
-    /// An address of the family for an interface of a sandbox. Asking again gives the same one.
+    /// All the addresses of a request, in the order of its wants, or none. Asking again gives the
+    /// same ones.
     ///
     /// # Errors
-    /// Any [`IpamError`]; [`IpamError::is_transient`] tells whether trying again may help.
-    pub async fn assign(&self, owner: Owner, family: Family) -> Result<Assigned, IpamError> {
-        match self.ask(Operation::Assign { owner, family }).await? {
+    /// Any [`IpamError`]; [`IpamError::is_transient`] tells whether trying again may help. After
+    /// [`IpamError::StoreUnavailable`] some may be given all the same: the caller releases.
+    pub async fn assign_all(&self, request: Wanted) -> Result<Vec<Assigned>, IpamError> {
+        match self.ask(Operation::Assign(request)).await? {
             Outcome::Assigned(assigned) => Ok(assigned),
             Outcome::Released(_) => Err(IpamError::Stopped),
         }
+    }
+
+    /// An address of the family for an interface of a sandbox, from any pool.
+    ///
+    /// # Errors
+    /// As [`Self::assign_all`].
+    pub async fn assign(&self, owner: Owner, family: Family) -> Result<Assigned, IpamError> {
+        let assigned = self.assign_all(Wanted::pod(owner, [family])).await?;
+        assigned.into_iter().next().ok_or(IpamError::Stopped)
     }
 
     /// Takes addresses back; answers those that were held. None is no error.

@@ -13,17 +13,32 @@ use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use margay_crds::{Allocation, FieldError, IPAMBlock, IPAMBlockSpec, NODE_LABEL, Owner, Released};
+use margay_crds::{
+    Allocation, FieldError, IPAMBlock, IPAMBlockSpec, NODE_LABEL, Owner, OwnerKind, Released,
+};
 
+use crate::bits::Bits;
 use crate::clock::Timestamp;
 use crate::error::IpamError;
+use crate::ranges::{Ranges, number};
 
 /// The most addresses a block may hold: what the object's schema allows.
 pub const MAX_ADDRESSES: u128 = 4096;
 
+/// What holds for every address that is given.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// How long an address rests once it is given back.
+    pub cooldown: Duration,
+    /// Addresses that only who names them gets.
+    pub reserved: Ranges,
+}
+
 /// Which addresses to take back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Release {
+    /// What one holder has, told apart as [`Owner::is_same_holder`] does.
+    Holder(Owner),
     /// What a sandbox holds, on one of its interfaces or on all.
     Container {
         /// CNI_CONTAINERID.
@@ -60,6 +75,13 @@ impl Release {
     pub fn matches(&self, allocation: &Allocation) -> bool {
         let owner = &allocation.owner;
         match self {
+            Self::Holder(holder) => owner.is_same_holder(holder),
+            // A tunnel has no sandbox, and is none that a list of sandboxes could lack.
+            Self::Container { .. } | Self::Pod { .. } | Self::AllBut { .. }
+                if owner.kind != OwnerKind::Pod =>
+            {
+                false
+            }
             Self::Container {
                 container_id,
                 interface,
@@ -92,12 +114,14 @@ impl Release {
         match self {
             Self::Address { .. } => true,
             Self::AllBut { .. } => false,
-            Self::Container { .. } | Self::Pod { .. } => self.matches(&Allocation {
-                address: String::new(),
-                owner: owner.clone(),
-                sequence: 0,
-                since: String::new(),
-            }),
+            Self::Holder(_) | Self::Container { .. } | Self::Pod { .. } => {
+                self.matches(&Allocation {
+                    address: String::new(),
+                    owner: owner.clone(),
+                    sequence: 0,
+                    since: String::new(),
+                })
+            }
         }
     }
 }
@@ -107,6 +131,9 @@ impl Release {
 pub struct NodeBlock {
     cidr: IpNetwork,
     object: IPAMBlock,
+    /// By their offset, the addresses that are held or were given back: all others were never
+    /// used.
+    seen: Bits,
 }
 
 impl NodeBlock {
@@ -116,10 +143,17 @@ impl NodeBlock {
     /// Every field that is wrong, as [`IPAMBlock::check`] finds them.
     pub fn parse(object: IPAMBlock) -> Result<Self, Vec<FieldError>> {
         let checked = object.check()?;
-        Ok(Self {
+        let mut block = Self {
             cidr: checked.cidr,
+            seen: Bits::default(),
             object,
-        })
+        };
+        let spec = &block.object.spec;
+        let held = spec.allocations.iter().map(|one| &one.address);
+        let seen = held.chain(spec.released.iter().map(|one| &one.address));
+        let seen = seen.filter_map(|text| offset(block.cidr, parse(text)?));
+        block.seen = seen.collect();
+        Ok(block)
     }
 
     /// An empty block of a node, not written yet: to create it is to claim it.
@@ -140,6 +174,7 @@ impl NodeBlock {
         Self {
             cidr,
             object: IPAMBlock { metadata, spec },
+            seen: Bits::default(),
         }
     }
 
@@ -163,6 +198,11 @@ impl NodeBlock {
         &self.object
     }
 
+    /// The object, to be written.
+    pub fn into_object(self) -> IPAMBlock {
+        self.object
+    }
+
     /// The addresses held.
     pub fn allocations(&self) -> &[Allocation] {
         &self.object.spec.allocations
@@ -175,11 +215,37 @@ impl NodeBlock {
 
     /// How many addresses the block has.
     pub fn size(&self) -> u128 {
-        let bits = crate::Family::of_range(self.cidr).bits() - self.cidr.prefix();
-        1u128
-            .checked_shl(u32::from(bits))
-            .unwrap_or(MAX_ADDRESSES)
-            .min(MAX_ADDRESSES)
+        size_of(self.cidr)
+    }
+
+    /// The node on which an allocation of this block is in use: the block's own, or the one that
+    /// has borrowed it. Nobody's node for a Service's address.
+    pub fn node_of<'a>(&'a self, allocation: &'a Allocation) -> &'a str {
+        let node = &allocation.owner.node;
+        if node.is_empty() { self.node() } else { node }
+    }
+
+    /// The allocations in use on a node.
+    pub fn used_on<'a>(&'a self, node: &'a str) -> impl Iterator<Item = &'a Allocation> {
+        let all = self.allocations().iter();
+        all.filter(move |one| self.node_of(one) == node)
+    }
+
+    /// Whether [`Self::assign_by`] would give an address.
+    pub fn has_free(&self, now: Timestamp, rules: &Rules) -> bool {
+        self.never_used(&rules.reserved).is_some() || self.rested(now, rules).is_some()
+    }
+
+    /// The address that a holder has.
+    pub fn held(&self, owner: &Owner) -> Option<&Allocation> {
+        let mut all = self.allocations().iter();
+        all.find(|one| one.owner.is_same_holder(owner))
+    }
+
+    /// Who holds an address.
+    pub fn holder(&self, address: IpAddr) -> Option<&Allocation> {
+        let mut all = self.allocations().iter();
+        all.find(|one| parse(&one.address) == Some(address))
     }
 
     /// The address an interface of a sandbox holds.
@@ -209,14 +275,28 @@ impl NodeBlock {
         now: Timestamp,
         cooldown: Duration,
     ) -> Option<Allocation> {
-        let address = match self.never_used() {
+        let reserved = Ranges::default();
+        self.assign_by(owner, now, &Rules { cooldown, reserved })
+    }
+
+    /// Gives the next address, or `None` if every address is held, rests or is reserved.
+    pub fn assign_by(
+        &mut self,
+        owner: &Owner,
+        now: Timestamp,
+        rules: &Rules,
+    ) -> Option<Allocation> {
+        let address = match self.never_used(&rules.reserved) {
             Some(address) => address,
-            None => self.pop_rested(now, cooldown)?,
+            None => {
+                let index = self.rested(now, rules)?;
+                parse(&self.object.spec.released.remove(index).address)?
+            }
         };
         Some(self.write(address, owner, now))
     }
 
-    /// Gives one address that was asked for by name; it need not have rested.
+    /// Gives one address that was asked for by name; it need not have rested, and may be reserved.
     ///
     /// # Errors
     /// [`IpamError::OutsideBlock`], or [`IpamError::Held`] by someone else.
@@ -230,13 +310,11 @@ impl NodeBlock {
             let block = self.cidr;
             return Err(IpamError::OutsideBlock { address, block });
         }
-        let mut held = self.allocations().iter();
-        if let Some(one) = held.find(|one| parse(&one.address) == Some(address)) {
-            if one.owner == *owner {
+        if let Some(one) = self.holder(address) {
+            if one.owner.is_same_holder(owner) {
                 return Ok(one.clone());
             }
-            let holder = &one.owner;
-            let holder = format!("{}/{}", holder.namespace, holder.pod);
+            let holder = Box::new(one.owner.clone());
             return Err(IpamError::Held { address, holder });
         }
         let released = &mut self.object.spec.released;
@@ -246,10 +324,28 @@ impl NodeBlock {
 
     /// Takes back every address that is meant; answers what was taken.
     pub fn release(&mut self, which: &Release, now: Timestamp) -> Vec<Allocation> {
+        self.release_if(now, |one| which.matches(one))
+    }
+
+    /// Takes back every address that is meant and in use on a node.
+    pub fn release_on(&mut self, node: &str, which: &Release, now: Timestamp) -> Vec<Allocation> {
+        let own = self.node().to_owned();
+        self.release_if(now, |one| {
+            let user = &one.owner.node;
+            let user = if user.is_empty() { &own } else { user };
+            user == node && which.matches(one)
+        })
+    }
+
+    fn release_if(
+        &mut self,
+        now: Timestamp,
+        is_meant: impl Fn(&Allocation) -> bool,
+    ) -> Vec<Allocation> {
         let spec = &mut self.object.spec;
         let (freed, kept) = std::mem::take(&mut spec.allocations)
             .into_iter()
-            .partition::<Vec<_>, _>(|one| which.matches(one));
+            .partition::<Vec<_>, _>(|one| is_meant(one));
         spec.allocations = kept;
         for one in &freed {
             spec.sequence = spec.sequence.saturating_add(1);
@@ -267,6 +363,11 @@ impl NodeBlock {
         self.allocations().iter().any(|one| which.matches(one))
     }
 
+    /// Whether any allocation in use on a node is meant.
+    pub fn holds_on(&self, node: &str, which: &Release) -> bool {
+        self.used_on(node).any(|one| which.matches(one))
+    }
+
     fn write(&mut self, address: IpAddr, owner: &Owner, now: Timestamp) -> Allocation {
         let spec = &mut self.object.spec;
         spec.sequence = spec.sequence.saturating_add(1);
@@ -277,6 +378,7 @@ impl NodeBlock {
             since: written(now),
         };
         spec.allocations.push(allocation.clone());
+        self.seen.extend(offset(self.cidr, address));
         self.count();
         allocation
     }
@@ -286,30 +388,33 @@ impl NodeBlock {
         spec.used = u32::try_from(spec.allocations.len()).unwrap_or(u32::MAX);
     }
 
-    /// The lowest address that is neither held nor was ever given back.
-    fn never_used(&self) -> Option<IpAddr> {
-        let spec = &self.object.spec;
-        let held = spec.allocations.iter().map(|one| &one.address);
-        let seen: HashSet<IpAddr> = held
-            .chain(spec.released.iter().map(|one| &one.address))
-            .filter_map(|text| parse(text))
-            .collect();
-        // A full block has as many addresses seen as it is large: no walk needed.
-        if seen.len() as u128 >= self.size() {
-            return None;
-        }
-        let mut all = (0..self.size()).map(|offset| nth(self.cidr, offset));
-        all.find(|address| !seen.contains(address))
+    /// The lowest address that is neither reserved nor held nor was ever given back.
+    fn never_used(&self, reserved: &Ranges) -> Option<IpAddr> {
+        let free = self.seen.zeros().take_while(|at| *at < self.size());
+        let mut free = free.map(|at| nth(self.cidr, at));
+        free.find(|address| !reserved.contains(*address))
     }
 
-    /// The address that has been free the longest, if it has rested.
-    fn pop_rested(&mut self, now: Timestamp, cooldown: Duration) -> Option<IpAddr> {
-        let released = &mut self.object.spec.released;
-        let index = released
-            .iter()
-            .position(|one| has_rested(one, now, cooldown))?;
-        parse(&released.remove(index).address)
+    /// The place in the list of the address that has been free the longest, if it has rested.
+    fn rested(&self, now: Timestamp, rules: &Rules) -> Option<usize> {
+        self.object.spec.released.iter().position(|one| {
+            let reserved = || parse(&one.address).is_none_or(|one| rules.reserved.contains(one));
+            has_rested(one, now, rules.cooldown) && (rules.reserved.is_empty() || !reserved())
+        })
     }
+}
+
+/// How many addresses a block has, as far as the object's schema goes.
+pub(crate) fn size_of(cidr: IpNetwork) -> u128 {
+    let bits = crate::Family::of_range(cidr).bits() - cidr.prefix();
+    let size = 1u128.checked_shl(u32::from(bits));
+    size.unwrap_or(MAX_ADDRESSES).min(MAX_ADDRESSES)
+}
+
+/// The place of an address in a block; `None` beyond what a block may hold.
+fn offset(block: IpNetwork, address: IpAddr) -> Option<u128> {
+    let offset = number(address).checked_sub(number(block.network()))?;
+    (offset < MAX_ADDRESSES).then_some(offset)
 }
 
 /// Whether a released address may be given again. A time that cannot be read, or one so far ahead
@@ -552,7 +657,7 @@ mod tests {
         let again = block.assign_address(address, &pod("a"), at(5)).unwrap();
         assert_eq!(given, again);
         let held = block.assign_address(address, &pod("b"), at(5)).unwrap_err();
-        assert_eq!(held.to_string(), "10.0.0.2 is held by default/a");
+        assert_eq!(held.to_string(), "10.0.0.2 is held by pod default/a");
         let outside = "10.0.0.4".parse().unwrap();
         let error = block.assign_address(outside, &pod("b"), at(5)).unwrap_err();
         assert_eq!(error.to_string(), "10.0.0.4 is not in block 10.0.0.0/30");

@@ -1,9 +1,8 @@
 //! Which blocks of a pool a node tries to claim, and in which order.
 //!
 //! Each node starts at an index that its name decides and walks on from there, so that nodes that
-//! boot together rarely try the same block. Blocks known to be taken are skipped; a larger taken
-//! range is jumped over in one step. A pool may have 2^128 blocks: nothing is enumerated, each
-//! skipped step is paid for by a block that exists.
+//! boot together rarely try the same block. Blocks known to be taken are skipped; those that
+//! lie side by side are jumped over in one step. A pool may have 2^128 blocks: nothing is enumerated.
 //!
 //! Not here: the claim itself; a candidate may turn out to be taken.
 
@@ -50,12 +49,19 @@ impl Candidates {
         IpNetwork::new(start, self.block_size).ok()
     }
 
-    /// Moves on past `range`, which covers the block at the walk's place (and perhaps more).
-    pub fn skip(&mut self, range: IpNetwork) {
-        let covered = self.block_size.saturating_sub(range.prefix());
-        let length = 1u128.checked_shl(u32::from(covered)).unwrap_or(u128::MAX);
-        // From our place to the end of the range: the place need not be its beginning.
-        let step = length - (self.next & (length - 1));
+    /// Moves on past the block at the walk's place.
+    pub fn skip_one(&mut self) {
+        self.advance(1);
+    }
+
+    /// Moves on past an address, given as a number, that is not before the block at the walk's
+    /// place: the end of what is in the way.
+    pub fn skip_past(&mut self, end: u128) {
+        let bits = if self.pool.is_ipv4() { 32 } else { 128 };
+        let shift = bits - u32::from(self.block_size);
+        let start = crate::ranges::number(self.pool.network());
+        let index = end.saturating_sub(start).checked_shr(shift).unwrap_or(0);
+        let step = index.saturating_sub(self.next).saturating_add(1);
         self.advance(step);
     }
 
@@ -83,18 +89,18 @@ fn hash(node: &str) -> u128 {
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
-    use std::net::IpAddr;
 
     use proptest::prelude::*;
 
     use super::*;
+    use crate::ranges::number;
 
     fn all(pool: &str, block_size: u8, node: &str) -> Vec<IpNetwork> {
         let mut candidates = Candidates::new(pool.parse().unwrap(), block_size, node);
         let mut found = Vec::new();
         while let Some(candidate) = candidates.peek() {
             found.push(candidate);
-            candidates.skip(candidate);
+            candidates.skip_one();
         }
         found
     }
@@ -129,7 +135,7 @@ mod tests {
             // All of it is taken by one range: one step, or two around the end.
             let mut steps = 0;
             while candidates.peek().is_some() {
-                candidates.skip(pool);
+                candidates.skip_past(number(pool.broadcast()));
                 steps += 1;
             }
             assert!(steps <= 2, "{pool}: {steps}");
@@ -146,13 +152,6 @@ mod tests {
             .collect();
         // 100 random draws of 1024 meet about five times.
         assert!(starts.len() > 85, "{}", starts.len());
-    }
-
-    fn number(address: IpAddr) -> u128 {
-        match address {
-            IpAddr::V4(address) => u128::from(u32::from(address)),
-            IpAddr::V6(address) => address.to_bits(),
-        }
     }
 
     proptest! {
@@ -173,16 +172,16 @@ mod tests {
                 })
                 .collect();
             let overlap = |candidate: IpNetwork| {
-                taken.iter().copied().find(|one| margay_crds::ip_pool::overlap(*one, candidate))
+                crate::ranges::Ranges::of(taken.iter().copied()).end_of_overlap(candidate)
             };
             let mut candidates = Candidates::new(pool, 28, &node);
             let mut found = Vec::new();
             while let Some(candidate) = candidates.peek() {
                 match overlap(candidate) {
-                    Some(range) => candidates.skip(range),
+                    Some(end) => candidates.skip_past(end),
                     None => {
                         found.push(candidate);
-                        candidates.skip(candidate);
+                        candidates.skip_one();
                     }
                 }
                 prop_assert!(found.len() <= 16);

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
+use margay_crds::Owner;
 
 use crate::Family;
 use crate::store::StoreError;
@@ -95,8 +96,47 @@ pub enum IpamError {
     Held {
         /// The address.
         address: IpAddr,
-        /// Namespace, pod and container.
-        holder: String,
+        /// Who holds it.
+        holder: Box<Owner>,
+    },
+    /// The node may claim no block by itself, and those it has are full.
+    #[error(
+        "node {node} has no free {family} address in a block of its own and may not claim another \
+         (autoAllocateBlocks is false in IPAMConfiguration default; pools {}): make an IPAMBlock \
+         for the node, or delete pods on it",
+        pools.join(", ")
+    )]
+    BlocksByHand {
+        /// The family asked for.
+        family: Family,
+        /// The node that asked.
+        node: String,
+        /// The pools that would have been tried.
+        pools: Vec<String>,
+    },
+    /// What is asked for by name cannot be had, and will not be had as long as nobody changes
+    /// what is asked or what there is.
+    #[error("{who} asks for {wanted}, but {problem}")]
+    Unfulfillable {
+        /// Where it is asked, such as `annotation margay.dev/ipv4-pools of Pod default/web`.
+        who: String,
+        /// The pool or the address.
+        wanted: String,
+        /// The other side of the conflict.
+        problem: String,
+    },
+    /// An address that is asked for by name is held by another.
+    #[error("{who} asks for {address}, but {holder} holds it")]
+    Taken {
+        /// Where it is asked.
+        who: String,
+        /// The address.
+        address: IpAddr,
+        /// Who holds it.
+        holder: Box<Owner>,
+        /// Whether the holder is an earlier self of who asks, which is about to go: the same pod
+        /// by name.
+        is_earlier_self: bool,
     },
     /// The allocator's worker has ended.
     #[error("address management has stopped: the agent is shutting down")]
@@ -112,6 +152,23 @@ impl IpamError {
                 | Self::StoreUnavailable { .. }
                 | Self::TooManyConflicts { .. }
                 | Self::Stopped
+                | Self::Taken {
+                    is_earlier_self: true,
+                    ..
+                }
+        )
+    }
+
+    /// Whether asking again is of use only once somebody has changed what was asked: then the
+    /// runtime need not try again as it is.
+    pub fn is_request_wrong(&self) -> bool {
+        matches!(
+            self,
+            Self::Unfulfillable { .. }
+                | Self::Taken {
+                    is_earlier_self: false,
+                    ..
+                }
         )
     }
 

@@ -9,6 +9,7 @@
 //!
 //! - [`block`]: one block as a value: give, take back, cooldown, order of reuse;
 //! - [`candidates`]: which blocks of a pool a node tries to claim, and in which order;
+//! - [`request`] and [`annotations`]: what a pod wants, by default or by what is written on it;
 //! - [`view`]: what one node knows, fed by watch events and by its own writes;
 //! - [`batch`]: many requests of one node turned into few writes; a state machine without IO;
 //! - [`allocator`]: the shell around it: a handle to ask, a worker that talks to the store;
@@ -20,7 +21,9 @@
 //! Not here: watching (the agent feeds events in), pods' interfaces, routes.
 
 pub mod allocator;
+pub mod annotations;
 pub mod batch;
+mod bits;
 pub mod block;
 pub mod candidates;
 pub mod clock;
@@ -31,7 +34,9 @@ pub mod kube_facts;
 #[cfg(feature = "kube")]
 pub mod kube_store;
 pub mod memory;
+pub mod ranges;
 pub mod report;
+pub mod request;
 pub mod split;
 pub mod store;
 mod taken;
@@ -40,12 +45,14 @@ pub mod view;
 
 pub use allocator::{Allocator, Worker};
 pub use batch::{Assigned, Operation};
-pub use block::{NodeBlock, Release};
+pub use block::{NodeBlock, Release, Rules};
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use error::IpamError;
 #[cfg(feature = "kube")]
 pub use kube_store::KubeStore;
 pub use memory::MemoryStore;
+pub use ranges::Ranges;
+pub use request::{Request, Source, Want};
 pub use store::{Store, StoreError};
 pub use view::{BlockEvent, View};
 

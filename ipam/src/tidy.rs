@@ -1,8 +1,8 @@
 //! Which of a node's empty blocks are given back, so that other nodes may claim them.
 //!
 //! An empty block goes when its pool is gone, disabled or no longer meant for the node, and when
-//! the node has another empty block of the same pool. It must have been empty for the grace
-//! period and all its addresses must have rested. One empty block a pool stays: the next pod of
+//! the node has another empty block of the same pool. The latter must have been empty for the
+//! grace period; in either case all addresses must have rested. One empty block a pool stays: the next pod of
 //! the node should not wait for a claim, nor the routers for a new route.
 //!
 //! Not here: addresses whose pods are gone.
@@ -23,7 +23,14 @@ pub fn surplus(view: &View, now: Timestamp, grace: Duration) -> Vec<NodeBlock> {
         let wanted = pool
             .filter(|pool| view.is_open(pool))
             .is_some_and(|pool| kept.insert(pool.name.clone()));
-        if !wanted && has_been_empty(block, now, grace.max(view.cooldown())) {
+        // What the node may not use any more is of use to nobody here: only the rest counts.
+        let is_open = pool.is_some_and(|pool| view.is_open(pool));
+        let time = if is_open {
+            grace.max(view.cooldown())
+        } else {
+            view.cooldown()
+        };
+        if !wanted && has_been_empty(block, now, time) {
             surplus.push(block.clone());
         }
     }

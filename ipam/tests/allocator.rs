@@ -256,7 +256,7 @@ async fn pools_serve_whom_they_select() {
         ),
     ];
     let node = Node::new(pools);
-    assert!(node.allocator.families().is_empty());
+    assert!(node.allocator.families(None).is_empty());
     let error = node.assign("p", Family::V4).await.unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -273,7 +273,7 @@ async fn pools_serve_whom_they_select() {
 
     let labels = BTreeMap::from([("rack".to_owned(), "b".to_owned())]);
     node.allocator.set_node_labels(labels);
-    assert_eq!(node.allocator.families(), [Family::V4].into());
+    assert_eq!(node.allocator.families(None), [Family::V4].into());
     let address = node.assign("p", Family::V4).await.unwrap();
     assert!(address.to_string().starts_with("10.2.0."));
 

@@ -363,14 +363,17 @@ fn link_spec(request: &AddRequest, addresses: Vec<std::net::IpAddr>) -> LinkSpec
     }
 }
 
-/// What the runtime is told when there is no address. All of it can pass without the pod being
-/// made anew: an address comes free, a pool is added, the API server comes back.
+/// What the runtime is told when there is no address. Most of it can pass without the pod being
+/// made anew: an address comes free, a pool is added, the API server comes back. What the pod asks
+/// for and cannot get is a mistake in the configuration.
 fn address_error(error: &IpamError) -> CniError {
     let code = match error {
         IpamError::Refused { .. } => Code::WIRING,
+        error if error.is_request_wrong() => Code::INVALID_CONFIG,
         _ => Code::TRY_AGAIN,
     };
     let msg = match error {
+        error if error.is_request_wrong() => "the pod's addresses cannot be had".to_owned(),
         IpamError::Exhausted { family, pools, .. } => {
             format!("no free {family} address in IPPool {}", pools.join(", "))
         }
