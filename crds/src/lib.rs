@@ -25,6 +25,7 @@ pub mod as_number;
 pub mod bgp_configuration;
 pub mod bgp_filter;
 pub mod bgp_peer;
+pub mod cluster_network_policy;
 pub mod condition;
 pub mod drain;
 pub mod field;
@@ -33,16 +34,21 @@ pub mod ip_reservation;
 pub mod ipam_block;
 pub mod ipam_configuration;
 pub mod manifests;
+pub mod network_policy;
+pub mod network_set;
 pub mod node_status;
+pub mod policy_rule;
 pub mod prefix_advertisement;
 pub mod seconds;
 pub mod selector;
+pub mod tier;
 pub mod validate;
 
 pub use as_number::{PeerAs, parse_own_as_number};
 pub use bgp_configuration::{BGPConfiguration, BGPConfigurationSpec, BgpSettings, NodeBgpSettings};
 pub use bgp_filter::{BGPFilter, BGPFilterSpec, BGPFilterStatus, PeerFilter};
 pub use bgp_peer::{BGPPeer, BGPPeerSpec, BGPPeerStatus, Peer};
+pub use cluster_network_policy::{ClusterNetworkPolicy, ClusterNetworkPolicySpec};
 pub use condition::Condition;
 pub use drain::{DrainRequest, DrainStage};
 pub use field::FieldError;
@@ -52,11 +58,16 @@ pub use ip_pool::{
 pub use ip_reservation::{IPReservation, IPReservationSpec, IPReservationStatus};
 pub use ipam_block::{Allocation, Block, IPAMBlock, IPAMBlockSpec, Owner, OwnerKind, Released};
 pub use ipam_configuration::{IPAMConfiguration, IPAMConfigurationSpec, IpamSettings};
+pub use network_policy::{
+    GlobalNetworkPolicy, GlobalNetworkPolicySpec, NetworkPolicy, NetworkPolicySpec, PolicyStatus,
+};
+pub use network_set::{GlobalNetworkSet, GlobalNetworkSetSpec, NetworkSet, NetworkSetSpec};
 pub use node_status::{NodeStatus, NodeStatusSpec, NodeStatusStatus};
 pub use prefix_advertisement::{
     Aggregation, CommunityValue, PrefixAdvertisement, ServiceRange, ServiceRanges,
 };
 pub use selector::Selector;
+pub use tier::{Tier, TierSpec};
 
 /// The API group of every kind of ours.
 pub const GROUP: &str = "margay.dev";

@@ -7,9 +7,11 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt;
 use serde_json::Value;
 
+use crate::cluster_network_policy;
 use crate::{
-    BGPConfiguration, BGPFilter, BGPPeer, IPAMBlock, IPAMConfiguration, IPPool, IPReservation,
-    NodeStatus,
+    BGPConfiguration, BGPFilter, BGPPeer, ClusterNetworkPolicy, GlobalNetworkPolicy,
+    GlobalNetworkSet, IPAMBlock, IPAMConfiguration, IPPool, IPReservation, NetworkPolicy,
+    NetworkSet, NodeStatus, Tier,
 };
 
 /// Every CRD of ours, ready to be created.
@@ -23,6 +25,12 @@ pub fn all() -> Vec<CustomResourceDefinition> {
         BGPPeer::crd(),
         BGPFilter::crd(),
         NodeStatus::crd(),
+        NetworkPolicy::crd(),
+        GlobalNetworkPolicy::crd(),
+        Tier::crd(),
+        NetworkSet::crd(),
+        GlobalNetworkSet::crd(),
+        cluster_network_policy::approved(ClusterNetworkPolicy::crd()),
     ];
     for crd in &mut crds {
         tidy(crd);

@@ -4,10 +4,11 @@
 //! role == 'db' && (zone in {'a', 'b'} || !has(temporary)) && name starts with "x"
 //! ```
 //!
-//! Grammar by rising strength: `||`, `&&`, `!`, then `( … )`, `all()`, `has(key)`,
+//! Grammar by rising strength: `||`, `&&`, `!`, then `( … )`, `all()`, `global()`, `has(key)`,
 //! `key == 'v'`, `key != 'v'`, `key in { … }`, `key not in { … }`, `key contains 'v'`,
 //! `key starts with 'v'`, `key ends with 'v'`. A key that an object does not carry makes `!=` and
-//! `not in` true and everything else false.
+//! `not in` true and everything else false. `global()` selects what is in no namespace: objects in
+//! one carry [`NAMESPACE_KEY`] as a label of ours.
 //!
 //! Not here: label selectors as Kubernetes writes them in policies, and any index over objects.
 
@@ -26,6 +27,8 @@ use crate::field::FieldError;
 
 /// The longest selector that is read, in bytes: as long as the CRDs allow.
 pub const MAX_LENGTH: usize = 1024;
+/// The label that whoever matches selectors gives every object in a namespace, with its name.
+pub const NAMESPACE_KEY: &str = "projectcalico.org/namespace";
 /// How deep parentheses and `!` may nest: far more than people write, far less than a stack.
 const MAX_DEPTH: usize = 32;
 
@@ -37,6 +40,7 @@ pub struct Selector(Expression);
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Expression {
     All,
+    Global,
     Has(String),
     Equals(String, String),
     In(String, BTreeSet<String>),
@@ -52,6 +56,44 @@ impl Selector {
     /// The selector that matches everything.
     pub fn all() -> Self {
         Self(Expression::All)
+    }
+
+    /// The selector of objects that carry the label, whatever its value.
+    pub fn has(key: impl Into<String>) -> Self {
+        Self(Expression::Has(key.into()))
+    }
+
+    /// The selector of objects whose label has one of these values.
+    pub fn any_of(key: impl Into<String>, values: BTreeSet<String>) -> Self {
+        Self(Expression::In(key.into(), values))
+    }
+
+    /// The selector of what every one of these selects.
+    pub fn all_of(selectors: impl IntoIterator<Item = Self>) -> Self {
+        let mut parts: Vec<Expression> = selectors
+            .into_iter()
+            .map(|selector| selector.0)
+            .filter(|part| *part != Expression::All)
+            .collect();
+        match (parts.pop(), parts.is_empty()) {
+            (None, _) => Self::all(),
+            (Some(only), true) => Self(only),
+            (Some(last), false) => {
+                parts.push(last);
+                Self(Expression::And(parts))
+            }
+        }
+    }
+
+    /// The same selector over labels whose keys begin with `prefix` beside others.
+    #[must_use]
+    pub fn prefixed(&self, prefix: &str) -> Self {
+        Self(self.0.prefixed(prefix))
+    }
+
+    /// Whether it asks for what is in no namespace, and nothing else.
+    pub fn is_global(&self) -> bool {
+        self.0 == Expression::Global
     }
 
     /// Reads a selector; the empty text matches everything.
@@ -108,6 +150,7 @@ impl Expression {
             |key: &str, test: &dyn Fn(&str) -> bool| labels.get(key).is_some_and(|v| test(v));
         match self {
             Expression::All => true,
+            Expression::Global => !labels.contains_key(NAMESPACE_KEY),
             Expression::Has(key) => labels.contains_key(key),
             Expression::Equals(key, wanted) => with(key, &|found| found == wanted),
             Expression::In(key, set) => with(key, &|found| set.contains(found)),
@@ -119,6 +162,24 @@ impl Expression {
             Expression::Not(inner) => !inner.matches(labels),
             Expression::And(parts) => parts.iter().all(|part| part.matches(labels)),
             Expression::Or(parts) => parts.iter().any(|part| part.matches(labels)),
+        }
+    }
+
+    fn prefixed(&self, prefix: &str) -> Self {
+        let key = |key: &String| format!("{prefix}{key}");
+        let all = |parts: &[Expression]| parts.iter().map(|part| part.prefixed(prefix)).collect();
+        match self {
+            Expression::All => Expression::All,
+            Expression::Global => Expression::Global,
+            Expression::Has(k) => Expression::Has(key(k)),
+            Expression::Equals(k, v) => Expression::Equals(key(k), v.clone()),
+            Expression::In(k, set) => Expression::In(key(k), set.clone()),
+            Expression::Contains(k, v) => Expression::Contains(key(k), v.clone()),
+            Expression::StartsWith(k, v) => Expression::StartsWith(key(k), v.clone()),
+            Expression::EndsWith(k, v) => Expression::EndsWith(key(k), v.clone()),
+            Expression::Not(inner) => Expression::Not(Box::new(inner.prefixed(prefix))),
+            Expression::And(parts) => Expression::And(all(parts)),
+            Expression::Or(parts) => Expression::Or(all(parts)),
         }
     }
 }
@@ -133,6 +194,7 @@ impl fmt::Display for Expression {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Expression::All => f.write_str("all()"),
+            Expression::Global => f.write_str("global()"),
             Expression::Has(key) => write!(f, "has({key})"),
             Expression::Equals(key, v) => write!(f, "{key} == {}", Quoted(v)),
             Expression::In(key, set) => {
@@ -240,6 +302,7 @@ fn function(input: &str) -> Parsed<'_, Expression> {
     let close = || (multispace0, char(')'));
     alt((
         value(Expression::All, (tag("all"), open(), close())),
+        value(Expression::Global, (tag("global"), open(), close())),
         map(
             delimited((tag("has"), open()), key, close()),
             |key: &str| Expression::Has(key.to_owned()),
@@ -346,6 +409,8 @@ mod tests {
             ("(role == 'web' || zone == 'a-1') && !has(role)", false),
             ("!(role == 'web')", true),
             ("in == 'x'", false),
+            ("global()", true),
+            ("! global () || role == 'db'", true),
         ];
         for (text, expected) in cases {
             let selector = Selector::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));

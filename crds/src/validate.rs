@@ -5,7 +5,8 @@ use serde_json::Value;
 
 use crate::field::FieldError;
 use crate::{
-    BGPConfiguration, BGPFilter, BGPPeer, IPAMBlock, IPAMConfiguration, IPPool, IPReservation,
+    BGPConfiguration, BGPFilter, BGPPeer, GlobalNetworkPolicy, GlobalNetworkSet, IPAMBlock,
+    IPAMConfiguration, IPPool, IPReservation, NetworkPolicy, NetworkSet, Tier,
 };
 
 /// Every field of `new` that is wrong by the rules of its kind, and on an update (`old` given)
@@ -52,6 +53,36 @@ pub fn validate(kind: &str, new: &Value, old: Option<&Value>) -> Vec<FieldError>
             new,
             old,
             |object: &BGPPeer| object.check().err(),
+            |_, _| Vec::new(),
+        ),
+        "NetworkPolicy" => checked(
+            new,
+            old,
+            |object: &NetworkPolicy| object.check().err(),
+            NetworkPolicy::check_update,
+        ),
+        "GlobalNetworkPolicy" => checked(
+            new,
+            old,
+            |object: &GlobalNetworkPolicy| object.check().err(),
+            GlobalNetworkPolicy::check_update,
+        ),
+        "Tier" => checked(
+            new,
+            old,
+            |object: &Tier| object.check().err(),
+            |_, _| Vec::new(),
+        ),
+        "NetworkSet" => checked(
+            new,
+            old,
+            |object: &NetworkSet| object.check().err(),
+            |_, _| Vec::new(),
+        ),
+        "GlobalNetworkSet" => checked(
+            new,
+            old,
+            |object: &GlobalNetworkSet| object.check().err(),
             |_, _| Vec::new(),
         ),
         _ => Vec::new(),
