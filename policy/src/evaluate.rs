@@ -1,14 +1,18 @@
-//! Judges one connection by the text of the NetworkPolicy API, policy by policy and rule by rule.
+//! Judges one connection by the text of the policy APIs, tier by tier, policy by policy and rule by rule.
 //!
 //! This is the oracle: it shares the model and the selectors with the compiler, but neither identities nor classes nor
 //! decisions. It is slow and says *why*; the compiler's tests hold the compiled ruleset against it.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
+mod rules;
+mod tiers;
+
 use crate::{
-    model::{Cluster, Direction, Namespaces, ObjectKey, Peer, Pod, Policy, PortMatch, Rule},
+    model::{Cluster, Direction, Pod, PolicyRef},
     port::Probe,
 };
+use rules::Question;
 
 /// One end of a connection.
 #[derive(Clone, Copy, Debug)]
@@ -19,24 +23,60 @@ pub struct End<'a> {
     pub address: IpAddr,
 }
 
+/// The first packet of a connection, as far as policy looks at it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Traffic {
+    /// The IP protocol.
+    pub protocol: u8,
+    /// The source port, in protocols that have ports.
+    pub source_port: u16,
+    /// The destination port, in protocols that have ports.
+    pub destination_port: u16,
+    /// Type and code, of ICMP and ICMPv6.
+    pub icmp: (u8, u8),
+}
+
+impl Traffic {
+    /// The source port of a connection of which nobody said it: one that systems give away.
+    pub const SOURCE_PORT: u16 = 49_152;
+}
+
+impl From<Probe> for Traffic {
+    fn from(probe: Probe) -> Self {
+        Self {
+            protocol: probe.protocol.number(),
+            source_port: Self::SOURCE_PORT,
+            destination_port: probe.port,
+            icmp: (0, 0),
+        }
+    }
+}
+
 /// What became of one side: the source's egress or the destination's ingress.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Side {
     /// No policy applies to this side.
     Exempt(Exemption),
-    /// No policy isolates the pod in this direction.
+    /// No policy decides about the pod in this direction; then everything is allowed.
     NotIsolated,
     /// A rule allows it.
     Allowed {
         /// The policy.
-        policy: ObjectKey,
+        policy: PolicyRef,
         /// The rule's place in the policy's list for this direction.
         rule: usize,
     },
-    /// The pod is isolated by these policies and no rule of theirs allows it.
+    /// A rule denies it.
+    DeniedByRule {
+        /// The policy.
+        policy: PolicyRef,
+        /// The rule's place in the policy's list for this direction.
+        rule: usize,
+    },
+    /// These policies of one tier select the pod, no rule of theirs decides, and the tier ends in Deny.
     Denied {
-        /// The policies, in the order of their keys.
-        isolating: Vec<ObjectKey>,
+        /// The policies, in the order in which they were asked.
+        isolating: Vec<PolicyRef>,
     },
 }
 
@@ -56,7 +96,7 @@ pub enum Exemption {
 impl Side {
     /// Whether this side lets the connection pass.
     pub fn allows(&self) -> bool {
-        !matches!(self, Self::Denied { .. })
+        !matches!(self, Self::Denied { .. } | Self::DeniedByRule { .. })
     }
 }
 
@@ -99,15 +139,37 @@ impl<'a> Evaluator<'a> {
         }
     }
 
-    /// Whether `from` may open a connection to `to`.
-    pub fn judge(&self, from: End<'_>, to: End<'_>, probe: Probe) -> Judgement {
+    /// Whether `from` may open a connection to `to` with this as its first packet.
+    pub fn judge(&self, from: End<'_>, to: End<'_>, traffic: impl Into<Traffic>) -> Judgement {
+        let traffic = traffic.into();
         Judgement {
-            egress: self.side(from, to, Direction::Egress, probe),
-            ingress: self.side(to, from, Direction::Ingress, probe),
+            egress: self.side(from, to, Direction::Egress, traffic, false),
+            ingress: self.side(to, from, Direction::Ingress, traffic, false),
         }
     }
 
-    fn side(&self, subject: End<'_>, peer: End<'_>, direction: Direction, probe: Probe) -> Side {
+    /// What would become of it if staged policies were enforced.
+    pub fn judge_staged(
+        &self,
+        from: End<'_>,
+        to: End<'_>,
+        traffic: impl Into<Traffic>,
+    ) -> Judgement {
+        let traffic = traffic.into();
+        Judgement {
+            egress: self.side(from, to, Direction::Egress, traffic, true),
+            ingress: self.side(to, from, Direction::Ingress, traffic, true),
+        }
+    }
+
+    fn side(
+        &self,
+        subject: End<'_>,
+        peer: End<'_>,
+        direction: Direction,
+        traffic: Traffic,
+        staged: bool,
+    ) -> Side {
         let Some(pod) = subject.pod else {
             return Side::Exempt(Exemption::NotAPod);
         };
@@ -120,27 +182,34 @@ impl<'a> Evaluator<'a> {
         if self.is_own_node(pod, peer) {
             return Side::Exempt(Exemption::OwnNode);
         }
-        let isolating: Vec<&Policy> = self
-            .cluster
-            .policies()
-            .filter(|policy| policy.isolates(direction) && selects(policy, pod))
-            .collect();
-        if isolating.is_empty() {
-            return Side::NotIsolated;
-        }
-        for policy in &isolating {
-            for rule in policy.rules(direction) {
-                if self.rule_allows(policy, rule, direction, pod, peer.address, probe) {
-                    return Side::Allowed {
-                        policy: policy.key(),
-                        rule: rule.index,
-                    };
-                }
-            }
-        }
-        Side::Denied {
-            isolating: isolating.iter().map(|policy| policy.key()).collect(),
-        }
+        let tiers = tiers::applicable(self.cluster, pod, direction, staged);
+        let question = |peer_pod| Question {
+            cluster: self.cluster,
+            direction,
+            subject: pod,
+            subject_address: subject.address,
+            peer: peer_pod,
+            peer_address: peer.address,
+            traffic,
+        };
+        // Several pods have one address when it was given anew and its old owner's object is still there: whoever sends
+        // from it may do no more than any of them. A pod's own node knows them apart by their interfaces.
+        let neighbour = peer
+            .pod
+            .filter(|peer| peer.node.is_some() && peer.node == pod.node);
+        let sides = match self.pods_at(peer.address) {
+            _ if neighbour.is_some() => vec![question(neighbour).ask(&tiers)],
+            [] => vec![question(None).ask(&tiers)],
+            pods => pods
+                .iter()
+                .map(|pod| question(Some(*pod)).ask(&tiers))
+                .collect(),
+        };
+        let denial = sides.iter().find(|side| !side.allows());
+        denial
+            .or(sides.first())
+            .cloned()
+            .unwrap_or(Side::NotIsolated)
     }
 
     fn is_own_node(&self, pod: &Pod, peer: End<'_>) -> bool {
@@ -158,77 +227,8 @@ impl<'a> Evaluator<'a> {
         on_its_network || its_address()
     }
 
-    fn rule_allows(
-        &self,
-        policy: &Policy,
-        rule: &Rule,
-        direction: Direction,
-        subject: &Pod,
-        peer: IpAddr,
-        probe: Probe,
-    ) -> bool {
-        let peer_matches = match &rule.peers {
-            None => true,
-            Some(items) => items
-                .iter()
-                .any(|item| self.peer_matches(policy, item, peer)),
-        };
-        peer_matches
-            && match &rule.ports {
-                None => true,
-                Some(items) => items.iter().any(|item| match direction {
-                    Direction::Ingress => port_matches(item, &[subject], probe),
-                    Direction::Egress => port_matches(item, self.pods_at(peer), probe),
-                }),
-            }
-    }
-
-    /// The pods that have this address: none for an external one; several when an address was given anew and its old
-    /// owner's object is still there, and then only what holds for all of them is believed.
+    /// The pods that have this address: none for an external one.
     fn pods_at(&self, address: IpAddr) -> &[&'a Pod] {
         self.by_address.get(&address).map_or(&[], Vec::as_slice)
-    }
-
-    fn peer_matches(&self, policy: &Policy, item: &Peer, address: IpAddr) -> bool {
-        match item {
-            Peer::Block(block) => block.contains(address),
-            Peer::Pods { namespaces, pods } => {
-                let there = self.pods_at(address);
-                !there.is_empty()
-                    && there.iter().all(|pod| {
-                        let in_namespace = match namespaces {
-                            Namespaces::Own => pod.namespace == policy.namespace,
-                            Namespaces::Matching(selector) => {
-                                selector.matches(&self.cluster.namespace_labels(&pod.namespace))
-                            }
-                        };
-                        in_namespace && pods.matches(&pod.labels)
-                    })
-            }
-        }
-    }
-}
-
-fn selects(policy: &Policy, pod: &Pod) -> bool {
-    pod.is_selectable() && policy.namespace == pod.namespace && policy.subject.matches(&pod.labels)
-}
-
-/// Whether the port is meant; a name is looked up in the destination, and every pod that may be it must agree.
-fn port_matches(item: &PortMatch, destinations: &[&Pod], probe: Probe) -> bool {
-    match item {
-        PortMatch::Numbers(protocol, range) => {
-            *protocol == probe.protocol && range.contains(probe.port)
-        }
-        PortMatch::Named(protocol, name) => {
-            *protocol == probe.protocol
-                && !destinations.is_empty()
-                && destinations.iter().all(|pod| {
-                    pod.ports.iter().any(|port| {
-                        port.name == *name
-                            && port.protocol == *protocol
-                            && port.number == probe.port
-                    })
-                })
-        }
     }
 }

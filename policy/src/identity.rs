@@ -14,10 +14,12 @@ use std::{
 
 use ipnetwork::IpNetwork;
 
+use margay_crds::Selector as OwnSelector;
+
 use crate::{
-    model::{IpBlock, NamedPort, Namespaces, Peer},
+    model::{Cluster, IpBlock, NamedPort, Namespaces, ObjectKey, Peer},
     numbering,
-    port::Protocol,
+    port::{PortRange, Protocol},
     ruleset::Family,
     selector::{Labels, Selector},
 };
@@ -27,6 +29,11 @@ use crate::{
 pub(crate) enum Term {
     /// Is it a pod of these namespaces, with these labels?
     Pods(NamespaceScope, Selector),
+    /// Is it a pod or a network set that this selector of ours selects, by labels with their surroundings
+    /// ([`Cluster::with_surroundings`])?
+    Workloads(OwnSelector),
+    /// Is it an endpoint of this Service, and at which ports?
+    Service(ObjectKey),
     /// Is it in this block?
     Block(IpBlock),
     /// Which numbers does it, a pod, give this port name?
@@ -65,6 +72,17 @@ pub(crate) enum Fact {
     Matches(TermId),
     /// The port name of the term stands for this number.
     Port(TermId, u16),
+    /// The Service of the term is served here at these ports.
+    Serves(TermId, Protocol, PortRange),
+}
+
+impl Fact {
+    /// The question it answers.
+    pub(crate) fn term(&self) -> TermId {
+        match self {
+            Self::Matches(id) | Self::Port(id, _) | Self::Serves(id, ..) => *id,
+        }
+    }
 }
 
 /// A term's place among those in force.
@@ -86,16 +104,50 @@ impl Terms {
     pub(crate) fn id(&self, term: &Term) -> Option<TermId> {
         self.ids.get(term).copied()
     }
+
+    fn workloads(&self) -> Vec<(&OwnSelector, TermId)> {
+        let workloads = self.ids.iter().filter_map(|(term, id)| match term {
+            Term::Workloads(selector) => Some((selector, *id)),
+            _ => None,
+        });
+        workloads.collect()
+    }
 }
 
-/// The answers for one address.
-pub(crate) type Identity = BTreeSet<Fact>;
+/// Answers that hold together.
+pub(crate) type Facts = BTreeSet<Fact>;
+
+/// The answers for one address. There are several sets of them where several pods claim the address: which of them sends
+/// from it is not known.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Identity(BTreeSet<Facts>);
+
+impl Identity {
+    /// Nothing is known about it.
+    pub(crate) fn nothing() -> Self {
+        Self(BTreeSet::from([Facts::new()]))
+    }
+
+    fn of(facts: Facts) -> Self {
+        Self(BTreeSet::from([facts]))
+    }
+
+    fn is_nothing(&self) -> bool {
+        self.0.iter().all(Facts::is_empty)
+    }
+
+    /// The sets of answers; never none.
+    pub(crate) fn alternatives(&self) -> impl Iterator<Item = &Facts> {
+        self.0.iter()
+    }
+}
 
 /// A pod's claim on an address.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Claim<'a> {
     pub(crate) namespace: &'a str,
     pub(crate) labels: &'a Labels,
+    pub(crate) service_account: &'a str,
     pub(crate) ports: &'a [NamedPort],
 }
 
@@ -122,22 +174,22 @@ pub(crate) struct AddressBook {
 }
 
 impl AddressBook {
-    pub(crate) fn new(
-        terms: &Terms,
-        claims: &Claims<'_>,
-        namespace_labels: impl Fn(&str) -> Labels,
-    ) -> Self {
-        let blocks = Blocks::cut(terms);
-        let mut matcher = Matcher::new(terms, namespace_labels);
+    pub(crate) fn new(terms: &Terms, claims: &Claims<'_>, cluster: &Cluster) -> Self {
+        let blocks = Blocks::cut(terms, cluster);
+        let mut matcher = Matcher::new(terms, cluster);
         let mut addresses: BTreeMap<IpAddr, Identity> = blocks
             .singles
             .iter()
-            .map(|address| (*address, blocks.facts(*address)))
+            .map(|address| (*address, Identity::of(blocks.facts(*address))))
             .collect();
         for (address, claims) in claims {
-            let mut identity = matcher.common(claims);
-            identity.extend(blocks.facts(*address));
-            addresses.insert(*address, identity);
+            let around = blocks.facts(*address);
+            let alternatives = claims.iter().map(|claim| {
+                let mut facts = matcher.facts(claim);
+                facts.extend(around.iter().copied());
+                facts
+            });
+            addresses.insert(*address, Identity(alternatives.collect()));
         }
         Self::numbered(terms, addresses, &blocks)
     }
@@ -149,23 +201,30 @@ impl AddressBook {
             list.into_iter().map(|(_, term)| term).collect()
         };
         // Numbers follow from the terms themselves: their ids change when another policy comes into force.
-        let content = |identity: &Identity| -> BTreeSet<(&Term, u16)> {
-            identity
-                .iter()
-                .filter_map(|fact| match fact {
-                    Fact::Matches(id) => Some((*by_id.get(id.0)?, 0)),
-                    Fact::Port(id, number) => Some((*by_id.get(id.0)?, *number)),
-                })
-                .collect()
+        let content_of = |facts: &Facts| -> BTreeSet<Content<'_>> {
+            let content = |fact: &Fact| {
+                let ports = match fact {
+                    Fact::Matches(_) => None,
+                    Fact::Port(_, number) => Some((None, PortRange::single(*number))),
+                    Fact::Serves(_, protocol, range) => Some((Some(*protocol), *range)),
+                };
+                Some((*by_id.get(fact.term().0)?, ports))
+            };
+            facts.iter().filter_map(content).collect()
         };
+        let of_intervals: Vec<Identity> = blocks
+            .intervals
+            .iter()
+            .map(|(_, _, facts)| Identity::of(facts.clone()))
+            .collect();
         let distinct: BTreeSet<&Identity> = addresses
             .values()
-            .chain(blocks.intervals.iter().map(|(_, _, identity)| identity))
-            .filter(|identity| !identity.is_empty())
+            .chain(&of_intervals)
+            .filter(|identity| !identity.is_nothing())
             .collect();
-        let by_content: BTreeMap<BTreeSet<(&Term, u16)>, &Identity> = distinct
+        let by_content: BTreeMap<BTreeSet<BTreeSet<Content<'_>>>, &Identity> = distinct
             .into_iter()
-            .map(|identity| (content(identity), identity))
+            .map(|identity| (identity.alternatives().map(content_of).collect(), identity))
             .collect();
         let numbers = numbering::number(by_content.keys().collect::<BTreeSet<_>>());
         let mut book = Self::default();
@@ -186,7 +245,7 @@ impl AddressBook {
                 None => None,
             };
         }
-        for (first, last, identity) in &blocks.intervals {
+        for ((first, last, _), identity) in blocks.intervals.iter().zip(&of_intervals) {
             if let Some(number) = number_of.get(identity) {
                 book.intervals.push(Interval {
                     first: *first,
@@ -198,8 +257,18 @@ impl AddressBook {
         book
     }
 
+    /// The numbers of the identities that answer each question.
+    pub(crate) fn by_term(&self) -> BTreeMap<TermId, BTreeSet<u32>> {
+        let mut index: BTreeMap<TermId, BTreeSet<u32>> = BTreeMap::new();
+        for (number, identity) in &self.identities {
+            for fact in identity.alternatives().flatten() {
+                index.entry(fact.term()).or_default().insert(*number);
+            }
+        }
+        index
+    }
+
     /// The identity of an address, 0 for none: the kernel's two lookups.
-    #[cfg(test)]
     pub(crate) fn identity_of(&self, address: IpAddr) -> u32 {
         let interval = || {
             let found = self
@@ -215,25 +284,30 @@ impl AddressBook {
     }
 }
 
+/// A fact without the numbers that terms happen to have.
+type Content<'t> = (&'t Term, Option<(Option<Protocol>, PortRange)>);
+
 /// Answers the questions that are about pods, remembering which of them a namespace rules out.
-struct Matcher<'t, F> {
+struct Matcher<'t> {
     terms: &'t Terms,
-    namespace_labels: F,
+    cluster: &'t Cluster,
+    workloads: Vec<(&'t OwnSelector, TermId)>,
     by_namespace: BTreeMap<String, Vec<(&'t Selector, TermId)>>,
 }
 
-impl<'t, F: Fn(&str) -> Labels> Matcher<'t, F> {
-    fn new(terms: &'t Terms, namespace_labels: F) -> Self {
+impl<'t> Matcher<'t> {
+    fn new(terms: &'t Terms, cluster: &'t Cluster) -> Self {
         Self {
             terms,
-            namespace_labels,
+            cluster,
+            workloads: terms.workloads(),
             by_namespace: BTreeMap::new(),
         }
     }
 
     fn selectors(&mut self, namespace: &str) -> &[(&'t Selector, TermId)] {
         if !self.by_namespace.contains_key(namespace) {
-            let labels = (self.namespace_labels)(namespace);
+            let labels = self.cluster.namespace_labels(namespace);
             let selectors = self
                 .terms
                 .ids
@@ -255,13 +329,27 @@ impl<'t, F: Fn(&str) -> Labels> Matcher<'t, F> {
         self.by_namespace.get(namespace).map_or(&[], Vec::as_slice)
     }
 
-    fn facts(&mut self, claim: &Claim<'_>) -> Identity {
-        let mut facts: Identity = self
+    fn facts(&mut self, claim: &Claim<'_>) -> Facts {
+        let mut facts: Facts = self
             .selectors(claim.namespace)
             .iter()
             .filter(|(pods, _)| pods.matches(claim.labels))
             .map(|(_, id)| Fact::Matches(*id))
             .collect();
+        if !self.workloads.is_empty() {
+            let (namespace, account) = (claim.namespace, claim.service_account);
+            let labels = self
+                .cluster
+                .workload_labels(namespace, claim.labels, account);
+            let labels = self
+                .cluster
+                .with_surroundings(labels, namespace, Some(account));
+            let matching = self
+                .workloads
+                .iter()
+                .filter(|(selector, _)| selector.matches(&labels));
+            facts.extend(matching.map(|(_, id)| Fact::Matches(*id)));
+        }
         for port in claim.ports {
             if let Some(id) = self.terms.id(&Term::Port(port.protocol, port.name.clone())) {
                 facts.insert(Fact::Port(id, port.number));
@@ -269,42 +357,33 @@ impl<'t, F: Fn(&str) -> Labels> Matcher<'t, F> {
         }
         facts
     }
-
-    /// What holds for every claimant: whoever sends from the address is then allowed no more than any of them.
-    fn common(&mut self, claims: &[Claim<'_>]) -> Identity {
-        let mut claims = claims.iter();
-        let Some(first) = claims.next() else {
-            return Identity::new();
-        };
-        let mut common = self.facts(first);
-        for claim in claims {
-            let facts = self.facts(claim);
-            common.retain(|fact| facts.contains(fact));
-        }
-        common
-    }
 }
 
 /// The blocks in force, cut into disjoint intervals. Whole-length prefixes (and exceptions) cut nothing: they are listed
 /// as single addresses, which are looked up in the hash map.
 #[derive(Debug, Default)]
 struct Blocks {
-    intervals: Vec<(IpAddr, IpAddr, Identity)>,
+    intervals: Vec<(IpAddr, IpAddr, Facts)>,
     singles: BTreeSet<IpAddr>,
-    added: BTreeMap<IpAddr, Vec<TermId>>,
+    added: BTreeMap<IpAddr, Vec<Fact>>,
     excepted: BTreeMap<IpAddr, Vec<TermId>>,
 }
 
+/// Ranges of addresses for which a term holds, by family; a term may cover an address more than once.
+type Ranges = BTreeMap<Family, Vec<(u128, u128, TermId)>>;
+
 impl Blocks {
-    fn cut(terms: &Terms) -> Self {
+    fn cut(terms: &Terms, cluster: &Cluster) -> Self {
         let mut blocks = Self::default();
-        let mut ranges: BTreeMap<Family, Vec<(u128, u128, TermId)>> = BTreeMap::new();
+        let mut ranges = Ranges::new();
         for (term, id) in &terms.ids {
-            if let Term::Block(block) = term {
-                let family = Family::of(block.cidr.network());
-                blocks.take(block, *id, ranges.entry(family).or_default());
+            match term {
+                Term::Block(block) => blocks.take(block, *id, &mut ranges),
+                Term::Service(service) => blocks.take_service(cluster, service, *id),
+                Term::Pods(..) | Term::Workloads(_) | Term::Port(..) => {}
             }
         }
+        blocks.take_sets(cluster, &terms.workloads(), &mut ranges);
         blocks.singles = blocks
             .added
             .keys()
@@ -317,11 +396,50 @@ impl Blocks {
         blocks
     }
 
-    fn take(&mut self, block: &IpBlock, id: TermId, ranges: &mut Vec<(u128, u128, TermId)>) {
-        if is_single(&block.cidr) {
-            self.added.entry(block.cidr.network()).or_default().push(id);
+    fn take_service(&mut self, cluster: &Cluster, service: &ObjectKey, id: TermId) {
+        for endpoint in cluster.endpoints(service) {
+            let facts = self.added.entry(endpoint.address).or_default();
+            facts.push(Fact::Matches(id));
+            let ports = endpoint.ports.iter();
+            facts.extend(ports.map(|(protocol, range)| Fact::Serves(id, *protocol, *range)));
+        }
+    }
+
+    /// Network sets are selected by their labels, as pods are.
+    fn take_sets(
+        &mut self,
+        cluster: &Cluster,
+        workloads: &[(&OwnSelector, TermId)],
+        ranges: &mut Ranges,
+    ) {
+        if workloads.is_empty() {
             return;
         }
+        for (key, set) in cluster.network_sets() {
+            let labels = cluster.set_labels(key, set);
+            let labels = cluster.with_surroundings(labels, &key.namespace, None);
+            for (_, id) in workloads
+                .iter()
+                .filter(|(selector, _)| selector.matches(&labels))
+            {
+                for net in &set.nets {
+                    let block = IpBlock {
+                        cidr: *net,
+                        except: Vec::new(),
+                    };
+                    self.take(&block, *id, ranges);
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, block: &IpBlock, id: TermId, ranges: &mut Ranges) {
+        if is_single(&block.cidr) {
+            let facts = self.added.entry(block.cidr.network()).or_default();
+            facts.push(Fact::Matches(id));
+            return;
+        }
+        let ranges = ranges.entry(Family::of(block.cidr.network())).or_default();
         let (mut next, end) = bounds(&block.cidr);
         let mut holes = Vec::new();
         for except in &block.except {
@@ -346,7 +464,7 @@ impl Blocks {
         }
     }
 
-    fn interval_of(&self, address: IpAddr) -> Option<&Identity> {
+    fn interval_of(&self, address: IpAddr) -> Option<&Facts> {
         let after = self
             .intervals
             .partition_point(|(first, _, _)| *first <= address);
@@ -354,18 +472,12 @@ impl Blocks {
         (address <= *last).then_some(identity)
     }
 
-    fn facts(&self, address: IpAddr) -> Identity {
+    fn facts(&self, address: IpAddr) -> Facts {
         let mut facts = self.interval_of(address).cloned().unwrap_or_default();
         for id in self.excepted.get(&address).into_iter().flatten() {
             facts.remove(&Fact::Matches(*id));
         }
-        facts.extend(
-            self.added
-                .get(&address)
-                .into_iter()
-                .flatten()
-                .map(|id| Fact::Matches(*id)),
-        );
+        facts.extend(self.added.get(&address).into_iter().flatten().copied());
         facts
     }
 }
@@ -394,7 +506,7 @@ pub(crate) fn address(family: Family, number: u128) -> IpAddr {
 }
 
 /// Cuts overlapping ranges into disjoint ones, each with the terms that cover it. One pass over the ends.
-fn sweep(family: Family, ranges: Vec<(u128, u128, TermId)>) -> Vec<(IpAddr, IpAddr, Identity)> {
+fn sweep(family: Family, ranges: Vec<(u128, u128, TermId)>) -> Vec<(IpAddr, IpAddr, Facts)> {
     let mut starts: BTreeMap<u128, (Vec<TermId>, Vec<TermId>)> = BTreeMap::new();
     for (first, last, id) in ranges {
         starts.entry(first).or_default().0.push(id);
@@ -406,21 +518,26 @@ fn sweep(family: Family, ranges: Vec<(u128, u128, TermId)>) -> Vec<(IpAddr, IpAd
         Family::V4 => u128::from(u32::MAX),
         Family::V6 => u128::MAX,
     };
-    let mut intervals: Vec<(IpAddr, IpAddr, Identity)> = Vec::new();
-    let mut active = Identity::new();
+    let mut intervals: Vec<(IpAddr, IpAddr, Facts)> = Vec::new();
+    // How often each term covers the place: networks of one set may overlap.
+    let mut active: BTreeMap<TermId, usize> = BTreeMap::new();
     let mut edges = starts.into_iter().peekable();
     while let Some((first, (opened, closed))) = edges.next() {
         for id in closed {
-            active.remove(&Fact::Matches(id));
+            match active.get_mut(&id) {
+                Some(count) if *count > 1 => *count -= 1,
+                _ => drop(active.remove(&id)),
+            }
         }
-        active.extend(opened.into_iter().map(Fact::Matches));
-        let last = edges.peek().map_or(highest, |(next, _)| next - 1);
-        if !active.is_empty() {
-            intervals.push((
-                address(family, first),
-                address(family, last),
-                active.clone(),
-            ));
+        for id in opened {
+            *active.entry(id).or_default() += 1;
+        }
+        let next = edges.peek().map(|(next, _)| *next);
+        // The address space of IPv4 ends before the numbers do.
+        let last = next.map_or(highest, |next| (next - 1).min(highest));
+        if !active.is_empty() && first <= highest {
+            let facts = active.keys().copied().map(Fact::Matches).collect();
+            intervals.push((address(family, first), address(family, last), facts));
         }
     }
     intervals
@@ -449,13 +566,14 @@ mod tests {
         let claim = Claim {
             namespace: "x",
             labels: &none,
+            service_account: "default",
             ports: &[],
         };
         let claims = pods
             .iter()
             .map(|address| (address.parse().unwrap(), vec![claim]))
             .collect();
-        AddressBook::new(terms, &claims, |_| Labels::new())
+        AddressBook::new(terms, &claims, &Cluster::new())
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub mod model;
 mod numbering;
 pub mod port;
 pub mod problem;
+mod region;
 pub mod ruleset;
 pub mod selector;
 #[cfg(test)]

@@ -121,6 +121,28 @@ fn take_object(
         ("networking.k8s.io/v1", "NetworkPolicy") => parsed("NetworkPolicy", object, |object| {
             cluster.apply_network_policy(&object)
         }),
+        ("policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy") => {
+            parsed(kind, object, |object| cluster.apply_cluster_policy(&object))
+        }
+        ("margay.dev/v1", "NetworkPolicy") => {
+            parsed(kind, object, |object| cluster.apply_own_policy(&object))
+        }
+        ("margay.dev/v1", "GlobalNetworkPolicy") => {
+            parsed(kind, object, |object| cluster.apply_global_policy(&object))
+        }
+        ("margay.dev/v1", "Tier") => parsed(kind, object, |object| cluster.apply_tier(&object)),
+        ("margay.dev/v1", "NetworkSet") => {
+            parsed(kind, object, |object| cluster.apply_network_set(&object))
+        }
+        ("margay.dev/v1", "GlobalNetworkSet") => parsed(kind, object, |object| {
+            cluster.apply_global_network_set(&object)
+        }),
+        ("v1", "ServiceAccount") => parsed(kind, object, |object| {
+            cluster.apply_service_account(&object)
+        }),
+        ("discovery.k8s.io/v1", "EndpointSlice") => {
+            parsed(kind, object, |object| cluster.apply_endpoint_slice(&object))
+        }
         (_, "") => one(
             "object",
             &object,

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::{
     evaluate::{End, Evaluator, Exemption, Judgement, Side},
-    model::{Cluster, ObjectKey, Pod},
+    model::{Cluster, ObjectKey, Pod, PolicyRef},
     port::Probe,
     ruleset::Family,
 };
@@ -67,12 +67,12 @@ impl From<bool> for Verdict {
 }
 
 /// What a verdict rests on. For an allowed connection the rule that allows it, the destination's when both sides have
-/// one; for a denied one the first of the policies that isolate the denying side, without a rule.
+/// one; for a denied one the rule that denies it, or without one the first of the policies that isolate the denying side.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct By {
     /// The policy's kind.
     pub kind: &'static str,
-    /// The policy's namespace.
+    /// The policy's namespace; empty for kinds that have none.
     pub namespace: String,
     /// The policy's name.
     pub name: String,
@@ -184,19 +184,21 @@ fn by(judgement: &Judgement) -> Option<By> {
         (&judgement.ingress, "ingress"),
         (&judgement.egress, "egress"),
     ];
-    let named = |policy: &ObjectKey, rule: String| By {
-        kind: "NetworkPolicy",
+    let named = |policy: &PolicyRef, rule: String| By {
+        kind: policy.kind.as_str(),
         namespace: policy.namespace.clone(),
         name: policy.name.clone(),
         rule,
     };
+    let at = |direction: &str, rule: &usize| format!("{direction}[{rule}]");
     let denied = sides.iter().find_map(|(side, direction)| match side {
         Side::Denied { isolating } => Some(named(isolating.first()?, (*direction).to_owned())),
+        Side::DeniedByRule { policy, rule } => Some(named(policy, at(direction, rule))),
         _ => None,
     });
     denied.or_else(|| {
         sides.iter().find_map(|(side, direction)| match side {
-            Side::Allowed { policy, rule } => Some(named(policy, format!("{direction}[{rule}]"))),
+            Side::Allowed { policy, rule } => Some(named(policy, at(direction, rule))),
             _ => None,
         })
     })
@@ -328,13 +330,16 @@ impl fmt::Display for Words<'_> {
             }
             Side::NotIsolated => write!(f, "allowed, no policy isolates the pod for {direction}"),
             Side::Allowed { policy, rule } => {
-                write!(f, "allowed by NetworkPolicy {policy}, {direction}[{rule}]")
+                write!(f, "allowed by {policy}, {direction}[{rule}]")
+            }
+            Side::DeniedByRule { policy, rule } => {
+                write!(f, "denied by {policy}, {direction}[{rule}]")
             }
             Side::Denied { isolating } => {
                 let names: Vec<_> = isolating.iter().map(ToString::to_string).collect();
                 write!(
                     f,
-                    "denied, isolated by NetworkPolicy {} and no {direction} rule allows it",
+                    "denied, isolated by {} and no {direction} rule allows it",
                     names.join(", ")
                 )
             }

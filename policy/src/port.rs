@@ -22,6 +22,12 @@ impl Protocol {
     /// Every protocol, in the order in which rules are written.
     pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Sctp];
 
+    /// The protocol with this number, if it is one of these.
+    pub fn of(number: u8) -> Option<Self> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|protocol| protocol.number() == number)
+    }
+
     /// The IANA protocol number.
     pub const fn number(self) -> u8 {
         match self {
@@ -85,6 +91,21 @@ impl PortRange {
             Some(Self { first, last })
         } else {
             None
+        }
+    }
+
+    /// The range from the lower to the higher of the two.
+    pub const fn between(one: u16, other: u16) -> Self {
+        if one <= other {
+            Self {
+                first: one,
+                last: other,
+            }
+        } else {
+            Self {
+                first: other,
+                last: one,
+            }
         }
     }
 

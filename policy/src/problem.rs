@@ -62,6 +62,16 @@ impl Problems {
         });
     }
 
+    /// Reports what a check of the API types found, with what was done about it.
+    pub(crate) fn fields(&mut self, errors: &[margay_crds::FieldError], done: &str) {
+        for error in errors {
+            self.report(
+                &error.path,
+                format!("{}: {}{done}", error.value, error.message),
+            );
+        }
+    }
+
     pub(crate) fn into_found(self) -> Vec<Problem> {
         self.found
     }

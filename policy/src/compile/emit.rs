@@ -28,6 +28,7 @@ use ipnetwork::{IpNetwork, Ipv6Network};
 use super::{
     INTERFACE_PREFIX,
     class::{Class, ClassKey, Member},
+    ports,
 };
 use crate::{
     decision::Decision,
@@ -288,7 +289,7 @@ fn emit_classes(classes: &BTreeMap<ClassKey, Class>, ruleset: &mut Ruleset) {
     for (decision, number) in &numbers {
         ruleset
             .chains
-            .insert(chain_of(number), decision_chain(decision));
+            .insert(chain_of(number), ports::chain(decision));
     }
     let verdict = |decision: &Decision| match numbers.get(decision) {
         Some(number) => Verdict::Goto(chain_of(number)),
@@ -323,36 +324,6 @@ fn emit_classes(classes: &BTreeMap<ClassKey, Class>, ruleset: &mut Ruleset) {
         rules.push(Rule::always(verdict(&class.default)));
         ruleset.chains.insert(name.clone(), Chain::of(rules));
     }
-}
-
-/// Each allowed range lets the packet on; what is left is dropped, or let on when only some protocols are restricted.
-fn decision_chain(decision: &Decision) -> Chain {
-    let mut rules = Vec::new();
-    for protocol in Protocol::ALL {
-        if decision.is_whole(protocol) {
-            rules.push(Rule::new(
-                [Match::Protocol(protocol.number())],
-                Verdict::Return,
-            ));
-            continue;
-        }
-        for range in decision.ranges(protocol) {
-            rules.push(Rule::new([Match::Port(protocol, *range)], Verdict::Return));
-        }
-        if decision.allows_others() {
-            rules.push(Rule::new(
-                [Match::Protocol(protocol.number())],
-                Verdict::Drop,
-            ));
-        }
-    }
-    let rest = if decision.allows_others() {
-        Verdict::Return
-    } else {
-        Verdict::Drop
-    };
-    rules.push(Rule::always(rest));
-    Chain::of(rules)
 }
 
 pub(super) fn add_set(ruleset: &mut Ruleset, name: &str, key: KeyType, elements: BTreeSet<Key>) {

@@ -14,7 +14,10 @@
 
 mod class;
 mod emit;
+mod lower;
 mod nat;
+mod ports;
+mod select;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,12 +28,13 @@ use ipnetwork::IpNetwork;
 
 use crate::{
     identity::{AddressBook, Claim, Claims},
-    model::{Cluster, Direction, NamedPort, ObjectKey, Pod, Policy},
+    model::{Cluster, NamedPort, ObjectKey, Pod},
     problem::{Problem, Problems},
     ruleset::Ruleset,
     selector::Labels,
 };
-use class::{Class, ClassKey, Member};
+use class::{Class, ClassKey, InForce, Member};
+use select::Selected;
 
 /// What every pod's host interface is called at the beginning. Interfaces called otherwise are none of ours.
 pub const INTERFACE_PREFIX: &str = "mgy";
@@ -124,19 +128,21 @@ impl Compiler {
         let mut problems = Vec::new();
         let endpoints = endpoints(cluster, node, &mut problems);
         let claims = claims(cluster, &endpoints);
-        let members: Vec<Member<'_>> = endpoints
+        let selected: Vec<Selected<'_>> = endpoints
             .into_iter()
-            .map(|endpoint| Member::new(cluster, endpoint))
+            .map(|endpoint| Selected::new(cluster, endpoint))
             .collect();
-        let keys = class::classes(&members);
-        let terms = class::terms(cluster, &keys);
-        let book = AddressBook::new(&terms, &claims, |namespace| {
-            cluster.namespace_labels(namespace)
-        });
-        let classes: BTreeMap<ClassKey, Class> = keys
+        let in_force = InForce::new(cluster, &selected);
+        let book = AddressBook::new(in_force.terms(), &claims, cluster);
+        let members: Vec<Member<'_>> = selected
+            .into_iter()
+            .map(|endpoint| in_force.classify(endpoint, &book))
+            .collect();
+        let index = book.by_term();
+        let classes: BTreeMap<ClassKey, Class> = class::classes(&members)
             .into_iter()
             .map(|key| {
-                let class = Class::flatten(&key, cluster, &terms, &book);
+                let class = in_force.flatten(&key, &book, &index);
                 (key, class)
             })
             .collect();
@@ -154,23 +160,10 @@ struct Endpoint<'a> {
     namespace: &'a str,
     pod: &'a str,
     labels: &'a Labels,
+    service_account: &'a str,
     ports: &'a [NamedPort],
     /// Whether nothing is known that policies could select it by, or it has ended.
     closed: bool,
-}
-
-impl Endpoint<'_> {
-    /// The policies that isolate the endpoint in this direction.
-    fn policies<'c>(&self, cluster: &'c Cluster, direction: Direction) -> Vec<&'c Policy> {
-        cluster
-            .policies()
-            .filter(|policy| {
-                policy.isolates(direction)
-                    && policy.namespace == self.namespace
-                    && policy.subject.matches(self.labels)
-            })
-            .collect()
-    }
 }
 
 static NO_LABELS: Labels = Labels::new();
@@ -231,6 +224,7 @@ fn known<'a>(cluster: &'a Cluster, local: &'a LocalEndpoint) -> Endpoint<'a> {
         namespace: &local.namespace,
         pod: &local.pod,
         labels: labels.unwrap_or(&NO_LABELS),
+        service_account: pod.map_or("default", |pod| &pod.service_account),
         ports: pod.map_or(&[], |pod| &pod.ports),
         closed: labels.is_none() || pod.is_some_and(|pod| !pod.is_selectable()),
     }
@@ -261,6 +255,7 @@ fn claims<'a>(cluster: &'a Cluster, endpoints: &[Endpoint<'a>]) -> Claims<'a> {
             claims.entry(*address).or_default().push(Claim {
                 namespace: &pod.namespace,
                 labels: &pod.labels,
+                service_account: &pod.service_account,
                 ports: &pod.ports,
             });
         }
@@ -270,6 +265,7 @@ fn claims<'a>(cluster: &'a Cluster, endpoints: &[Endpoint<'a>]) -> Claims<'a> {
             claims.entry(*address).or_default().push(Claim {
                 namespace: endpoint.namespace,
                 labels: endpoint.labels,
+                service_account: endpoint.service_account,
                 ports: endpoint.ports,
             });
         }

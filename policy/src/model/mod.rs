@@ -4,13 +4,26 @@
 //! returned as [`Problem`]s; the wrong part is lost in the closed direction and the rest is taken.
 //! Nothing here decides whether a connection is allowed.
 
+mod cluster_policy;
 mod network_policy;
+mod own;
 mod pod;
+mod tier;
+mod workload;
 
 use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnetwork::IpNetwork;
-use k8s_openapi::api::{core::v1 as core, networking::v1 as networking};
+use k8s_openapi::api::{
+    core::v1 as core, discovery::v1 as discovery, networking::v1 as networking,
+};
+use margay_crds as crds;
+
+pub use cluster_policy::{ClusterPeer, ClusterPods, ClusterPolicy, ClusterRule};
+pub use own::{OwnPolicy, Scope};
+pub use tier::{Order, PolicyKind, PolicyRef, Tier};
+pub(crate) use workload::{NAMESPACE_PREFIX, SERVICE_ACCOUNT_KEY, SERVICE_ACCOUNT_PREFIX};
+pub use workload::{NetworkSet, ServiceEndpoint};
 
 use crate::{
     port::{PortRange, Protocol},
@@ -68,6 +81,8 @@ pub struct Pod {
     pub uid: Option<String>,
     /// The labels.
     pub labels: Labels,
+    /// The name of its service account.
+    pub service_account: String,
     /// Every address of every family; empty before the pod has a network.
     pub addresses: Vec<IpAddr>,
     /// The node it is bound to.
@@ -223,6 +238,8 @@ pub enum PortMatch {
     Numbers(Protocol, PortRange),
     /// A port by its name in the destination pod.
     Named(Protocol, String),
+    /// A port by its name in the destination pod, whatever its protocol.
+    AnyNamed(String),
 }
 
 /// Everything policy needs to know about the cluster. Ordered maps, so that all that is derived from it is deterministic.
@@ -232,6 +249,13 @@ pub struct Cluster {
     pods: BTreeMap<ObjectKey, Pod>,
     nodes: BTreeMap<String, Node>,
     policies: BTreeMap<ObjectKey, Policy>,
+    cluster_policies: BTreeMap<String, ClusterPolicy>,
+    own_policies: BTreeMap<PolicyRef, OwnPolicy>,
+    tiers: BTreeMap<String, Tier>,
+    network_sets: BTreeMap<ObjectKey, NetworkSet>,
+    service_accounts: BTreeMap<ObjectKey, Labels>,
+    /// The endpoints of each Service, by slice.
+    services: BTreeMap<ObjectKey, BTreeMap<String, Vec<ServiceEndpoint>>>,
 }
 
 impl Cluster {
@@ -322,6 +346,232 @@ impl Cluster {
     /// Forgets a NetworkPolicy.
     pub fn remove_network_policy(&mut self, namespace: &str, name: &str) {
         self.policies.remove(&ObjectKey::new(namespace, name));
+    }
+
+    /// Takes a ClusterNetworkPolicy, new or changed. What cannot be read fails closed and is reported.
+    pub fn apply_cluster_policy(&mut self, policy: &crds::ClusterNetworkPolicy) -> Vec<Problem> {
+        let (policy, problems) = cluster_policy::read(policy);
+        if policy.name.is_empty() {
+            return nameless("ClusterNetworkPolicy", "");
+        }
+        self.insert_cluster_policy(policy);
+        problems
+    }
+
+    /// Takes a ClusterNetworkPolicy.
+    pub fn insert_cluster_policy(&mut self, policy: ClusterPolicy) {
+        self.cluster_policies.insert(policy.name.clone(), policy);
+    }
+
+    /// Forgets a ClusterNetworkPolicy.
+    pub fn remove_cluster_policy(&mut self, name: &str) {
+        self.cluster_policies.remove(name);
+    }
+
+    /// Takes a NetworkPolicy of ours, new or changed. What cannot be read fails closed and is reported.
+    pub fn apply_own_policy(&mut self, policy: &crds::NetworkPolicy) -> Vec<Problem> {
+        let (policy, problems) = own::read(policy);
+        self.take_own(policy, problems)
+    }
+
+    /// Takes a GlobalNetworkPolicy, new or changed. What cannot be read fails closed and is reported.
+    pub fn apply_global_policy(&mut self, policy: &crds::GlobalNetworkPolicy) -> Vec<Problem> {
+        let (policy, problems) = own::read_global(policy);
+        self.take_own(policy, problems)
+    }
+
+    fn take_own(&mut self, policy: OwnPolicy, problems: Vec<Problem>) -> Vec<Problem> {
+        if policy.reference.name.is_empty() {
+            return nameless("NetworkPolicy", &policy.reference.namespace);
+        }
+        self.insert_own_policy(policy);
+        problems
+    }
+
+    /// Takes a policy of ours.
+    pub fn insert_own_policy(&mut self, policy: OwnPolicy) {
+        self.own_policies.insert(policy.reference.clone(), policy);
+    }
+
+    /// Forgets a NetworkPolicy of ours.
+    pub fn remove_own_policy(&mut self, namespace: &str, name: &str) {
+        let reference = PolicyRef::new(PolicyKind::OwnNetworkPolicy, namespace, name);
+        self.own_policies.remove(&reference);
+    }
+
+    /// Forgets a GlobalNetworkPolicy.
+    pub fn remove_global_policy(&mut self, name: &str) {
+        let reference = PolicyRef::new(PolicyKind::GlobalNetworkPolicy, "", name);
+        self.own_policies.remove(&reference);
+    }
+
+    /// Takes a Tier, new or changed.
+    pub fn apply_tier(&mut self, object: &crds::Tier) -> Vec<Problem> {
+        let (tier, problems) = tier::read(object);
+        if let Some(tier) = tier {
+            self.insert_tier(tier);
+        }
+        problems
+    }
+
+    /// Takes a tier.
+    pub fn insert_tier(&mut self, tier: Tier) {
+        self.tiers.insert(tier.name.clone(), tier);
+    }
+
+    /// Forgets a Tier.
+    pub fn remove_tier(&mut self, name: &str) {
+        self.tiers.remove(name);
+    }
+
+    /// Takes a NetworkSet, new or changed. Networks that cannot be read are lost and reported.
+    pub fn apply_network_set(&mut self, set: &crds::NetworkSet) -> Vec<Problem> {
+        let (key, set, problems) = workload::read_set(set);
+        self.insert_network_set(key, set);
+        problems
+    }
+
+    /// Takes a GlobalNetworkSet, new or changed. Networks that cannot be read are lost and reported.
+    pub fn apply_global_network_set(&mut self, set: &crds::GlobalNetworkSet) -> Vec<Problem> {
+        let (key, set, problems) = workload::read_global_set(set);
+        self.insert_network_set(key, set);
+        problems
+    }
+
+    /// Takes a network set; a key without a namespace is a global one's.
+    pub fn insert_network_set(&mut self, key: ObjectKey, set: NetworkSet) {
+        self.network_sets.insert(key, set);
+    }
+
+    /// Forgets a NetworkSet, or without a namespace a GlobalNetworkSet.
+    pub fn remove_network_set(&mut self, namespace: &str, name: &str) {
+        self.network_sets.remove(&ObjectKey::new(namespace, name));
+    }
+
+    /// Takes a ServiceAccount, new or changed.
+    pub fn apply_service_account(&mut self, account: &core::ServiceAccount) -> Vec<Problem> {
+        let metadata = &account.metadata;
+        let namespace = metadata
+            .namespace
+            .as_deref()
+            .unwrap_or(pod::DEFAULT_NAMESPACE);
+        let key = ObjectKey::new(namespace, metadata.name.clone().unwrap_or_default());
+        self.insert_service_account(key, metadata.labels.clone().unwrap_or_default());
+        Vec::new()
+    }
+
+    /// Takes a service account by its labels.
+    pub fn insert_service_account(&mut self, key: ObjectKey, labels: Labels) {
+        self.service_accounts.insert(key, labels);
+    }
+
+    /// Forgets a ServiceAccount.
+    pub fn remove_service_account(&mut self, namespace: &str, name: &str) {
+        self.service_accounts
+            .remove(&ObjectKey::new(namespace, name));
+    }
+
+    /// Takes an EndpointSlice, new or changed; one that belongs to no Service is passed over.
+    pub fn apply_endpoint_slice(&mut self, slice: &discovery::EndpointSlice) -> Vec<Problem> {
+        let (namespace, name) = (
+            slice
+                .metadata
+                .namespace
+                .as_deref()
+                .unwrap_or(pod::DEFAULT_NAMESPACE),
+            slice.metadata.name.clone().unwrap_or_default(),
+        );
+        self.remove_endpoint_slice(namespace, &name);
+        if let Some((service, endpoints)) = workload::read_slice(slice) {
+            self.insert_endpoints(service, name, endpoints);
+        }
+        Vec::new()
+    }
+
+    /// Takes the endpoints of a Service that one slice lists.
+    pub fn insert_endpoints(
+        &mut self,
+        service: ObjectKey,
+        slice: String,
+        endpoints: Vec<ServiceEndpoint>,
+    ) {
+        let slices = self.services.entry(service).or_default();
+        slices.insert(slice, endpoints);
+    }
+
+    /// Forgets an EndpointSlice.
+    pub fn remove_endpoint_slice(&mut self, namespace: &str, name: &str) {
+        let of_namespace = |key: &ObjectKey| key.namespace == namespace;
+        for (_, slices) in self
+            .services
+            .iter_mut()
+            .filter(|(key, _)| of_namespace(key))
+        {
+            slices.remove(name);
+        }
+        self.services.retain(|_, slices| !slices.is_empty());
+    }
+
+    /// Every ClusterNetworkPolicy, in the order of their names.
+    pub fn cluster_policies(&self) -> impl Iterator<Item = &ClusterPolicy> {
+        self.cluster_policies.values()
+    }
+
+    /// One ClusterNetworkPolicy.
+    pub fn cluster_policy(&self, name: &str) -> Option<&ClusterPolicy> {
+        self.cluster_policies.get(name)
+    }
+
+    /// Every policy of ours, in the order of their references.
+    pub fn own_policies(&self) -> impl Iterator<Item = &OwnPolicy> {
+        self.own_policies.values()
+    }
+
+    /// One policy of ours.
+    pub fn own_policy(&self, reference: &PolicyRef) -> Option<&OwnPolicy> {
+        self.own_policies.get(reference)
+    }
+
+    /// Every NetworkPolicy of one namespace.
+    pub fn policies_in(&self, namespace: &str) -> impl Iterator<Item = &Policy> {
+        let from = ObjectKey::new(namespace, "");
+        let here = move |(key, _): &(&ObjectKey, &Policy)| key.namespace == from.namespace;
+        let start = ObjectKey::new(namespace, "");
+        self.policies
+            .range(start..)
+            .take_while(here)
+            .map(|(_, policy)| policy)
+    }
+
+    /// A tier by its name. One that no object describes comes last and ends in Deny.
+    pub fn tier(&self, name: &str) -> Tier {
+        let built_in = Tier::built_in(name);
+        let known = built_in.or_else(|| self.tiers.get(name).cloned());
+        known.unwrap_or_else(|| Tier::unknown(name))
+    }
+
+    /// Whether a tier is described by an object or always there.
+    pub fn has_tier(&self, name: &str) -> bool {
+        Tier::built_in(name).is_some() || self.tiers.contains_key(name)
+    }
+
+    /// Every network set, global ones first.
+    pub fn network_sets(&self) -> impl Iterator<Item = (&ObjectKey, &NetworkSet)> {
+        self.network_sets.iter()
+    }
+
+    /// The labels of a service account; none when it is not known.
+    pub fn service_account_labels(&self, namespace: &str, name: &str) -> Option<&Labels> {
+        self.service_accounts.get(&ObjectKey::new(namespace, name))
+    }
+
+    /// The endpoints of a Service.
+    pub fn endpoints(&self, service: &ObjectKey) -> impl Iterator<Item = &ServiceEndpoint> {
+        self.services
+            .get(service)
+            .into_iter()
+            .flat_map(BTreeMap::values)
+            .flatten()
     }
 
     /// The labels of a namespace. One that is not known (a file without it, a watch that is behind) has only the label

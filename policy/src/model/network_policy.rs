@@ -215,7 +215,7 @@ fn read_block(block: &networking::IPBlock) -> Result<IpBlock, ItemError> {
 }
 
 /// A network with its host bits masked away. A bare address is refused as the API server does.
-fn read_network(text: &str) -> Result<IpNetwork, String> {
+pub(super) fn read_network(text: &str) -> Result<IpNetwork, String> {
     let refused = || format!("{text:?} is not a CIDR such as 192.0.2.0/24 or 2001:db8::/64");
     if !text.contains('/') {
         return Err(refused());
@@ -255,7 +255,7 @@ fn read_port(port: &networking::NetworkPolicyPort) -> Result<PortMatch, ItemErro
 }
 
 /// The rules for IANA service names (RFC 6335 §5.1), as the API server applies them.
-fn check_port_name(name: &str) -> Result<(), String> {
+pub(super) fn check_port_name(name: &str) -> Result<(), String> {
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     let valid = (1..=15).contains(&name.len())
         && name.chars().all(allowed)

@@ -25,6 +25,10 @@ pub(super) fn read(pod: &core::Pod) -> (Pod, Vec<Problem>) {
         name,
         uid: metadata.uid.clone(),
         labels: metadata.labels.clone().unwrap_or_default(),
+        service_account: spec
+            .and_then(|spec| spec.service_account_name.clone())
+            .filter(|account| !account.is_empty())
+            .unwrap_or_else(|| "default".to_owned()),
         addresses: addresses(pod.status.as_ref(), &mut problems),
         node: spec
             .and_then(|spec| spec.node_name.clone())

@@ -249,8 +249,18 @@ pub enum Match {
     Network(Field, IpNetwork),
     /// The IP protocol number.
     Protocol(u8),
+    /// The IP protocol number lies in the range, of numbers up to 255.
+    ProtocolRange(PortRange),
+    /// The address family.
+    Family(Family),
     /// The transport protocol, and its destination port in the range.
     Port(Protocol, PortRange),
+    /// The transport protocol, and its source port in the range.
+    SourcePort(Protocol, PortRange),
+    /// ICMP, or for IPv6 ICMPv6, and its type in the range, of numbers up to 255.
+    IcmpType(Family, PortRange),
+    /// ICMP, or for IPv6 ICMPv6, and its code in the range, of numbers up to 255.
+    IcmpCode(Family, PortRange),
 }
 
 /// Where to go on.
@@ -289,8 +299,35 @@ pub enum Action {
     Identify(Field, Name),
     /// Empties the packet's scratch field.
     ClearIdentity,
+    /// Reports the packet and goes on with the next rule.
+    Log(LogReason),
     /// Rewrites the source address to that of the outgoing interface, with a random source port.
     Masquerade,
+}
+
+/// Why a packet is reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LogReason {
+    /// A Log rule matches it.
+    Rule,
+    /// It passes, and would not if staged policies were in force.
+    StagedDeny,
+    /// It is dropped, and would pass if staged policies were in force.
+    StagedAllow,
+}
+
+impl LogReason {
+    /// The group of netlink's log that packets are reported to.
+    pub const GROUP: u16 = 90;
+
+    /// The prefix of the report.
+    pub const fn prefix(self) -> &'static str {
+        match self {
+            Self::Rule => "margay log",
+            Self::StagedDeny => "margay staged deny",
+            Self::StagedAllow => "margay staged allow",
+        }
+    }
 }
 
 impl From<Verdict> for Action {

@@ -1,10 +1,10 @@
 //! Follows packets through a ruleset the way the kernel would, so that tests check the compiled value itself.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use super::{
-    Action, Chain, ConnectionState, Family, Field, Hook, Key, KeyType, Match, Rule, Ruleset, Value,
-    Verdict,
+    Action, Chain, ConnectionState, Family, Field, Hook, Key, KeyType, LogReason, Match, Rule,
+    Ruleset, Value, Verdict,
 };
 
 /// A packet as the hooks see it.
@@ -16,9 +16,22 @@ pub(crate) struct Packet {
     pub(crate) destination: IpAddr,
     /// The IP protocol number.
     pub(crate) protocol: u8,
-    /// The destination port, or the ICMPv6 type.
+    pub(crate) source_port: u16,
+    /// The destination port.
     pub(crate) port: u16,
+    /// The ICMP or ICMPv6 type and code.
+    pub(crate) icmp: (u8, u8),
     pub(crate) state: Option<ConnectionState>,
+}
+
+impl Packet {
+    fn is_icmp(&self, family: Family) -> bool {
+        let number = match family {
+            Family::V4 => 1,
+            Family::V6 => 58,
+        };
+        self.protocol == number
+    }
 }
 
 /// The packet's priority field, which carries the identity.
@@ -27,6 +40,7 @@ struct Walk<'a> {
     packet: &'a Packet,
     identity: u32,
     masqueraded: bool,
+    reasons: BTreeSet<LogReason>,
 }
 
 /// How a chain ended.
@@ -59,6 +73,16 @@ pub(crate) fn is_masqueraded(ruleset: &Ruleset, packet: &Packet) -> bool {
     walk.masqueraded
 }
 
+/// Why this hook's base chain reports the packet.
+pub(crate) fn reports(ruleset: &Ruleset, hook: Hook, packet: &Packet) -> BTreeSet<LogReason> {
+    let mut walk = Walk::new(ruleset, packet);
+    let of_hook = |chain: &&Chain| chain.hook == Some(hook);
+    for chain in ruleset.chains.values().filter(of_hook) {
+        walk.chain(chain, 0);
+    }
+    walk.reasons
+}
+
 fn walk(ruleset: &Ruleset, hook: Hook, packet: &Packet) -> (bool, u32) {
     let mut walk = Walk::new(ruleset, packet);
     for chain in ruleset
@@ -80,6 +104,7 @@ impl<'a> Walk<'a> {
             packet,
             identity: 0,
             masqueraded: false,
+            reasons: BTreeSet::new(),
         }
     }
 
@@ -122,6 +147,10 @@ impl<'a> Walk<'a> {
             }
             Action::ClearIdentity => {
                 self.identity = 0;
+                None
+            }
+            Action::Log(reason) => {
+                self.reasons.insert(*reason);
                 None
             }
             Action::Masquerade => {
@@ -179,7 +208,7 @@ impl<'a> Walk<'a> {
             }
             (KeyType::Identity, [Field::Identity]) => Key::Identity(self.identity),
             (KeyType::IcmpV6Type, [Field::IcmpV6Type]) => {
-                (self.packet.protocol == 58).then_some(Key::IcmpV6Type(self.packet.port as u8))?
+                (self.packet.protocol == 58).then_some(Key::IcmpV6Type(self.packet.icmp.0))?
             }
             (kind, fields) => panic!("{fields:?} are no key of {kind:?}"),
         })
@@ -211,8 +240,19 @@ impl<'a> Walk<'a> {
                     .is_some_and(|address| network.contains(address))
             }
             Match::Protocol(number) => packet.protocol == *number,
+            Match::ProtocolRange(range) => range.contains(packet.protocol.into()),
+            Match::Family(family) => Family::of(packet.source) == *family,
             Match::Port(protocol, range) => {
                 packet.protocol == protocol.number() && range.contains(packet.port)
+            }
+            Match::SourcePort(protocol, range) => {
+                packet.protocol == protocol.number() && range.contains(packet.source_port)
+            }
+            Match::IcmpType(family, range) => {
+                packet.is_icmp(*family) && range.contains(packet.icmp.0.into())
+            }
+            Match::IcmpCode(family, range) => {
+                packet.is_icmp(*family) && range.contains(packet.icmp.1.into())
             }
         }
     }

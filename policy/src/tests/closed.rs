@@ -31,7 +31,9 @@ fn packet(inward: &str, outward: &str, source: &str, destination: &str) -> Packe
         source: ip(source),
         destination: ip(destination),
         protocol: 6,
+        source_port: 40_000,
         port: 80,
+        icmp: (0, 0),
         state: None,
     }
 }
@@ -101,7 +103,7 @@ fn neighbour_discovery_passes_and_router_advertisements_do_not() {
     ] {
         for source in ["fe80::1", "::"] {
             let mut discovery = packet(A, "", source, "ff02::1");
-            (discovery.protocol, discovery.port) = (58, kind);
+            (discovery.protocol, discovery.icmp) = (58, (kind, 0));
             assert_eq!(
                 from_a(&ruleset, &discovery),
                 passes,

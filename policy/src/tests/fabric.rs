@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use crate::{
     Cluster, Compiler, NodeInput, Ruleset,
-    evaluate::{End, Evaluator},
+    evaluate::{End, Evaluator, Traffic},
     load::load,
     model::{ObjectKey, Pod},
     port::Probe,
@@ -85,7 +85,8 @@ impl<'a> Fabric<'a> {
     }
 
     /// Whether the connection's first packet passes every hook on its way.
-    pub(super) fn passes(&self, from: End<'_>, to: End<'_>, probe: Probe) -> bool {
+    pub(super) fn passes(&self, from: End<'_>, to: End<'_>, traffic: impl Into<Traffic>) -> bool {
+        let traffic = traffic.into();
         if from.pod.is_some() && from.pod.map(Pod::key) == to.pod.map(Pod::key) {
             return true; // It does not leave the pod.
         }
@@ -94,8 +95,10 @@ impl<'a> Fabric<'a> {
             out_interface: outward.to_owned(),
             source: from.address,
             destination: to.address,
-            protocol: probe.protocol.number(),
-            port: probe.port,
+            protocol: traffic.protocol,
+            source_port: traffic.source_port,
+            port: traffic.destination_port,
+            icmp: traffic.icmp,
             state: None,
         };
         let (source, destination) = (self.place(from), self.place(to));
@@ -127,7 +130,7 @@ impl<'a> Fabric<'a> {
     /// The answer of both the evaluator and the compiled rulesets, which must be the same.
     pub(super) fn both(&self, from: &str, to: &str, probe: &str) -> bool {
         let (from_end, to_end) = (self.end(from), self.end(to));
-        let probe = probe.parse().unwrap();
+        let probe: Probe = probe.parse().unwrap();
         let judged = Evaluator::new(self.cluster).judge(from_end, to_end, probe);
         let passed = self.passes(from_end, to_end, probe);
         assert_eq!(

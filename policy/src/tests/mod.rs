@@ -6,3 +6,4 @@ mod fabric;
 mod nat;
 mod random;
 mod semantics;
+mod worlds;

@@ -44,7 +44,9 @@ fn only_what_leaves_all_pools_by_no_tunnel_is_masqueraded() {
             source: ip(source),
             destination: ip(destination),
             protocol: 17,
+            source_port: 40_000,
             port: 53,
+            icmp: (0, 0),
             state: None,
         };
         assert_eq!(

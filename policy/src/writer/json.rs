@@ -4,9 +4,10 @@ use std::net::IpAddr;
 
 use serde_json::{Value as Json, json};
 
-use super::text::{class_id, connection_state, key_parts, transport, value_type};
+use super::text::{class_id, connection_state, icmp, key_parts, nfproto, transport, value_type};
+use crate::port::PortRange;
 use crate::ruleset::{
-    Action, Command, Elements, Family, Field, Hook, Key, KeyType, Match, Rule, Ruleset,
+    Action, Command, Elements, Family, Field, Hook, Key, KeyType, LogReason, Match, Rule, Ruleset,
     Transaction, Value, Verdict,
 };
 
@@ -148,6 +149,9 @@ fn expressions(rule: &Rule) -> Vec<Json> {
         Action::ClearIdentity => {
             json!({"mangle": {"key": field(Field::Identity), "value": class_id(0)}})
         }
+        Action::Log(reason) => {
+            json!({"log": {"prefix": reason.prefix(), "group": LogReason::GROUP}})
+        }
         Action::Masquerade => json!({"masquerade": {"flags": "fully-random"}}),
     });
     list
@@ -175,15 +179,38 @@ fn condition(condition: &Match) -> Json {
         Match::Protocol(number) => {
             compare("==", json!({"meta": {"key": "l4proto"}}), json!(number))
         }
-        Match::Port(protocol, range) => {
-            let ports = if range.first() == range.last() {
-                json!(range.first())
-            } else {
-                json!({"range": [range.first(), range.last()]})
-            };
-            compare("==", payload(transport(*protocol), "dport"), ports)
+        Match::ProtocolRange(range) => {
+            compare("==", json!({"meta": {"key": "l4proto"}}), numbers(*range))
+        }
+        Match::Family(family) => compare(
+            "==",
+            json!({"meta": {"key": "nfproto"}}),
+            json!(nfproto(*family)),
+        ),
+        Match::Port(protocol, range) => compare(
+            "==",
+            payload(transport(*protocol), "dport"),
+            numbers(*range),
+        ),
+        Match::SourcePort(protocol, range) => compare(
+            "==",
+            payload(transport(*protocol), "sport"),
+            numbers(*range),
+        ),
+        Match::IcmpType(family, range) => {
+            compare("==", payload(icmp(*family), "type"), numbers(*range))
+        }
+        Match::IcmpCode(family, range) => {
+            compare("==", payload(icmp(*family), "code"), numbers(*range))
         }
     }
+}
+
+fn numbers(range: PortRange) -> Json {
+    if range.first() == range.last() {
+        return json!(range.first());
+    }
+    json!({"range": [range.first(), range.last()]})
 }
 
 fn fields(keys: &[Field]) -> Json {

@@ -8,8 +8,8 @@ use std::fmt::{self, Write};
 use crate::{
     port::Protocol,
     ruleset::{
-        Action, Command, ConnectionState, Elements, Family, Field, Hook, Key, KeyType, Match, Rule,
-        Ruleset, TABLE, Transaction, Value, ValueType, Verdict,
+        Action, Command, ConnectionState, Elements, Family, Field, Hook, Key, KeyType, LogReason,
+        Match, Rule, Ruleset, TABLE, Transaction, Value, ValueType, Verdict,
     },
 };
 
@@ -197,6 +197,14 @@ impl fmt::Display for RuleText<'_> {
                 write!(f, " meta priority set {} map @{map}", field(*key))
             }
             Action::ClearIdentity => f.write_str(" meta priority set 0:0"),
+            Action::Log(reason) => {
+                write!(
+                    f,
+                    " log prefix \"{}\" group {}",
+                    reason.prefix(),
+                    LogReason::GROUP
+                )
+            }
             Action::Masquerade => f.write_str(" masquerade fully-random"),
         }
     }
@@ -216,7 +224,14 @@ fn write_match(f: &mut fmt::Formatter<'_>, condition: &Match) -> fmt::Result {
         Match::NotIn(keys, set) => write!(f, "{} != @{set}", fields(keys)),
         Match::Network(key, network) => write!(f, "{} {network}", field(*key)),
         Match::Protocol(number) => write!(f, "meta l4proto {number}"),
+        Match::ProtocolRange(range) => write!(f, "meta l4proto {range}"),
+        Match::Family(family) => write!(f, "meta nfproto {}", nfproto(*family)),
         Match::Port(protocol, range) => write!(f, "{} dport {range}", transport(*protocol)),
+        Match::SourcePort(protocol, range) => {
+            write!(f, "{} sport {range}", transport(*protocol))
+        }
+        Match::IcmpType(family, range) => write!(f, "{} type {range}", icmp(*family)),
+        Match::IcmpCode(family, range) => write!(f, "{} code {range}", icmp(*family)),
     }
 }
 
@@ -225,6 +240,20 @@ pub(super) fn connection_state(state: ConnectionState) -> &'static str {
         ConnectionState::Established => "established",
         ConnectionState::Related => "related",
         ConnectionState::Invalid => "invalid",
+    }
+}
+
+pub(super) fn nfproto(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ipv4",
+        Family::V6 => "ipv6",
+    }
+}
+
+pub(super) fn icmp(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "icmp",
+        Family::V6 => "icmpv6",
     }
 }
 
