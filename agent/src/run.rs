@@ -57,7 +57,8 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
     let routing = Routing::start(dataplane, monitor, pods.routes());
 
     let watches = datastore::watch_all(&client, &options.namespace);
-    let enforcement = Enforcement::start(&node, &pods.all(), watches.policy);
+    let enforcement =
+        Enforcement::start(&node, &pods.all(), watches.policy, watches.endpoints_wanted);
     let addresses = Addresses::start(client.clone(), &node);
     let (pulse, pulses) = watch::channel(Pulse::default());
     health::serve(options.health, options.metrics, pulses).await?;

@@ -203,7 +203,15 @@ impl View {
             Change::IPAMBlock(_)
             | Change::Pod(_)
             | Change::Namespace(_)
-            | Change::NetworkPolicy(_) => false,
+            | Change::NetworkPolicy(_)
+            | Change::OwnNetworkPolicy(_)
+            | Change::GlobalNetworkPolicy(_)
+            | Change::ClusterNetworkPolicy(_)
+            | Change::Tier(_)
+            | Change::NetworkSet(_)
+            | Change::GlobalNetworkSet(_)
+            | Change::ServiceAccount(_)
+            | Change::EndpointSlice(_) => false,
         }
     }
 

@@ -7,11 +7,13 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Secret};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Secret, ServiceAccount};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource};
+use margay_crds as crds;
 use margay_crds::{BGPConfiguration, BGPFilter, BGPPeer, IPAMBlock, IPAMConfiguration, IPPool};
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch};
@@ -22,6 +24,9 @@ use super::retry::Retry;
 const QUEUE: usize = 256;
 /// A watch that has not failed for so long may say so again: longer than any wait between tries.
 const SPOKEN: Duration = Duration::from_secs(60);
+
+/// How long after the server did not serve a kind it is asked again.
+const UNSERVED: Duration = Duration::from_secs(30);
 
 /// The kinds the agent watches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,13 +43,23 @@ pub enum Kind {
     Pod,
     Namespace,
     NetworkPolicy,
+    OwnNetworkPolicy,
+    GlobalNetworkPolicy,
+    ClusterNetworkPolicy,
+    Tier,
+    NetworkSet,
+    GlobalNetworkSet,
+    ServiceAccount,
     Service,
     EndpointSlice,
 }
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self, f)
+        match self {
+            Self::OwnNetworkPolicy => f.write_str("NetworkPolicy.margay.dev"),
+            kind => fmt::Debug::fmt(kind, f),
+        }
     }
 }
 
@@ -64,6 +79,14 @@ pub enum Change {
     Pod(Event<Pod>),
     Namespace(Event<Namespace>),
     NetworkPolicy(Event<NetworkPolicy>),
+    OwnNetworkPolicy(Event<crds::NetworkPolicy>),
+    GlobalNetworkPolicy(Event<crds::GlobalNetworkPolicy>),
+    ClusterNetworkPolicy(Event<crds::ClusterNetworkPolicy>),
+    Tier(Event<crds::Tier>),
+    NetworkSet(Event<crds::NetworkSet>),
+    GlobalNetworkSet(Event<crds::GlobalNetworkSet>),
+    ServiceAccount(Event<ServiceAccount>),
+    EndpointSlice(Event<EndpointSlice>),
 }
 
 /// The last failure, in words, of each watch that has failed since its last event. A watch of
@@ -76,8 +99,10 @@ pub type Failures = BTreeMap<Kind, String>;
 pub struct Watches {
     /// Pools, blocks, settings, peers and nodes.
     pub network: mpsc::Receiver<Box<Change>>,
-    /// Pods, namespaces and network policies.
+    /// Pods, namespaces, policies of every kind and what these refer to.
     pub policy: mpsc::Receiver<Box<Change>>,
+    /// Told once a policy names a Service: then EndpointSlices are watched too, and not before.
+    pub endpoints_wanted: watch::Sender<bool>,
     /// What failed and is tried again; the objects known so far stay in force.
     pub failures: watch::Receiver<Failures>,
     /// Where other watches tell the same.
@@ -111,9 +136,19 @@ pub fn watch_all(client: &Client, namespace: &str) -> Watches {
     policy.watch(Kind::Pod, Change::Pod);
     policy.watch(Kind::Namespace, Change::Namespace);
     policy.watch(Kind::NetworkPolicy, Change::NetworkPolicy);
+    policy.watch_if_served(Kind::OwnNetworkPolicy, Change::OwnNetworkPolicy);
+    policy.watch_if_served(Kind::GlobalNetworkPolicy, Change::GlobalNetworkPolicy);
+    policy.watch_if_served(Kind::ClusterNetworkPolicy, Change::ClusterNetworkPolicy);
+    policy.watch_if_served(Kind::Tier, Change::Tier);
+    policy.watch_if_served(Kind::NetworkSet, Change::NetworkSet);
+    policy.watch_if_served(Kind::GlobalNetworkSet, Change::GlobalNetworkSet);
+    policy.watch(Kind::ServiceAccount, Change::ServiceAccount);
+    let (endpoints_wanted, wanted) = watch::channel(false);
+    policy.watch_when(wanted, Kind::EndpointSlice, Change::EndpointSlice);
     Watches {
         network: to_loop,
         policy: to_policy,
+        endpoints_wanted,
         failures: failing,
         reporter: failures,
     }
@@ -133,6 +168,36 @@ impl Starter<'_> {
         self.watch_by(Api::all(self.client.clone()), kind, wrap);
     }
 
+    /// Watches a kind that a cluster may lack: as long as it is not served there are no such objects.
+    fn watch_if_served<K>(&self, kind: Kind, wrap: fn(Event<K>) -> Change)
+    where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + fmt::Debug + Send + 'static,
+    {
+        let api = Api::all(self.client.clone());
+        let sender = self.sender.clone();
+        let failures = self.failures.clone();
+        tokio::spawn(follow_if_served(api, kind, failures, sender, wrap));
+    }
+
+    /// Watches a kind from when it is wanted.
+    fn watch_when<K>(
+        &self,
+        mut wanted: watch::Receiver<bool>,
+        kind: Kind,
+        wrap: fn(Event<K>) -> Change,
+    ) where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + fmt::Debug + Send + 'static,
+    {
+        let api = Api::all(self.client.clone());
+        let sender = self.sender.clone();
+        let failures = self.failures.clone();
+        tokio::spawn(async move {
+            if wanted.wait_for(|wanted| *wanted).await.is_ok() {
+                follow_if_served(api, kind, failures, sender, wrap).await;
+            }
+        });
+    }
+
     fn watch_by<K>(&self, api: Api<K>, kind: Kind, wrap: fn(Event<K>) -> Change)
     where
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + fmt::Debug + Send + 'static,
@@ -143,6 +208,34 @@ impl Starter<'_> {
             let config = watcher::Config::default();
             follower.follow(api, config, &sender, wrap).await;
         });
+    }
+}
+
+/// Follows a kind. While the server does not serve it, says that there are no objects of it, and tries again.
+async fn follow_if_served<K>(
+    api: Api<K>,
+    kind: Kind,
+    failures: watch::Sender<Failures>,
+    sender: mpsc::Sender<Box<Change>>,
+    wrap: fn(Event<K>) -> Change,
+) where
+    K: Resource + Clone + DeserializeOwned + fmt::Debug + Send + 'static,
+{
+    let mut follower = Follower::new(kind, failures).optional();
+    loop {
+        let config = watcher::Config::default();
+        if follower.follow(api.clone(), config, &sender, wrap).await == Ended::NotWanted {
+            return;
+        }
+        for event in [Event::Init, Event::InitDone] {
+            if sender.send(Box::new(wrap(event))).await.is_err() {
+                return;
+            }
+        }
+        tokio::select! {
+            () = sender.closed() => return,
+            () = tokio::time::sleep(UNSERVED) => {}
+        }
     }
 }
 
@@ -162,6 +255,8 @@ pub(crate) struct Follower {
     failures: watch::Sender<Failures>,
     last_failure: Option<Instant>,
     leaves: bool,
+    /// A kind that is not served is no failure.
+    quiet: bool,
 }
 
 impl Follower {
@@ -172,6 +267,7 @@ impl Follower {
             failures,
             last_failure: None,
             leaves: false,
+            quiet: false,
         }
     }
 
@@ -179,6 +275,15 @@ impl Follower {
     pub(crate) fn leaving_if_not_served(self) -> Self {
         Self {
             leaves: true,
+            ..self
+        }
+    }
+
+    /// For a kind that a cluster need not have.
+    fn optional(self) -> Self {
+        Self {
+            leaves: true,
+            quiet: true,
             ..self
         }
     }
@@ -213,6 +318,9 @@ impl Follower {
                     if sender.send(Box::new(wrap(event))).await.is_err() {
                         break;
                     }
+                }
+                Some(Err(error)) if self.quiet && is_not_served(&error) => {
+                    return Ended::NotServed;
                 }
                 Some(Err(error)) => {
                     self.fails(error.to_string());

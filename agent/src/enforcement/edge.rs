@@ -51,13 +51,14 @@ impl<W: Writer> Edge<W> {
     pub(super) fn new(
         node: &str,
         endpoints: impl Iterator<Item = LocalEndpoint>,
+        endpoints_wanted: watch::Sender<bool>,
         writer: W,
         reports: watch::Sender<PolicyReport>,
     ) -> Self {
         Self {
             writer,
             reports,
-            objects: Objects::default(),
+            objects: Objects::new(endpoints_wanted),
             endpoints: endpoints.map(|one| (one.interface.clone(), one)).collect(),
             input: NodeInput {
                 node: node.to_owned(),

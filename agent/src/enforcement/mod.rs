@@ -51,9 +51,14 @@ pub struct Enforcement {
 
 impl Enforcement {
     /// Starts the edge for `node`, with the pods that an earlier agent wired. `changes` are those
-    /// of pods, namespaces and policies.
-    pub fn start(node: &str, endpoints: &[Endpoint], changes: mpsc::Receiver<Box<Change>>) -> Self {
-        Self::start_with(node, endpoints, changes, Nft::default())
+    /// of pods, namespaces, policies and what these refer to; `endpoints_wanted` is told when a policy names a Service.
+    pub fn start(
+        node: &str,
+        endpoints: &[Endpoint],
+        changes: mpsc::Receiver<Box<Change>>,
+        endpoints_wanted: watch::Sender<bool>,
+    ) -> Self {
+        Self::start_with(node, endpoints, changes, endpoints_wanted, Nft::default())
     }
 
     /// As [`Self::start`], with another way to the kernel.
@@ -61,13 +66,14 @@ impl Enforcement {
         node: &str,
         endpoints: &[Endpoint],
         changes: mpsc::Receiver<Box<Change>>,
+        endpoints_wanted: watch::Sender<bool>,
         writer: impl Writer + 'static,
     ) -> Self {
         let (requests, queue) = mpsc::channel(QUEUE);
         let (reports, report) = watch::channel(PolicyReport::default());
         let (settings, set) = watch::channel(Settings::default());
         let endpoints = endpoints.iter().map(local);
-        let edge = Edge::new(node, endpoints, writer, reports);
+        let edge = Edge::new(node, endpoints, endpoints_wanted, writer, reports);
         tokio::spawn(edge.run(queue, changes, set));
         Self {
             requests,

@@ -2,101 +2,160 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Namespace, Pod};
-use k8s_openapi::api::networking::v1::NetworkPolicy;
+use kube::ResourceExt;
+use kube::runtime::watcher::Event;
 use margay_policy::{Cluster, Problem};
+use tokio::sync::watch;
 
 use crate::datastore::{Change, Kind, Roster, RosterChange};
 
-/// Pods, namespaces and policies, kept current by their watches.
-#[derive(Default)]
+/// The kinds that must have arrived before anything is committed.
+const NEEDED: [Kind; 10] = [
+    Kind::Namespace,
+    Kind::Pod,
+    Kind::NetworkPolicy,
+    Kind::OwnNetworkPolicy,
+    Kind::GlobalNetworkPolicy,
+    Kind::ClusterNetworkPolicy,
+    Kind::Tier,
+    Kind::NetworkSet,
+    Kind::GlobalNetworkSet,
+    Kind::ServiceAccount,
+];
+
+/// Pods, namespaces, policies and what these refer to, kept current by their watches.
 pub(super) struct Objects {
     pub(super) cluster: Cluster,
-    pods: Roster,
-    namespaces: Roster,
-    policies: Roster,
+    rosters: BTreeMap<Kind, Roster>,
+    endpoints_wanted: watch::Sender<bool>,
     /// What is wrong with an object, by kind and key.
     problems: BTreeMap<(Kind, String), Vec<Problem>>,
 }
 
 impl Objects {
+    pub(super) fn new(endpoints_wanted: watch::Sender<bool>) -> Self {
+        Self {
+            cluster: Cluster::new(),
+            rosters: BTreeMap::new(),
+            endpoints_wanted,
+            problems: BTreeMap::new(),
+        }
+    }
+
     /// Takes in a change; other kinds change nothing.
     pub(super) fn handle(&mut self, change: Change) {
         match change {
             Change::Pod(event) => {
-                for change in self.pods.handle(event) {
-                    self.pod(change);
-                }
+                self.take(Kind::Pod, event, Cluster::apply_pod, Cluster::remove_pod);
             }
-            Change::Namespace(event) => {
-                for change in self.namespaces.handle(event) {
-                    self.namespace(change);
-                }
+            Change::Namespace(event) => self.take(
+                Kind::Namespace,
+                event,
+                Cluster::apply_namespace,
+                |cluster, _, name| cluster.remove_namespace(name),
+            ),
+            Change::NetworkPolicy(event) => self.take(
+                Kind::NetworkPolicy,
+                event,
+                Cluster::apply_network_policy,
+                Cluster::remove_network_policy,
+            ),
+            Change::ServiceAccount(event) => self.take(
+                Kind::ServiceAccount,
+                event,
+                Cluster::apply_service_account,
+                Cluster::remove_service_account,
+            ),
+            Change::EndpointSlice(event) => self.take(
+                Kind::EndpointSlice,
+                event,
+                Cluster::apply_endpoint_slice,
+                Cluster::remove_endpoint_slice,
+            ),
+            other => self.handle_own(other),
+        }
+    }
+
+    /// The kinds that Kubernetes itself does not have.
+    fn handle_own(&mut self, change: Change) {
+        match change {
+            Change::OwnNetworkPolicy(event) => self.take(
+                Kind::OwnNetworkPolicy,
+                event,
+                Cluster::apply_own_policy,
+                Cluster::remove_own_policy,
+            ),
+            Change::GlobalNetworkPolicy(event) => self.take(
+                Kind::GlobalNetworkPolicy,
+                event,
+                Cluster::apply_global_policy,
+                |cluster, _, name| cluster.remove_global_policy(name),
+            ),
+            Change::ClusterNetworkPolicy(event) => self.take(
+                Kind::ClusterNetworkPolicy,
+                event,
+                Cluster::apply_cluster_policy,
+                |cluster, _, name| cluster.remove_cluster_policy(name),
+            ),
+            Change::Tier(event) => {
+                let remove = |cluster: &mut Cluster, _: &str, name: &str| cluster.remove_tier(name);
+                self.take(Kind::Tier, event, Cluster::apply_tier, remove);
             }
-            Change::NetworkPolicy(event) => {
-                for change in self.policies.handle(event) {
-                    self.policy(change);
-                }
-            }
+            Change::NetworkSet(event) => self.take(
+                Kind::NetworkSet,
+                event,
+                Cluster::apply_network_set,
+                Cluster::remove_network_set,
+            ),
+            Change::GlobalNetworkSet(event) => self.take(
+                Kind::GlobalNetworkSet,
+                event,
+                Cluster::apply_global_network_set,
+                Cluster::remove_network_set,
+            ),
             _ => {}
+        }
+        let wanted = self.cluster.names_services();
+        self.endpoints_wanted.send_if_modified(|known| {
+            let news = wanted && !*known;
+            *known |= wanted;
+            news
+        });
+    }
+
+    fn take<K: ResourceExt>(
+        &mut self,
+        kind: Kind,
+        event: Event<K>,
+        apply: fn(&mut Cluster, &K) -> Vec<Problem>,
+        remove: fn(&mut Cluster, &str, &str),
+    ) {
+        let changes = self.rosters.entry(kind).or_default().handle(event);
+        for change in changes {
+            match change {
+                RosterChange::Present(key, object) => {
+                    let found = apply(&mut self.cluster, &object);
+                    self.note(kind, key, found);
+                }
+                RosterChange::Gone(key) => {
+                    let (namespace, name) = split(&key);
+                    remove(&mut self.cluster, namespace, name);
+                    self.note(kind, key, Vec::new());
+                }
+            }
         }
     }
 
     /// The first list that has not arrived.
     pub(super) fn missing(&self) -> Option<Kind> {
-        let lists = [
-            (Kind::Namespace, &self.namespaces),
-            (Kind::Pod, &self.pods),
-            (Kind::NetworkPolicy, &self.policies),
-        ];
-        let missing = lists.iter().find(|(_, roster)| !roster.is_synced());
-        missing.map(|(kind, _)| *kind)
+        let endpoints = self.cluster.names_services().then_some(Kind::EndpointSlice);
+        let mut needed = NEEDED.into_iter().chain(endpoints);
+        needed.find(|kind| !self.rosters.get(kind).is_some_and(Roster::is_synced))
     }
 
     /// What is wrong with the objects there are.
     pub(super) fn problems(&self) -> impl Iterator<Item = &Problem> {
         self.problems.values().flatten()
-    }
-
-    fn pod(&mut self, change: RosterChange<Pod>) {
-        match change {
-            RosterChange::Present(key, pod) => {
-                let found = self.cluster.apply_pod(&pod);
-                self.note(Kind::Pod, key, found);
-            }
-            RosterChange::Gone(key) => {
-                let (namespace, name) = split(&key);
-                self.cluster.remove_pod(namespace, name);
-                self.note(Kind::Pod, key, Vec::new());
-            }
-        }
-    }
-
-    fn namespace(&mut self, change: RosterChange<Namespace>) {
-        match change {
-            RosterChange::Present(key, namespace) => {
-                let found = self.cluster.apply_namespace(&namespace);
-                self.note(Kind::Namespace, key, found);
-            }
-            RosterChange::Gone(key) => {
-                self.cluster.remove_namespace(&key);
-                self.note(Kind::Namespace, key, Vec::new());
-            }
-        }
-    }
-
-    fn policy(&mut self, change: RosterChange<NetworkPolicy>) {
-        match change {
-            RosterChange::Present(key, policy) => {
-                let found = self.cluster.apply_network_policy(&policy);
-                self.note(Kind::NetworkPolicy, key, found);
-            }
-            RosterChange::Gone(key) => {
-                let (namespace, name) = split(&key);
-                self.cluster.remove_network_policy(namespace, name);
-                self.note(Kind::NetworkPolicy, key, Vec::new());
-            }
-        }
     }
 
     /// Remembers what is wrong with an object, and says it when it is news.

@@ -88,7 +88,13 @@ impl Test {
         let (changes, events) = mpsc::channel(16);
         let writer = Shared(Arc::clone(&table));
         Self {
-            edge: Enforcement::start_with("n1", endpoints, events, writer),
+            edge: Enforcement::start_with(
+                "n1",
+                endpoints,
+                events,
+                watch::Sender::new(false),
+                writer,
+            ),
             table,
             changes,
         }
@@ -111,6 +117,20 @@ impl Test {
             Change::Pod(Event::InitDone),
             Change::NetworkPolicy(Event::Init),
             Change::NetworkPolicy(Event::InitDone),
+            Change::OwnNetworkPolicy(Event::Init),
+            Change::OwnNetworkPolicy(Event::InitDone),
+            Change::GlobalNetworkPolicy(Event::Init),
+            Change::GlobalNetworkPolicy(Event::InitDone),
+            Change::ClusterNetworkPolicy(Event::Init),
+            Change::ClusterNetworkPolicy(Event::InitDone),
+            Change::Tier(Event::Init),
+            Change::Tier(Event::InitDone),
+            Change::NetworkSet(Event::Init),
+            Change::NetworkSet(Event::InitDone),
+            Change::GlobalNetworkSet(Event::Init),
+            Change::GlobalNetworkSet(Event::InitDone),
+            Change::ServiceAccount(Event::Init),
+            Change::ServiceAccount(Event::InitDone),
         ] {
             self.changes.send(Box::new(change)).await.unwrap();
         }

@@ -565,6 +565,15 @@ impl Cluster {
         self.service_accounts.get(&ObjectKey::new(namespace, name))
     }
 
+    /// Whether a policy of ours names a Service: then EndpointSlices are needed.
+    pub fn names_services(&self) -> bool {
+        let rules = |policy: &OwnPolicy| {
+            let mut rules = policy.ingress.iter().chain(&policy.egress).flatten();
+            rules.any(|rule| rule.source.service.is_some() || rule.destination.service.is_some())
+        };
+        self.own_policies.values().any(rules)
+    }
+
     /// The endpoints of a Service.
     pub fn endpoints(&self, service: &ObjectKey) -> impl Iterator<Item = &ServiceEndpoint> {
         self.services

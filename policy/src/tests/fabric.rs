@@ -1,6 +1,9 @@
 //! A cluster whose every node has its compiled ruleset, for asking whether a packet gets through the kernels on its way.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use crate::{
     Cluster, Compiler, NodeInput, Ruleset,
@@ -9,8 +12,8 @@ use crate::{
     model::{ObjectKey, Pod},
     port::Probe,
     ruleset::{
-        Hook,
-        simulate::{Packet, passes},
+        Hook, LogReason,
+        simulate::{Packet, passes, reports},
     },
 };
 
@@ -124,6 +127,48 @@ impl<'a> Fabric<'a> {
                     && passes(ruleset, Hook::Forward, &packet(UPLINK, outward))
             }
             None => true,
+        }
+    }
+
+    /// Why the connection's first packet is reported on its way, which it must pass to the end.
+    pub(super) fn reports(
+        &self,
+        from: End<'_>,
+        to: End<'_>,
+        traffic: Traffic,
+    ) -> BTreeSet<LogReason> {
+        let packet = |inward: &str, outward: &str| Packet {
+            in_interface: inward.to_owned(),
+            out_interface: outward.to_owned(),
+            source: from.address,
+            destination: to.address,
+            protocol: traffic.protocol,
+            source_port: traffic.source_port,
+            port: traffic.destination_port,
+            icmp: traffic.icmp,
+            state: None,
+        };
+        let itself = from.pod.is_some() && from.pod.map(Pod::key) == to.pod.map(Pod::key);
+        let forwarded = |ruleset, packet: &Packet| reports(ruleset, Hook::Forward, packet);
+        match (self.place(from), self.place(to)) {
+            _ if itself => BTreeSet::new(),
+            (Some((ruleset, one, inward)), Some((_, other, outward))) if one == other => {
+                forwarded(ruleset, &packet(inward, outward))
+            }
+            (source, destination) => {
+                let mut reasons = BTreeSet::new();
+                if let Some((ruleset, node, inward)) = source
+                    && !self.is_node(to, node)
+                {
+                    reasons.extend(forwarded(ruleset, &packet(inward, UPLINK)));
+                }
+                if let Some((ruleset, node, outward)) = destination
+                    && !self.is_node(from, node)
+                {
+                    reasons.extend(forwarded(ruleset, &packet(UPLINK, outward)));
+                }
+                reasons
+            }
         }
     }
 

@@ -18,7 +18,7 @@ use crate::{
         Scope, ServiceEndpoint, Tier,
     },
     port::{PortRange, Protocol},
-    ruleset::Family,
+    ruleset::{Family, LogReason},
     selector::Labels,
 };
 
@@ -568,6 +568,15 @@ fn check(dice: &mut Dice, seed: u64, cluster: &Cluster) {
                 judgement.allows(),
                 "world {seed}: {from:?} -> {to:?} {traffic:?}: {judgement:?}\n{cluster:#?}"
             );
+            if judgement.allows() {
+                let staged = evaluator.judge_staged(from, to, traffic);
+                let reports = fabric.reports(from, to, traffic);
+                assert_eq!(
+                    reports.contains(&LogReason::StagedDeny),
+                    !staged.allows(),
+                    "world {seed}: {from:?} -> {to:?} {traffic:?}: {staged:?}\n{cluster:#?}"
+                );
+            }
         }
     }
 }
