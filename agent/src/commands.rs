@@ -1,5 +1,6 @@
 //! The commands of the binary `margay` other than the agent, and what their failures exit with.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -24,6 +25,32 @@ pub struct BgpOptions {
     /// Run a recording again (`record: FILE` in the configuration) instead of a speaker, and say where it does something else
     #[arg(long, value_name = "FILE.jsonl", conflicts_with = "config")]
     pub replay: Option<PathBuf>,
+}
+
+/// Turns this process into `margay-bgp`, the program that holds the speaker and nothing else, when
+/// it lies in the same folder. Comes back only with the reason why it could not.
+pub fn become_speaker(options: &BgpOptions, log_json: bool) -> std::io::Error {
+    use std::os::unix::process::CommandExt;
+    let beside = match std::env::current_exe() {
+        Ok(program) => program.with_file_name("margay-bgp"),
+        Err(error) => return error,
+    };
+    let mut command = std::process::Command::new(beside);
+    let files = [
+        ("--config=", &options.config),
+        ("--replay=", &options.replay),
+    ];
+    for (flag, file) in files {
+        if let Some(file) = file {
+            let mut argument = OsString::from(flag);
+            argument.push(file);
+            command.arg(argument);
+        }
+    }
+    if log_json {
+        command.arg("--log-json");
+    }
+    command.exec()
 }
 
 /// Runs the speaker alone until it is told to end.
@@ -170,15 +197,6 @@ pub async fn apiserver(options: margay_apiserver::Options) -> anyhow::Result<()>
     let builder = crate::datastore::margay_store(options.into())?;
     margay_apiserver::run(builder, shutdown_signal()).await?;
     Ok(())
-}
-
-/// What `margay` exits with for an error.
-pub fn exit_code(error: &anyhow::Error) -> u8 {
-    if error.downcast_ref::<UsageError>().is_some() {
-        2
-    } else {
-        1
-    }
 }
 
 /// Comes to an end when the process is asked to: SIGTERM or SIGINT.

@@ -22,6 +22,7 @@ pub mod install;
 pub mod node_loop;
 pub mod options;
 pub mod pods;
+pub mod program;
 pub mod reconcile;
 mod restart;
 pub mod routing;
