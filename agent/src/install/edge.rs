@@ -160,6 +160,8 @@ impl<K: Kernel + 'static> Edge<K> {
     pub(super) async fn remove_all(&mut self) {
         self.table.clear();
         self.bring().await;
+        // Reading takes away the next hop objects that nothing uses any more.
+        let _ = self.kernel.routes().await;
     }
 
     /// Reads what the kernel holds.

@@ -91,7 +91,7 @@ async fn run(
     let reach = ReachCache::default();
     let opened = NetlinkKernel::open_table(options.table).and_then(|kernel| {
         let monitor = Monitor::open(kernel.port(), reach.invalidator())?;
-        Ok((kernel, monitor))
+        Ok((kernel.with_next_hop_objects(), monitor))
     });
     let (kernel, monitor) = match opened {
         Ok(opened) => opened,

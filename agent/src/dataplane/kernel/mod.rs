@@ -9,6 +9,8 @@ mod fake;
 mod message;
 mod netlink;
 mod netlink_pod;
+mod netlink_routes;
+mod next_hop_objects;
 mod route_message;
 mod socket;
 

@@ -1,6 +1,7 @@
 //! The real kernel, over rtnetlink.
 
 use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
 
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
@@ -11,22 +12,21 @@ use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use super::super::error::{Errno, KernelError};
 use super::super::link::{InterfaceAddress, Link};
 use super::super::neighbours::{Neighbour, NeighbourChange};
-use super::super::routes::{Route, RouteChange, RouteKey};
+use super::super::routes::{Route, RouteChange};
 use super::super::tunnel::TunnelSpec;
 use super::message;
+use super::next_hop_objects::NextHopObjects;
 use super::route_message::{self, Indices, Names};
 use super::socket::Socket;
 use super::{Kernel, LinkChange, Lookup};
-
-/// How many route changes are messages at a time: a message is much larger than a change.
-const ENCODED: usize = 512;
 
 /// The network namespace of the thread that opened it, with the routes of one table. Clones share
 /// one socket.
 #[derive(Debug, Clone)]
 pub struct NetlinkKernel {
     pub(super) socket: Socket,
-    table: u32,
+    pub(super) table: u32,
+    pub(super) objects: Option<Arc<Mutex<NextHopObjects>>>,
 }
 
 impl NetlinkKernel {
@@ -43,7 +43,23 @@ impl NetlinkKernel {
     /// # Errors
     /// No netlink socket can be had.
     pub fn open_table(table: u32) -> Result<Self, KernelError> {
-        Socket::open().map(|socket| Self { socket, table })
+        Socket::open().map(|socket| Self {
+            socket,
+            table,
+            objects: None,
+        })
+    }
+
+    /// Has next hops that many routes share as objects of their own, where the kernel can: for
+    /// large tables. Objects that no route needs any more go with the next [`Kernel::routes`], which
+    /// must not be called while routes are applied.
+    ///
+    /// Must be called on the thread that opened it.
+    #[must_use]
+    pub fn with_next_hop_objects(mut self) -> Self {
+        let objects = NextHopObjects::open(self.table);
+        self.objects = objects.map(|objects| Arc::new(Mutex::new(objects)));
+        self
     }
 
     /// The socket's port number, by which [`super::super::Monitor`] knows our own changes.
@@ -51,7 +67,7 @@ impl NetlinkKernel {
         self.socket.port()
     }
 
-    async fn names(&self) -> Result<Names, KernelError> {
+    pub(super) async fn names(&self) -> Result<Names, KernelError> {
         let links = self.links().await?;
         Ok(links.into_iter().map(|l| (l.index, l.name)).collect())
     }
@@ -81,88 +97,6 @@ impl NetlinkKernel {
         link.map(|link| link.index)
             .ok_or_else(|| KernelError::NoDevice(name.to_owned()))
     }
-
-    /// Turns "already exists" into a replacement where the route is ours (a dump may have missed
-    /// it), and into a plain sentence where it is not.
-    async fn settle_existing(
-        &self,
-        changes: &[RouteChange],
-        indices: &Indices,
-        results: &mut [Result<(), KernelError>],
-    ) {
-        let refused: Vec<usize> = results
-            .iter()
-            .enumerate()
-            .filter(|(_, result)| matches!(result, Err(error) if error.is_exists()))
-            .map(|(position, _)| position)
-            .collect();
-        if refused.is_empty() {
-            return;
-        }
-        let Ok(ours) = self.routes().await else {
-            return;
-        };
-        let ours: std::collections::BTreeSet<RouteKey> = ours.iter().map(Route::key).collect();
-        for position in refused {
-            results[position] = match &changes[position] {
-                RouteChange::Add(route) if ours.contains(&route.key()) => {
-                    let replace = RouteChange::Replace(route.clone());
-                    match encode(&replace, indices, self.table) {
-                        Ok((message, flags)) => self.socket.send_one(message, flags).await,
-                        Err(error) => Err(error),
-                    }
-                }
-                _ => Err(KernelError::ForeignRoute),
-            };
-        }
-    }
-}
-
-fn encode(
-    change: &RouteChange,
-    indices: &Indices,
-    table: u32,
-) -> Result<(RouteNetlinkMessage, u16), KernelError> {
-    Ok(match change {
-        RouteChange::Add(route) => (
-            RouteNetlinkMessage::NewRoute(route_message::route_message(route, indices, table)?),
-            NLM_F_CREATE | NLM_F_EXCL,
-        ),
-        RouteChange::Replace(route) => (
-            RouteNetlinkMessage::NewRoute(route_message::route_message(route, indices, table)?),
-            NLM_F_CREATE | NLM_F_REPLACE,
-        ),
-        RouteChange::Delete(key) => (
-            RouteNetlinkMessage::DelRoute(route_message::delete_message(key, table)),
-            0,
-        ),
-    })
-}
-
-/// Runs the messages that could be encoded and puts the other errors in their places.
-async fn send_encoded(
-    socket: &Socket,
-    encoded: Vec<Result<(RouteNetlinkMessage, u16), KernelError>>,
-) -> Vec<Result<(), KernelError>> {
-    let mut errors = Vec::with_capacity(encoded.len());
-    let mut messages = Vec::with_capacity(encoded.len());
-    for item in encoded {
-        match item {
-            Ok(message) => {
-                messages.push(message);
-                errors.push(None);
-            }
-            Err(error) => errors.push(Some(error)),
-        }
-    }
-    let mut sent = socket.send(messages).await.into_iter();
-    errors
-        .into_iter()
-        .map(|error| match error {
-            Some(error) => Err(error),
-            None => sent.next().unwrap_or(Err(KernelError::Closed)),
-        })
-        .collect()
 }
 
 fn fail_all(count: usize, error: &KernelError) -> Vec<Result<(), KernelError>> {
@@ -252,23 +186,8 @@ impl Kernel for NetlinkKernel {
     }
 
     async fn routes(&self) -> Result<Vec<Route>, KernelError> {
-        let names = self.names().await?;
-        let mut routes = Vec::new();
-        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            let request =
-                RouteNetlinkMessage::GetRoute(route_message::routes_request(family, self.table));
-            let items = match self.socket.dump(request).await {
-                // A kernel without IPv6, or a table that was never made.
-                Err(error) if error.is_unsupported() || error.is_absent() => continue,
-                other => other?,
-            };
-            routes.extend(items.iter().filter_map(|item| match item {
-                RouteNetlinkMessage::NewRoute(route) => {
-                    route_message::parse_route(route, &names, self.table)
-                }
-                _ => None,
-            }));
-        }
+        let (routes, used) = self.read_routes().await?;
+        self.remove_unused_objects(&used);
         Ok(routes)
     }
 
@@ -277,23 +196,7 @@ impl Kernel for NetlinkKernel {
             Ok(indices) => indices,
             Err(error) => return fail_all(changes.len(), &error),
         };
-        let mut results = Vec::with_capacity(changes.len());
-        for some in changes.chunks(ENCODED) {
-            let encoded = some
-                .iter()
-                .map(|change| encode(change, &indices, self.table))
-                .collect();
-            results.extend(send_encoded(&self.socket, encoded).await);
-        }
-        for (change, result) in changes.iter().zip(&mut results) {
-            // Gone already is what was wanted.
-            let gone = matches!(result, Err(error) if error.is_absent());
-            if gone && matches!(change, RouteChange::Delete(_)) {
-                *result = Ok(());
-            }
-        }
-        self.settle_existing(changes, &indices, &mut results).await;
-        results
+        self.change_routes(changes, &indices).await
     }
 
     async fn neighbours(&self, device: &str) -> Result<Vec<Neighbour>, KernelError> {

@@ -74,6 +74,17 @@ pub(super) fn lookup_request(address: IpAddr) -> RouteMessage {
     message
 }
 
+/// The number of the next hop object that a route uses.
+pub(super) fn next_hop_object(message: &RouteMessage) -> Option<u32> {
+    message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            RouteAttribute::NhId(number) => Some(*number),
+            _ => None,
+        })
+}
+
 /// The index of the interface a route leads out of.
 pub(super) fn output_interface(message: &RouteMessage) -> Option<u32> {
     message
@@ -246,11 +257,13 @@ fn index(name: &str, indices: &Indices) -> Result<u32, KernelError> {
         .ok_or_else(|| KernelError::NoDevice(name.to_owned()))
 }
 
-/// The request that puts in a route.
+/// The request that puts in a route: with the next hop object of this number, if there is one, in
+/// place of the gateway.
 pub(super) fn route_message(
     route: &Route,
     indices: &Indices,
     table: u32,
+    object: Option<u32>,
 ) -> Result<RouteMessage, KernelError> {
     let destination = route.destination;
     let mut builder = RouteMessageBuilder::<IpAddr>::new()
@@ -266,6 +279,11 @@ pub(super) fn route_message(
         builder = builder
             .pref_source(source)
             .map_err(|error| unsupported(&error))?;
+    }
+    if let Some(number) = object {
+        let mut message = builder.build();
+        message.attributes.push(RouteAttribute::NhId(number));
+        return Ok(message);
     }
     builder = match &route.target {
         RouteTarget::Blackhole => builder.kind(RouteType::BlackHole),
