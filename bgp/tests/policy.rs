@@ -175,6 +175,15 @@ async fn from_the_file_to_the_answer() {
 }
 
 #[test]
+fn the_example_of_sessions_is_a_good_file() {
+    let text = include_str!("../../docs/examples/bgp-speaker.yaml");
+    let file: File = serde_saphyr::from_str(text).unwrap();
+    let config = file.speaker_config().unwrap();
+    assert_eq!((config.peers.len(), config.ranges.len()), (3, 1));
+    assert_eq!(config.announcements.len(), 2);
+}
+
+#[test]
 fn the_example_is_a_good_file() {
     let text = include_str!("../../docs/examples/bgp-policy.yaml");
     let file: File = serde_saphyr::from_str(text).unwrap();
