@@ -2,13 +2,15 @@
 //!
 //! The allocator itself is the ipam crate's; how a pod asks for an address is [`crate::pods`]'.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 use kube::Client;
 use kube::runtime::watcher::Event;
 use margay_crds::IPAMBlock;
-use margay_ipam::{Allocator, BlockEvent, KubeStore, SystemClock};
+use margay_ipam::{Allocator, BlockEvent, KubeStore, Ranges, SystemClock};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -64,6 +66,7 @@ impl Addresses {
     pub fn configure(&self, view: &View, own: Option<&ClusterNode>) {
         self.allocator.set_pools(view.pools().to_vec());
         self.allocator.set_settings(view.ipam_settings());
+        self.allocator.set_reserved(Ranges::of(view.reserved()));
         let labels = own.map(|own| own.labels.clone()).unwrap_or_default();
         self.allocator.set_node_labels(labels);
     }
@@ -80,6 +83,19 @@ impl Addresses {
             blocks.map(margay_ipam::NodeBlock::cidr).collect()
         };
         self.allocator.with_view(ranges)
+    }
+
+    /// The addresses of other nodes' blocks that this node uses, each as a range of its own: it is
+    /// announced beside the blocks, and found by whoever looks for the longest match.
+    pub fn borrowed(&self) -> Vec<IpNetwork> {
+        self.allocator
+            .with_view(|view| view.borrowed().map(IpNetwork::from).collect())
+    }
+
+    /// The addresses of this node's blocks that other nodes use: the ways to them are learned.
+    pub fn lent(&self) -> BTreeSet<IpAddr> {
+        self.allocator
+            .with_view(|view| view.lent().map(|(address, _)| address).collect())
     }
 
     /// This node's blocks as written.

@@ -20,6 +20,7 @@ pub mod enforcement;
 pub mod health;
 pub mod install;
 pub mod node_loop;
+pub mod notes;
 pub mod options;
 pub mod pods;
 pub mod program;

@@ -5,6 +5,7 @@
 //! exists and forgotten after the link is gone, so that whatever happens in between is repaired
 //! or removed; it is routed only between being set up and being taken down.
 
+mod addresses;
 mod store;
 
 use std::net::IpAddr;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 
 use margay_cni::config::Attachment;
 
+pub use self::addresses::PodAddresses;
 pub use self::store::{PodRoutes, PodStore};
 use crate::cni_server::{BoxError, LinkMade, LinkSpec, Links, PodIdentity, Policy};
 use crate::dataplane::pod_link;

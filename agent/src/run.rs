@@ -18,8 +18,9 @@ use crate::dataplane::{Dataplane, Kernel, Monitor, NetlinkKernel, SysctlTree};
 use crate::enforcement::Enforcement;
 use crate::health::{self, Pulse};
 use crate::node_loop::{Inputs, NodeLoop, Parts};
+use crate::notes::Notes;
 use crate::options::AgentOptions;
-use crate::pods::{PodLinks, PodPolicy, PodStore};
+use crate::pods::{PodAddresses, PodLinks, PodPolicy, PodStore};
 use crate::routing::Routing;
 use crate::services::ServiceWatches;
 use crate::status::writer;
@@ -56,7 +57,8 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
         .context("cannot watch the kernel's links, addresses and routes")?;
     let routing = Routing::start(dataplane, monitor, pods.routes());
 
-    let watches = datastore::watch_all(&client, &options.namespace);
+    let notes = Notes::new(client.clone(), &node);
+    let watches = datastore::watch_all(&client, &options.namespace, notes.clone());
     let enforcement =
         Enforcement::start(&node, &pods.all(), watches.policy, watches.endpoints_wanted);
     let addresses = Addresses::start(client.clone(), &node);
@@ -76,7 +78,8 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
         pods: Arc::clone(&pods),
     };
     let journal = options.state_dir.join("cni-delete");
-    let wiring = Wiring::new(addresses.allocator(), links, policy, journal.clone());
+    let pod_addresses = PodAddresses::new(addresses.allocator(), notes);
+    let wiring = Wiring::new(pod_addresses, links, policy, journal.clone());
     let stop = CancellationToken::new();
     let cni = serve_cni(
         &options.run_dir.join("cni.sock"),

@@ -11,6 +11,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use ipnetwork::IpNetwork;
 use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
 use kube::runtime::watcher::Event;
@@ -19,8 +20,8 @@ use margay_crds::drain::DEFAULT_DRAIN_WAIT;
 use margay_crds::ip_pool::allocatable;
 use margay_crds::{
     BGPConfiguration, BGPFilter, BGPPeer, BgpSettings, DEFAULT_NAME, DrainRequest, FieldError,
-    IPAMConfiguration, IPPool, IpamSettings, NodeBgpSettings, Peer, PeerFilter, Pool,
-    parse_own_as_number,
+    IPAMConfiguration, IPPool, IPReservation, IpamSettings, NodeBgpSettings, Peer, PeerFilter,
+    Pool, parse_own_as_number,
 };
 
 use crate::datastore::{Change, Kind, Mirror, Roster, RosterChange};
@@ -34,6 +35,7 @@ pub struct View {
     filter_objects: Mirror<BGPFilter>,
     secrets: Secrets,
     ipam: Mirror<IPAMConfiguration>,
+    reservations: Mirror<IPReservation>,
     bgp: Mirror<BGPConfiguration>,
     node_roster: Roster,
     refused: BTreeMap<(Kind, String), Refusal>,
@@ -42,6 +44,7 @@ pub struct View {
     peers: Vec<Peer>,
     filters: BTreeMap<String, PeerFilter>,
     ipam_settings: IpamSettings,
+    reserved: Vec<IpNetwork>,
     bgp_settings: BgpSettings,
     /// Those of single nodes, by name.
     node_settings: BTreeMap<String, NodeBgpSettings>,
@@ -182,9 +185,24 @@ impl View {
                 self.check(Kind::IPAMConfiguration, &changes, |object| {
                     object.check().err()
                 });
-                let object = self.ipam.get(DEFAULT_NAME);
-                let settings = object.and_then(|object| object.check().ok());
-                replace(&mut self.ipam_settings, settings.unwrap_or_default())
+                // A mistake in one field must not put the others back to their defaults.
+                match self.ipam.get(DEFAULT_NAME).map(IPAMConfiguration::check) {
+                    None => replace(&mut self.ipam_settings, IpamSettings::default()),
+                    Some(Ok(settings)) => replace(&mut self.ipam_settings, settings),
+                    Some(Err(_)) => false,
+                }
+            }
+            Change::IPReservation(event) => {
+                let listing = is_listing(&event);
+                let changes = self.reservations.handle(event);
+                self.check(Kind::IPReservation, &changes, |object| object.check().err());
+                if listing {
+                    return false;
+                }
+                // Of a reservation with a mistake in it, what can be read stays reserved.
+                let objects = self.reservations.values();
+                let reserved = objects.flat_map(IPReservation::ranges).collect();
+                replace(&mut self.reserved, reserved)
             }
             Change::BGPConfiguration(event) => {
                 let changes = self.bgp.handle(event);
@@ -308,6 +326,7 @@ impl View {
         let lists = [
             (Kind::IPPool, self.pool_objects.is_synced()),
             (Kind::IPAMConfiguration, self.ipam.is_synced()),
+            (Kind::IPReservation, self.reservations.is_synced()),
             (Kind::BGPConfiguration, self.bgp.is_synced()),
             (Kind::BGPPeer, self.peer_objects.is_synced()),
             (Kind::BGPFilter, self.filter_objects.is_synced()),
@@ -372,6 +391,16 @@ impl View {
     /// The IPAM settings in force.
     pub fn ipam_settings(&self) -> IpamSettings {
         self.ipam_settings
+    }
+
+    /// The ranges of which no address is given to who does not name it.
+    pub fn reserved(&self) -> impl Iterator<Item = IpNetwork> {
+        self.reserved.iter().copied()
+    }
+
+    /// The reservations as written, for their status.
+    pub fn reservations(&self) -> impl Iterator<Item = &IPReservation> {
+        self.reservations.values()
     }
 
     /// The BGP settings in force for all nodes.
@@ -552,6 +581,6 @@ mod tests {
         assert!(view.handle(Change::IPPool(Event::Apply(pool.clone()))));
         pool.metadata.resource_version = Some("2".to_owned());
         assert!(!view.handle(Change::IPPool(Event::Apply(pool))));
-        assert_eq!(view.missing().count(), 6);
+        assert_eq!(view.missing().count(), 7);
     }
 }

@@ -57,6 +57,12 @@ impl IPReservation {
         let ranges = cidrs(&mut errors, "spec.reservedCIDRs", &self.spec.reserved_cidrs);
         errors.finish(Some(ranges))
     }
+
+    /// The ranges that can be read, whatever the others are.
+    pub fn ranges(&self) -> Vec<IpNetwork> {
+        let mut errors = Errors::default();
+        cidrs(&mut errors, "spec.reservedCIDRs", &self.spec.reserved_cidrs)
+    }
 }
 
 #[cfg(test)]

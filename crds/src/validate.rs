@@ -89,6 +89,35 @@ pub fn validate(kind: &str, new: &Value, old: Option<&Value>) -> Vec<FieldError>
     }
 }
 
+/// Every field of `new` that is wrong beside the objects of its kind that are there, an older
+/// version of itself among them. Objects that do not decode are passed over.
+pub fn validate_beside(
+    kind: &str,
+    new: &Value,
+    others: impl FnOnce() -> Vec<Value>,
+) -> Vec<FieldError> {
+    if kind != "IPPool" {
+        return Vec::new();
+    }
+    let Ok(pool) = serde_json::from_value::<IPPool>(new.clone()) else {
+        return Vec::new();
+    };
+    let others = others().into_iter();
+    let others: Vec<IPPool> = others
+        .filter_map(|other| serde_json::from_value(other).ok())
+        .collect();
+    // What stands already, such as a pool made before the other was switched on, may be written
+    // on: its labels, its finalizers. Only what newly gives addresses is looked at.
+    let name = &pool.metadata.name;
+    let stands = others
+        .iter()
+        .any(|other| other.metadata.name == *name && other.spec.disabled == pool.spec.disabled);
+    match stands {
+        true => Vec::new(),
+        false => crate::ip_pool::allocatable::check_beside(&pool, &others),
+    }
+}
+
 fn checked<K: DeserializeOwned>(
     new: &Value,
     old: Option<&Value>,
@@ -116,6 +145,31 @@ fn checked<K: DeserializeOwned>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pool_is_checked_beside_the_others() {
+        let pool = |name: &str, cidr: &str, disabled: bool| {
+            serde_json::json!({
+                "apiVersion": "margay.dev/v1", "kind": "IPPool", "metadata": {"name": name},
+                "spec": {"cidr": cidr, "disabled": disabled},
+            })
+        };
+        let there = || {
+            vec![
+                pool("a", "10.0.0.0/8", false),
+                pool("b", "10.1.0.0/16", true),
+            ]
+        };
+        let errors = |new: &Value| validate_beside("IPPool", new, there).len();
+        assert_eq!(errors(&pool("c", "10.2.0.0/16", false)), 1);
+        assert_eq!(errors(&pool("c", "10.2.0.0/16", true)), 0);
+        assert_eq!(errors(&pool("c", "11.0.0.0/16", false)), 0);
+        // Switched on beside another; written on while it stands.
+        assert_eq!(errors(&pool("b", "10.1.0.0/16", false)), 1);
+        assert_eq!(errors(&pool("b", "10.1.0.0/16", true)), 0);
+        assert_eq!(errors(&pool("a", "10.0.0.0/8", false)), 0);
+        assert!(validate_beside("IPAMBlock", &pool("c", "10.2.0.0/16", false), there).is_empty());
+    }
 
     #[test]
     fn a_pool_is_checked_on_create_and_update() {

@@ -26,6 +26,7 @@ pub mod server;
 mod tests;
 pub mod wiring;
 
+pub use addresses::{PodNote, assign as assign_addresses};
 pub use edges::{Addresses, BoxError, Holder, LinkMade, LinkSpec, Links, Policy};
 pub use network::{AddRequest, Added, DelOutcome, DelRequest, PodIdentity, PodNetwork};
 pub use replay::Replayed;

@@ -1,7 +1,7 @@
 //! The embedded store as Margay uses it: with Margay's CRDs in it and Margay's checks in force.
 
 use anyhow::Context;
-use margay_apiserver::{FieldError, FieldErrorKind, GroupVersionKind, ServerBuilder};
+use margay_apiserver::{FieldError, FieldErrorKind, GroupVersionKind, ServerBuilder, Validator};
 use margay_crds::field::FieldErrorKind as Wrong;
 use serde_json::Value;
 
@@ -16,16 +16,40 @@ pub fn margay_store(builder: ServerBuilder) -> anyhow::Result<ServerBuilder> {
         .map(serde_json::to_value)
         .collect::<Result<Vec<_>, _>>();
     let manifests = manifests.context("cannot write the CRDs as JSON")?;
-    Ok(builder.validator(check).manifests(manifests))
+    Ok(builder.validator(Checks).manifests(manifests))
 }
 
-/// The rules that a Kubernetes API server would find in the CRDs as CEL.
-fn check(kind: &GroupVersionKind, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
-    if kind.group != margay_crds::GROUP {
-        return Vec::new();
+/// The rules that a Kubernetes API server would find in the CRDs as CEL, and those about two
+/// objects that it could not.
+#[derive(Debug)]
+struct Checks;
+
+impl Validator for Checks {
+    fn validate(
+        &self,
+        kind: &GroupVersionKind,
+        new: &Value,
+        old: Option<&Value>,
+    ) -> Vec<FieldError> {
+        if kind.group != margay_crds::GROUP {
+            return Vec::new();
+        }
+        let errors = margay_crds::validate::validate(&kind.kind, new, old);
+        errors.into_iter().map(in_the_stores_words).collect()
     }
-    let errors = margay_crds::validate::validate(&kind.kind, new, old);
-    errors.into_iter().map(in_the_stores_words).collect()
+
+    fn validate_beside(
+        &self,
+        kind: &GroupVersionKind,
+        new: &Value,
+        others: &dyn Fn() -> Vec<Value>,
+    ) -> Vec<FieldError> {
+        if kind.group != margay_crds::GROUP {
+            return Vec::new();
+        }
+        let errors = margay_crds::validate::validate_beside(&kind.kind, new, others);
+        errors.into_iter().map(in_the_stores_words).collect()
+    }
 }
 
 fn in_the_stores_words(error: margay_crds::FieldError) -> FieldError {

@@ -14,11 +14,14 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource};
 use margay_crds as crds;
-use margay_crds::{BGPConfiguration, BGPFilter, BGPPeer, IPAMBlock, IPAMConfiguration, IPPool};
+use margay_crds::{
+    BGPConfiguration, BGPFilter, BGPPeer, IPAMBlock, IPAMConfiguration, IPPool, IPReservation,
+};
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch};
 
 use super::retry::Retry;
+use crate::notes::Notes;
 
 /// How many events may wait in each channel before the watches that feed it wait.
 const QUEUE: usize = 256;
@@ -35,6 +38,7 @@ pub enum Kind {
     IPPool,
     IPAMBlock,
     IPAMConfiguration,
+    IPReservation,
     BGPConfiguration,
     BGPPeer,
     BGPFilter,
@@ -71,6 +75,7 @@ pub enum Change {
     IPPool(Event<IPPool>),
     IPAMBlock(Event<IPAMBlock>),
     IPAMConfiguration(Event<IPAMConfiguration>),
+    IPReservation(Event<IPReservation>),
     BGPConfiguration(Event<BGPConfiguration>),
     BGPPeer(Event<BGPPeer>),
     BGPFilter(Event<BGPFilter>),
@@ -110,7 +115,8 @@ pub struct Watches {
 }
 
 /// Starts a watch for every kind, of Secrets for those in the agent's namespace.
-pub fn watch_all(client: &Client, namespace: &str) -> Watches {
+/// What pods and namespaces say of addresses goes to `notes` on the way.
+pub fn watch_all(client: &Client, namespace: &str, notes: Notes) -> Watches {
     let (network, to_loop) = mpsc::channel(QUEUE);
     let (policy, to_policy) = mpsc::channel(QUEUE);
     let (failures, failing) = watch::channel(Failures::new());
@@ -122,6 +128,7 @@ pub fn watch_all(client: &Client, namespace: &str) -> Watches {
     network.watch(Kind::IPPool, Change::IPPool);
     network.watch(Kind::IPAMBlock, Change::IPAMBlock);
     network.watch(Kind::IPAMConfiguration, Change::IPAMConfiguration);
+    network.watch(Kind::IPReservation, Change::IPReservation);
     network.watch(Kind::BGPConfiguration, Change::BGPConfiguration);
     network.watch(Kind::BGPPeer, Change::BGPPeer);
     network.watch(Kind::BGPFilter, Change::BGPFilter);
@@ -133,8 +140,15 @@ pub fn watch_all(client: &Client, namespace: &str) -> Watches {
         sender: policy,
         failures: failures.clone(),
     };
-    policy.watch(Kind::Pod, Change::Pod);
-    policy.watch(Kind::Namespace, Change::Namespace);
+    let (of_pods, of_namespaces) = (notes.clone(), notes);
+    policy.watch(Kind::Pod, move |event| {
+        of_pods.handle_pod(&event);
+        Change::Pod(event)
+    });
+    policy.watch(Kind::Namespace, move |event| {
+        of_namespaces.handle_namespace(&event);
+        Change::Namespace(event)
+    });
     policy.watch(Kind::NetworkPolicy, Change::NetworkPolicy);
     policy.watch_if_served(Kind::OwnNetworkPolicy, Change::OwnNetworkPolicy);
     policy.watch_if_served(Kind::GlobalNetworkPolicy, Change::GlobalNetworkPolicy);
@@ -161,7 +175,7 @@ struct Starter<'a> {
 }
 
 impl Starter<'_> {
-    fn watch<K>(&self, kind: Kind, wrap: fn(Event<K>) -> Change)
+    fn watch<K>(&self, kind: Kind, wrap: impl Fn(Event<K>) -> Change + Send + 'static)
     where
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + fmt::Debug + Send + 'static,
     {
@@ -198,8 +212,12 @@ impl Starter<'_> {
         });
     }
 
-    fn watch_by<K>(&self, api: Api<K>, kind: Kind, wrap: fn(Event<K>) -> Change)
-    where
+    fn watch_by<K>(
+        &self,
+        api: Api<K>,
+        kind: Kind,
+        wrap: impl Fn(Event<K>) -> Change + Send + 'static,
+    ) where
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + fmt::Debug + Send + 'static,
     {
         let sender = self.sender.clone();
@@ -294,7 +312,7 @@ impl Follower {
         api: Api<K>,
         config: watcher::Config,
         sender: &mpsc::Sender<Box<C>>,
-        wrap: fn(Event<K>) -> C,
+        wrap: impl Fn(Event<K>) -> C + Send,
     ) -> Ended
     where
         K: Resource + Clone + DeserializeOwned + fmt::Debug + Send + 'static,

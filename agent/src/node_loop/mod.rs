@@ -8,6 +8,8 @@
 mod announcing;
 mod speaking;
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -86,6 +88,10 @@ pub struct NodeLoop {
     /// an object deleted by mistake must not tear the network down.
     own: Option<ClusterNode>,
     own_blocks: Vec<IpNetwork>,
+    /// Addresses of other nodes' blocks in use here.
+    borrowed: Vec<IpNetwork>,
+    /// Addresses of this node's blocks in use elsewhere.
+    lent: BTreeSet<IpAddr>,
     announcing: Announcing,
     /// Something has changed that the edges have not been told.
     is_news: bool,
@@ -107,6 +113,8 @@ impl NodeLoop {
             view: View::default(),
             own: None,
             own_blocks: Vec::new(),
+            borrowed: Vec::new(),
+            lent: BTreeSet::new(),
             is_news: true,
             speaking: Speaking::default(),
             reports: Reports::default(),
@@ -198,8 +206,11 @@ impl NodeLoop {
             return Ok(());
         }
         let own_blocks = self.parts.addresses.own_blocks();
-        if self.own_blocks != own_blocks {
+        let (borrowed, lent) = (self.parts.addresses.borrowed(), self.parts.addresses.lent());
+        if self.own_blocks != own_blocks || self.borrowed != borrowed || self.lent != lent {
             self.own_blocks = own_blocks;
+            self.borrowed = borrowed;
+            self.lent = lent;
             self.is_news = true;
         }
         if !std::mem::take(&mut self.is_news) {
@@ -273,10 +284,11 @@ impl NodeLoop {
         if !self.speaking.is_running() && self.announcing.holds_back(Instant::now()) {
             return Ok(());
         }
+        let announced = [&self.own_blocks[..], &self.borrowed].concat();
         let mut desired = speaker::desired(
             &self.view,
             own,
-            &self.own_blocks,
+            &announced,
             self.announcing.services().announcements(),
             self.restart.is_under_way(),
         );
@@ -304,7 +316,7 @@ impl NodeLoop {
         let Some(own) = &self.own else { return };
         let best = &self.speaking.best;
         let keep = self.restart.is_under_way();
-        let intent = routes::intent(&self.view, own, &self.own_blocks, best, keep);
+        let intent = routes::intent(&self.view, own, (&self.own_blocks, &self.lent), best, keep);
         self.parts.routing.intend(intent);
     }
 

@@ -4,7 +4,8 @@
 //! the pods, [`crate::pods`]), and every other block the speaker knows leads to its next hops, with the
 //! pool's encapsulation where the next hop is a node. A route within one of the node's own blocks
 //! is never taken from BGP: the block's owner decides (a `/32` under the block would otherwise
-//! draw a local pod's packets away). A route that covers the block, such as a router's aggregate,
+//! draw a local pod's packets away), but for an address of it that the block itself says another
+//! node has borrowed. A route that covers the block, such as a router's aggregate,
 //! does no harm: the block is the more specific one.
 //!
 //! Routes to Services are never taken either, whoever announces them: packets for a Service's
@@ -80,11 +81,12 @@ pub struct RouteIntent {
     pub keep_unwanted: bool,
 }
 
-/// Works out the intent of the node `own`.
+/// Works out the intent of the node `own` with its blocks and the addresses of these that other
+/// nodes have borrowed.
 pub fn intent(
     view: &View,
     own: &ClusterNode,
-    own_blocks: &[IpNetwork],
+    (own_blocks, lent): (&[IpNetwork], &BTreeSet<IpAddr>),
     best: &BestPaths,
     keep_unwanted: bool,
 ) -> RouteIntent {
@@ -111,7 +113,8 @@ pub fn intent(
         if paths.iter().any(|path| path.local) {
             return None;
         }
-        if blocks.iter().any(|block| is_within(destination, *block)) {
+        let is_lent = is_host(destination) && lent.contains(&destination.ip());
+        if !is_lent && blocks.iter().any(|block| is_within(destination, *block)) {
             return None;
         }
         if is_service_space(prefix, services, pools.iter().map(|pool| &pool.cidr)) {
@@ -154,6 +157,10 @@ pub fn intent(
         remote,
         keep_unwanted,
     }
+}
+
+fn is_host(range: IpNetwork) -> bool {
+    range.prefix() == if range.is_ipv4() { 32 } else { 128 }
 }
 
 /// Routes to routers that a BGPPeer says are reached by a gateway (`reachableBy`).
@@ -219,7 +226,9 @@ mod tests {
     fn intent_of_n1(best: &BestPaths) -> RouteIntent {
         let view = view();
         let own = view.node("n1").unwrap();
-        intent(&view, own, &["10.244.1.0/26".parse().unwrap()], best, false)
+        let blocks = ["10.244.1.0/26".parse().unwrap()];
+        let lent = ["10.244.1.9".parse().unwrap()].into();
+        intent(&view, own, (&blocks, &lent), best, false)
     }
 
     fn learned(routes: &[(&str, &str)]) -> BestPaths {
@@ -272,6 +281,14 @@ mod tests {
     }
 
     #[test]
+    fn a_lent_address_is_reached_where_it_is_used() {
+        let best = learned(&[("10.244.1.9/32", "10.0.0.2"), ("10.244.1.8/31", "10.0.0.2")]);
+        let intent = intent_of_n1(&best);
+        let taken: Vec<String> = intent.remote.keys().map(ToString::to_string).collect();
+        assert_eq!(taken, ["10.244.1.9/32"]);
+    }
+
+    #[test]
     fn a_router_behind_a_gateway_gets_a_route() {
         let mut view = view();
         let spec = serde_json::json!({
@@ -283,7 +300,7 @@ mod tests {
             intent(
                 &view,
                 view.node(name).unwrap(),
-                &[],
+                (&[], &BTreeSet::new()),
                 &BestPaths::default(),
                 false,
             )
@@ -313,7 +330,7 @@ mod tests {
         let intent = intent(
             &view,
             own,
-            &["10.244.1.0/26".parse().unwrap()],
+            (&["10.244.1.0/26".parse().unwrap()], &BTreeSet::new()),
             &best,
             false,
         );

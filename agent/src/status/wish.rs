@@ -6,7 +6,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::Resource;
 use margay_crds::bgp_peer::BGPPeerStatus;
 use margay_crds::node_status::NodeStatusStatus;
-use margay_crds::{BGPFilter, BGPPeer, Condition, IPPool};
+use margay_crds::{BGPFilter, BGPPeer, Condition, IPPool, IPReservation};
 
 use crate::datastore::Kind;
 use crate::status::conditions;
@@ -68,12 +68,20 @@ pub fn wish(
         let standing = filter.status.as_ref().map(|status| &status.conditions[..]);
         accepted(view, Kind::BGPFilter, filter, standing, now)
     });
+    let reservations = view.reservations().filter_map(|one: &IPReservation| {
+        let standing = one.status.as_ref().map(|status| &status.conditions[..]);
+        accepted(view, Kind::IPReservation, one, standing, now)
+    });
     let mut status = node::status(reports, clock);
     node::shorten_peers(&mut status.bgp);
     Wish {
         node: status,
         ready: Some(ready(reports, now)),
-        accepted: pools.chain(peers).chain(filters).collect(),
+        accepted: pools
+            .chain(peers)
+            .chain(filters)
+            .chain(reservations)
+            .collect(),
     }
 }
 

@@ -9,7 +9,9 @@ use std::time::Duration;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use margay_crds::node_status::NodeStatusStatus;
-use margay_crds::{BGPFilter, BGPPeer, Condition, IPPool, NodeStatus, NodeStatusSpec};
+use margay_crds::{
+    BGPFilter, BGPPeer, Condition, IPPool, IPReservation, NodeStatus, NodeStatusSpec,
+};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -124,6 +126,10 @@ impl StatusWriter {
         match accepted.kind {
             Kind::IPPool => {
                 let api: Api<IPPool> = Api::all(self.client.clone());
+                patch_status(&api, &accepted.name, &body).await
+            }
+            Kind::IPReservation => {
+                let api: Api<IPReservation> = Api::all(self.client.clone());
                 patch_status(&api, &accepted.name, &body).await
             }
             Kind::BGPPeer => {

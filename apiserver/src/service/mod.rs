@@ -176,11 +176,17 @@ impl Service {
                 kind: resource.kind.clone(),
             };
             let (new, old) = (resource.serve(object), old.map(|old| resource.serve(old)));
-            errors.extend(
-                self.validators
-                    .iter()
-                    .flat_map(|validator| validator.validate(&kind, &new, old.as_ref())),
-            );
+            let validators = self.validators.iter();
+            errors.extend(validators.flat_map(|one| one.validate(&kind, &new, old.as_ref())));
+            let others = || {
+                let page = self.store.list(&resource.shelf, None, None);
+                let all = page.records.iter();
+                all.map(|record| resource.serve(&record.object)).collect()
+            };
+            if errors.is_empty() {
+                let validators = self.validators.iter();
+                errors.extend(validators.flat_map(|one| one.validate_beside(&kind, &new, &others)));
+            }
         }
         refuse(resource, object::name(object), &errors)
     }

@@ -25,6 +25,18 @@ pub trait Validator: Send + Sync {
         new: &Value,
         old: Option<&Value>,
     ) -> Vec<FieldError>;
+
+    /// Every field of `new` that is wrong beside the objects of its kind that are there, which
+    /// `others` lists (an older version of `new` among them). Asked once the object itself is
+    /// found right. Two objects written at the same moment may not see each other.
+    fn validate_beside(
+        &self,
+        _kind: &GroupVersionKind,
+        _new: &Value,
+        _others: &dyn Fn() -> Vec<Value>,
+    ) -> Vec<FieldError> {
+        Vec::new()
+    }
 }
 
 impl<F> Validator for F
