@@ -3,12 +3,15 @@
 //! Every daemon gets the same sessions and octets in the same namespaces, one after the other in
 //! turn, several times over. Senders, monitor and observers are threads of this program and share
 //! no code with the speaker. Needs root and the daemons' Debian packages; those that are missing
-//! are left out. Writes a page of tables and a picture.
+//! are left out. Writes a page of tables and a picture. At the end a lab tells how fast objects
+//! become routes, beside BIRD that is fed by files.
 
 mod cases;
+mod cluster;
 mod daemon;
 mod events;
 mod failover;
+mod fed;
 mod measure;
 mod net;
 mod peer;
@@ -57,7 +60,10 @@ struct Options {
     /// Seconds after which a measurement is given up
     #[arg(long, default_value_t = 60)]
     patience: u64,
-    /// Where bgp.md and bgp.svg go; left out: only the table on standard output
+    /// How often each change of an object is timed in a lab; 0: none
+    #[arg(long, default_value_t = 200)]
+    cluster_runs: usize,
+    /// Where bgp.md, bgp.svg and bgp-cluster.md go; left out: only the table on standard output
     #[arg(long)]
     out: Option<PathBuf>,
 }
@@ -95,6 +101,15 @@ fn main() -> Result<()> {
         },
         patience: Duration::from_secs(options.patience),
     };
+    if options.cluster_runs > 0 {
+        let programs = margay.parent().unwrap_or(std::path::Path::new("."));
+        let page = cluster::measure(programs, options.cluster_runs)?;
+        println!("{page}");
+        if let Some(out) = &options.out {
+            std::fs::create_dir_all(out)?;
+            std::fs::write(out.join("bgp-cluster.md"), page)?;
+        }
+    }
     let begun = Instant::now();
     let mut results = Results::default();
     for run in 0..options.runs {

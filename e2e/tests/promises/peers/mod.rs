@@ -6,14 +6,17 @@
 //! | `passwords` | from Secrets: right, wrong, missing, rotated live |
 //! | `places` | ranges, gateways, an AS of its own for one session |
 //! | `links` | pods over a fabric without addresses |
+//! | `thousand`, `crowd` | one agent in a mesh of a thousand simulated nodes |
 //! | `filters`, `table` | BGPFilters edited one after another, and what passes then on both sides |
 
+mod crowd;
 mod filters;
 mod links;
 mod passwords;
 mod places;
 mod router;
 mod table;
+mod thousand;
 
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::api::Api;

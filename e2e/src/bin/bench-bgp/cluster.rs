@@ -1,0 +1,218 @@
+//! From an object to a route, in a lab: a block and a Service's endpoint, by Margay's agents, and
+//! the block once more by BIRD that is fed by files ([`crate::fed`]).
+//!
+//! The clock starts before the write to the store and stops when a thread in the other machine's
+//! namespace sees the kernel's table change. Store, namespaces and watching thread are the same.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{Api, Patch, PatchParams};
+use margay_crds::{BGPConfiguration, DEFAULT_NAME};
+use margay_e2e::lab::cluster::agent_name;
+use margay_e2e::lab::latency::{Watch, route_latencies};
+use margay_e2e::lab::report::Screen;
+use margay_e2e::lab::state::Folder;
+use margay_e2e::lab::up::{self, Cluster, Lab, Options};
+use margay_e2e::lab::{LabSpec, Tor, bird, demo, down, objects, process};
+use serde_json::json;
+
+use crate::fed::Fed;
+
+const NAME: &str = "bench-bgp";
+/// The node that gets blocks, and the one whose kernel is watched.
+const OWNER: usize = 1;
+const REMOTE: usize = 0;
+const TOR: &str = "tor-a";
+const RANGE: &str = "198.51.100.0/24";
+const ADDRESS: &str = "198.51.100.7";
+/// How many nodes the configuration files are for: the lab's, and those of a large cluster.
+const MESHES: [usize; 2] = [2, 1000];
+
+/// Times of one thing.
+struct Row {
+    name: String,
+    times: Vec<Duration>,
+}
+
+/// Measures, and gives a page of Markdown.
+///
+/// # Errors
+/// The lab does not come up, or a route does not come or go.
+pub(crate) fn measure(programs: &Path, runs: usize) -> Result<String> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .worker_threads(1)
+        .build()?;
+    let options = Options {
+        spec: LabSpec {
+            name: NAME.to_owned(),
+            nodes: 2,
+            segments: 1,
+            tor: Tor::Bird,
+            tors: 1,
+            pods: 0,
+        },
+        binaries: Some(programs.to_owned()),
+        datastore: None,
+        underlay_only: false,
+    };
+    let screen = Screen::plain().silenced();
+    let (_lock, plan) = up::prepare(&options, screen)?;
+    let folder = Folder::of(NAME);
+    let rows = runtime.block_on(async {
+        let mut lab = up::build(&options, plan, screen).await?;
+        let cluster = lab.cluster.clone().context("the lab has no cluster")?;
+        demo::wait_until_settled(&lab, &cluster, screen).await?;
+        rows(&mut lab, &cluster, runs).await
+    });
+    let logs = match &rows {
+        Ok(_) => down::Logs::Remove,
+        Err(_) => down::Logs::Keep,
+    };
+    down::after_failure(&folder, logs, screen);
+    Ok(page(&rows?, runs))
+}
+
+async fn rows(lab: &mut Lab, cluster: &Cluster, runs: usize) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    let client = &cluster.client;
+    let mut row = |name: &str, times| {
+        rows.push(Row {
+            name: name.to_owned(),
+            times,
+        });
+    };
+    let times = route_latencies(client, &lab.plan, OWNER, REMOTE, runs).await?;
+    row("block written → route in a remote kernel, Margay", times);
+    let (come, gone) = endpoints(lab, cluster, runs).await?;
+    row("endpoint ready → route at the ToR, Margay", come);
+    row(
+        "last endpoint gone → route withdrawn at the ToR, Margay",
+        gone,
+    );
+
+    // The agents make room; what they left in the kernels is none of the blocks to come.
+    for node in lab.plan.nodes.clone() {
+        let name = agent_name(&node.host.name);
+        let records = &lab.ledger.state.processes;
+        if let Some(record) = records.iter().find(|record| record.name == name) {
+            process::stop(record);
+        }
+    }
+    for mesh in MESHES {
+        let fed = Fed::start(lab, client, (OWNER, REMOTE), mesh).await?;
+        let times = route_latencies(client, &lab.plan, OWNER, REMOTE, runs).await?;
+        drop(fed);
+        row(
+            &format!(
+                "block written → route in a remote kernel, BIRD fed by a file for {mesh} nodes"
+            ),
+            times,
+        );
+    }
+    Ok(rows)
+}
+
+/// From the write of an EndpointSlice to the route of its Service at the ToR, and to its end.
+async fn endpoints(
+    lab: &Lab,
+    cluster: &Cluster,
+    runs: usize,
+) -> Result<(Vec<Duration>, Vec<Duration>)> {
+    take_services(lab)?;
+    let client = &cluster.client;
+    let settings: Api<BGPConfiguration> = Api::all(client.clone());
+    let change = json!({"spec": {"serviceLoadBalancerIPs": [{"cidr": RANGE}]}});
+    let parameters = PatchParams::default();
+    settings
+        .patch(DEFAULT_NAME, &parameters, &Patch::Merge(&change))
+        .await?;
+    let services: Api<Service> = Api::namespaced(client.clone(), "default");
+    let service = json!({
+        "metadata": {"name": "web", "namespace": "default"},
+        "spec": {"type": "LoadBalancer", "externalTrafficPolicy": "Local", "clusterIP": "10.96.0.7",
+            "clusterIPs": ["10.96.0.7"], "loadBalancerIP": ADDRESS, "ports": [{"port": 80}]},
+    });
+    objects::ensure(&services, service).await?;
+    let place = lab.plan.namespace(TOR);
+    let route = format!("{ADDRESS}/32").parse()?;
+    let (mut come, mut gone) = (Vec::new(), Vec::new());
+    for _ in 0..runs {
+        for (ready, times) in [(true, &mut come), (false, &mut gone)] {
+            let watch = Watch::begin(&place, route, ready)?;
+            let start = Instant::now();
+            write_endpoint(cluster, ready).await?;
+            times.push(watch.end().await?.saturating_duration_since(start));
+        }
+    }
+    Ok((come, gone))
+}
+
+async fn write_endpoint(cluster: &Cluster, ready: bool) -> Result<()> {
+    let slice = json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {"name": "web-1", "namespace": "default",
+            "labels": {"kubernetes.io/service-name": "web"}},
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": ["10.244.9.1"], "nodeName": "node2",
+            "conditions": {"ready": ready, "serving": ready, "terminating": !ready}}],
+        "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+    });
+    let api: Api<EndpointSlice> = Api::namespaced(cluster.client.clone(), "default");
+    let parameters = PatchParams::apply("bench");
+    api.patch("web-1", &parameters, &Patch::Apply(&slice))
+        .await?;
+    Ok(())
+}
+
+/// The lab's routers take the Services' range as they take the pods'.
+fn take_services(lab: &Lab) -> Result<()> {
+    for machine in [TOR, "router"] {
+        let folder = &lab.ledger.folder;
+        let file = folder.machine(machine).join("bird.conf");
+        let pool = format!("{}+", lab.plan.pool);
+        let text = std::fs::read_to_string(&file)?;
+        std::fs::write(&file, text.replace(&pool, &format!("{pool}, {RANGE}+")))?;
+        let socket = bird::control_socket(folder, machine);
+        let socket = socket.to_string_lossy().into_owned();
+        margay_e2e::lab::command::run("birdc", &["-s", &socket, "configure"])?;
+    }
+    Ok(())
+}
+
+fn page(rows: &[Row], runs: usize) -> String {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut text = format!(
+        "# Objects to routes\n\n\
+         `make bench-bgp`: {runs} changes of each kind in one lab of two nodes and a ToR, {processors} processors. The clock runs\n\
+         from the write to the store until the kernel's table at the other end has changed. \"Fed by a file\" is BIRD 2 on the\n\
+         same nodes, with a program that watches the same store, writes a configuration, has `bird -p` check it and calls\n\
+         `birdc configure`, at once after each change: as confd does, without its batching.\n\n\
+         | | p50 | p99 | longest |\n|---|---|---|---|\n"
+    );
+    for Row { name, times } in rows {
+        let shown = [0.5, 0.99, 1.0].map(|share| quantile(times, share));
+        let [p50, p99, longest] = shown.map(|time| format!("{:.2} ms", time.as_secs_f64() * 1e3));
+        let _ = writeln!(text, "| {name} | {p50} | {p99} | {longest} |");
+    }
+    text
+}
+
+/// The value that this share of the times does not exceed; zero of none.
+fn quantile(times: &[Duration], share: f64) -> Duration {
+    let mut sorted = times.to_vec();
+    sorted.sort_unstable();
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "an index within the list"
+    )]
+    let at = ((sorted.len() as f64 * share).ceil() as usize).clamp(1, sorted.len().max(1)) - 1;
+    sorted.get(at).copied().unwrap_or_default()
+}
