@@ -121,9 +121,9 @@ kube-binaries: ## A real control plane from Debian's source package into MARGAY_
 
 .PHONY: test-kube
 test-kube: TARGETS := --all-targets
-test-kube: build ## Margay on a real kube-apiserver with etcd; ONLY="rules" runs some
+test-kube: build ## Margay on a real kube-apiserver with etcd; ONLY="rules" runs some, HAMMER=100000 the whole hammer
 	@MARGAY_KUBE_PROGRAMS=kube-apiserver $(STEP) "kube-binaries" scripts/kube-binaries.sh
-	@MARGAY_BIN_DIR=$(BIN) $(STEP) "kube" cargo test --quiet --locked --workspace --test kube -- run $(ONLY)
+	@MARGAY_BIN_DIR=$(BIN) HAMMER=$(HAMMER) $(STEP) "kube" cargo test --quiet --locked --workspace --test kube -- run $(ONLY)
 
 .PHONY: bench-lab
 bench-lab: PROFILE := release

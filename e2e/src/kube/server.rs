@@ -24,6 +24,10 @@ pub struct ControlPlane {
     // In the order in which they end.
     apiserver: Process,
     etcd: Process,
+    programs: PathBuf,
+    folder: PathBuf,
+    /// Where etcd and the API server listen.
+    ports: (u16, u16),
     kubeconfig: PathBuf,
     started_in: Duration,
 }
@@ -57,12 +61,30 @@ impl ControlPlane {
         let mut started = Self {
             apiserver,
             etcd,
+            programs: programs.to_owned(),
+            folder: folder.to_owned(),
+            ports: (client, api),
             kubeconfig,
             started_in: Duration::ZERO,
         };
         started.wait_until_ready().await?;
         started.started_in = began.elapsed();
         Ok(started)
+    }
+
+    /// Kills the API server (SIGKILL), leaves it dead for a time, and starts it again on the same
+    /// port and the same data. Comes back when it is ready. To be called from the thread that
+    /// started it, or another one that stays.
+    ///
+    /// # Errors
+    /// When it does not come up again; with the end of its log.
+    pub async fn restart_apiserver(&mut self, dead: Duration) -> anyhow::Result<()> {
+        self.apiserver.child.kill()?;
+        self.apiserver.child.wait()?;
+        tokio::time::sleep(dead).await;
+        let (etcd, port) = self.ports;
+        self.apiserver = start_apiserver(&self.programs, &self.folder, etcd, port)?;
+        self.wait_until_ready().await
     }
 
     /// A kubeconfig for the one user there is.

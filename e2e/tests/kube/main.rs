@@ -13,6 +13,7 @@
 
 mod crds;
 mod demo;
+mod hammer;
 mod ipam;
 mod rules;
 mod same;
@@ -51,7 +52,19 @@ struct Tally {
 impl Tally {
     async fn run(&mut self, name: &str, case: impl Future<Output = ()> + Send + 'static) {
         let began = Instant::now();
-        let ended = tokio::spawn(case).await;
+        let ended = tokio::spawn(case).await.map_err(drop);
+        self.count(name, began, ended);
+    }
+
+    /// As [`Self::run`], on this thread: the servers that a case starts end with their thread.
+    async fn run_here(&mut self, name: &str, case: impl Future<Output = ()>) {
+        let began = Instant::now();
+        let case = std::panic::AssertUnwindSafe(case);
+        let ended = futures::FutureExt::catch_unwind(case).await.map_err(drop);
+        self.count(name, began, ended);
+    }
+
+    fn count(&mut self, name: &str, began: Instant, ended: Result<(), ()>) {
         let time = began.elapsed().as_secs_f64();
         match ended {
             Ok(()) => self.passed += 1,
@@ -66,6 +79,12 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.split_first() {
         Some((first, wanted)) if first == "run" => run(wanted),
+        // A process of the hammer, started by the hammer.
+        Some((first, words)) if first == "hammer-worker" => {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            runtime.block_on(hammer::work(hammer::Arguments::parse(words)));
+            ExitCode::SUCCESS
+        }
         // Another runner lists and runs tests by the standard harness's flags.
         _ => ExitCode::SUCCESS,
     }
@@ -101,6 +120,16 @@ fn run(wanted: &[String]) -> ExitCode {
             let server = ControlPlane::start(&programs, folder.path()).await.unwrap();
             let case = demo::the_lab_runs_on_it(server.kubeconfig().to_owned());
             tally.run("demo::the_lab_runs_on_it", case).await;
+        }
+        if is_wanted("hammer::no_address_twice_and_none_lost", wanted) {
+            // It kills its server.
+            let folder = tempfile::tempdir().unwrap();
+            let server = ControlPlane::start(&programs, folder.path()).await.unwrap();
+            crds::install(&server.client().await.unwrap()).await;
+            let case = hammer::no_address_twice_and_none_lost(server, folder.path().to_owned());
+            tally
+                .run_here("hammer::no_address_twice_and_none_lost", case)
+                .await;
         }
         println!("{} passed, {} failed", tally.passed, tally.failed);
         ExitCode::from(u8::from(tally.failed > 0 || tally.passed == 0))
