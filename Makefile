@@ -137,6 +137,14 @@ bench-bgp: build ## The speaker beside BIRD, FRR, GoBGP and OpenBGPD: docs/bench
 	@scripts/packages.sh daemons
 	$(BIN)/bench-bgp $(if $(BENCH),$(BENCH),--out docs/bench)
 
+.PHONY: bench-ipam
+bench-ipam: PROFILE := release
+bench-ipam: TARGETS := --bins --examples
+bench-ipam: build lab-packages ## Addresses beside ptp and host-local, requests by the API server's count: docs/bench/ipam.md; BENCH="--runs 5 --rounds 1" for a minute (root)
+	@scripts/packages.sh cni
+	@MARGAY_KUBE_PROGRAMS=kube-apiserver $(STEP) "kube-binaries" scripts/kube-binaries.sh
+	$(BIN)/bench-ipam $(if $(BENCH),$(BENCH),--out docs/bench)
+
 .PHONY: lab-packages
 lab-packages:
 	@scripts/packages.sh lab

@@ -7,6 +7,7 @@
 #   build     a C compiler (for the TLS library) and git; checks that cargo is there
 #   lab       what the cluster in namespaces runs: bird2, nftables, iproute2, tcpdump…
 #   daemons   the BGP daemons that Margay's speaker is measured against
+#   cni       the reference CNI plugins that Margay's is measured against
 #   vm        QEMU and the tools that unpack a kernel (the kernel itself: scripts/vm.sh)
 #   test      what the checks use: jq, shellcheck
 #   fuzz      a C++ compiler, for libFuzzer
@@ -26,6 +27,7 @@ declare -A PACKAGES=(
   [build]="gcc libc6-dev git ca-certificates"
   [lab]="bird2 nftables iproute2 iputils-ping tcpdump conntrack"
   [daemons]="bird2 frr gobgpd openbgpd iproute2"
+  [cni]="containernetworking-plugins"
   [vm]="qemu-system-x86 busybox-static kmod iproute2"
   [test]="jq shellcheck"
   [fuzz]="g++"

@@ -1,6 +1,7 @@
 //! `margay controller`: what is done once for the cluster.
 //!
 //! - [`collect`]: addresses and blocks that nobody holds any more are taken back;
+//! - [`balancer`]: Services of type LoadBalancer get addresses;
 //! - [`pools`]: the pools' status, and their finalizer.
 //!
 //! Any number of controllers may run; the one that holds the Lease works ([`election`],
@@ -10,6 +11,7 @@
 //! The tasks share one knowledge, fed by watches ([`world`]), and each writes only what names
 //! the version it was made from: two leaders for a moment do no harm.
 
+mod balancer;
 mod collect;
 pub mod election;
 pub mod lease;
@@ -84,7 +86,7 @@ fn lead(client: &Client, options: &ControllerOptions, tasks: &mut JoinSet<()>) {
     let grace = Duration::from_secs(options.leak_grace_period);
     let store = Arc::new(KubeStore::new(client.clone()));
     let (allocator, worker) = Allocator::new(LOAD_BALANCER_NODE, store, SystemClock);
-    let (shared, feed) = Shared::start(client, unclassed, allocator);
+    let (shared, feed) = Shared::start(client, unclassed, allocator.clone());
     tasks.spawn(worker.run());
     tasks.spawn(feed);
     tasks.spawn(collect::run(
@@ -93,7 +95,8 @@ fn lead(client: &Client, options: &ControllerOptions, tasks: &mut JoinSet<()>) {
         grace,
         unclassed,
     ));
-    tasks.spawn(pools::run(client.clone(), shared));
+    tasks.spawn(pools::run(client.clone(), shared.clone()));
+    tasks.spawn(balancer::run(client.clone(), shared, allocator, unclassed));
 }
 
 /// The host's name and something that tells two controllers of one host apart.

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use kube::runtime::watcher::{self, Event};
-use kube::{Api, Client, Resource};
+use kube::{Api, Client, Resource, ResourceExt};
 use margay_crds::{DEFAULT_NAME, IPAMBlock, IPAMConfiguration, IPPool, IpamSettings};
 use margay_ipam::garbage::{Facts, NodeFacts, PodFacts, ServiceFacts};
 use margay_ipam::{Allocator, BlockEvent};
@@ -235,4 +235,10 @@ impl Starter<'_> {
             follower.follow(api, config, &sender, wrap).await;
         });
     }
+}
+
+/// The key of an object with a namespace.
+pub(super) fn key(object: &impl ResourceExt) -> String {
+    let namespace = object.namespace().unwrap_or_default();
+    format!("{namespace}/{}", object.name_any())
 }

@@ -191,6 +191,23 @@ pub async fn start_agents(
     Ok(())
 }
 
+/// Starts the controller, beside the store. Nothing waits for it.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn start_controller(
+    ledger: &mut Ledger,
+    plan: &Plan,
+    binaries: &Binaries,
+) -> Result<ProcessRecord, LabError> {
+    let mut command = Command::new(&binaries.margay);
+    command.arg("controller").arg("--kubeconfig");
+    command.arg(ledger.folder.store().join("kubeconfig"));
+    command.args(["--namespace", "kube-system", "--default-load-balancer"]);
+    let launch = Launch::new(CONTROLLER, plan.namespace(&plan.store.name), command);
+    process::start(ledger, launch)
+}
+
 /// Starts the agent of one node, as after it was ended, and waits until it can wire pods.
 ///
 /// # Errors
@@ -227,6 +244,9 @@ async fn until_able_to_wire(record: &ProcessRecord, plugin: &Plugin) -> Result<(
     })
     .await?
 }
+
+/// The controller's name in the state file and of its log.
+pub const CONTROLLER: &str = "controller";
 
 /// The agent's name in the state file and of its log.
 pub fn agent_name(node: &str) -> String {

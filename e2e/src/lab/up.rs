@@ -190,7 +190,8 @@ impl Lab {
 
         let step = Step::begin(screen, "starting the agents");
         cluster::start_agents(ledger, plan, &binaries).await?;
-        step.done(&format!("{} agents", plan.nodes.len()));
+        cluster::start_controller(ledger, plan, &binaries)?;
+        step.done(&format!("{} agents and a controller", plan.nodes.len()));
 
         let step = Step::begin(screen, "starting the pods");
         let runtime = Runtime {

@@ -37,6 +37,8 @@ const PART: usize = 6_000;
 const GRACE: &str = "120";
 /// And at the end, when nobody holds anything.
 const GRACE_AT_THE_END: &str = "2";
+/// How many others write blocks.
+const MEDDLERS: u64 = 4;
 /// How long all of it may take for each thousand operations; far more than it does.
 const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -190,10 +192,12 @@ pub async fn no_address_twice_and_none_lost(mut server: ControlPlane, folder: Pa
         let controller = hammer.start_controller(&format!("c{number}"), GRACE);
         hammer.controllers.push(controller);
     }
-    let meddling = tokio::spawn(meddle(client.clone()));
+    let meddling: Vec<_> = (0..MEDDLERS)
+        .map(|seed| tokio::spawn(meddle(client.clone(), seed)))
+        .collect();
     let blows = strike(&mut hammer, &mut server, wanted).await;
     let time = began.elapsed();
-    meddling.abort();
+    meddling.iter().for_each(tokio::task::JoinHandle::abort);
     let journals = hammer.lines();
     let done: usize = journals
         .iter()
@@ -342,9 +346,9 @@ async fn prepare(client: &Client) {
 static MEDDLED: AtomicUsize = AtomicUsize::new(0);
 
 /// Writes blocks that are in use, so that their nodes' next writes are refused.
-async fn meddle(client: Client) {
+async fn meddle(client: Client, seed: u64) {
     let blocks: Api<IPAMBlock> = Api::all(client);
-    let mut random = Random(7);
+    let mut random = Random(seed);
     loop {
         let listed = blocks.list_metadata(&Default::default()).await;
         let names: Vec<String> = listed
