@@ -12,6 +12,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::condition::Condition;
 
+/// An empty list may be left out here, but is no default that the schema would allow: servers of
+/// 1.20 refuse a CRD whose default contradicts it.
+fn without_default(schema: &mut schemars::Schema) {
+    schema.remove("default");
+}
+
 /// What people write.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
 #[kube(
@@ -100,7 +106,7 @@ pub struct IngressRule {
     pub action: ClusterAction,
     /// Whose traffic it is about.
     #[serde(default)]
-    #[schemars(length(min = 1, max = 25))]
+    #[schemars(length(min = 1, max = 25), transform = without_default)]
     pub from: Vec<IngressPeer>,
     /// Which traffic of theirs; absent is all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -119,7 +125,7 @@ pub struct EgressRule {
     pub action: ClusterAction,
     /// Traffic to whom it is about.
     #[serde(default)]
-    #[schemars(length(min = 1, max = 25))]
+    #[schemars(length(min = 1, max = 25), transform = without_default)]
     pub to: Vec<EgressPeer>,
     /// Which traffic to them; absent is all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
