@@ -24,7 +24,8 @@ impl Hasher for StableHasher {
     }
 }
 
-fn stable_hash(value: &impl Hash) -> u32 {
+/// A number made of the value, the same in every process and release.
+pub(crate) fn stable_hash(value: &impl Hash) -> u32 {
     let mut hasher = StableHasher(0xcbf2_9ce4_8422_2325);
     value.hash(&mut hasher);
     let hash = hasher.finish();

@@ -2,12 +2,20 @@
 //!
 //! ```text
 //! prerouting (raw)  mgy* → sources: tunnelled? drop · own address? on · neighbour discovery? on · drop
-//! forward           established, related → accept
+//! forward           related → accept
+//!                   established → judged: of this generation? accept · reply of a denied one? drop · reply? accept
 //!                   in mgy*  → from-pods: to itself? accept · interface → class, or on · unknown: drop
 //!                   out mgy* → to-pods:   interface → class, or on · unknown: drop
 //! a class           note the peer's identity → identity → decision · else the default decision
-//! a decision        each allowed port: on · drop
+//!                   pod's → remember: this generation has judged the connection
+//! a decision        each allowed port: on · denied: the connection is denied, drop
 //! ```
+//!
+//! The generation is a number made of all that decides, kept in the upper half of the connection's mark by the packets
+//! that pass. Where it differs, packets of open connections that go the way of the first one are judged anew, as that one
+//! was; replies pass until their connection has been denied. The same rules make the same generation, so that neither a
+//! restart nor a change and its undoing costs anything.
+//!
 //!
 //! "On" is `return`: the packet goes on in `forward`, so that what the source's egress lets through still meets the
 //! destination's ingress, also when both pods are on this node. Locally generated traffic (the node to its pods) and local
@@ -58,6 +66,15 @@ const TO_PODS: &str = "to-pods";
 const SOURCES: &str = "sources";
 const ITSELF: &str = "itself";
 const DISCOVERY: &str = "discovery";
+const JUDGED: &str = "judged";
+const REMEMBER: &str = "remember";
+/// The chain in which what policies deny ends.
+pub(super) const DENIED: &str = "denied";
+
+/// Our part of the mark of connections that have been denied.
+const DENIED_MARK: u16 = 1;
+/// The lowest generation; 0 is the mark of connections that nobody has judged.
+const FIRST_GENERATION: u16 = 2;
 
 pub(super) fn emit(
     members: &[Member<'_>],
@@ -69,7 +86,38 @@ pub(super) fn emit(
     emit_dispatch(members, &class_names(classes), &mut ruleset);
     emit_identities(book, &mut ruleset);
     emit_classes(classes, &mut ruleset);
+    emit_generation(&mut ruleset);
     ruleset
+}
+
+/// The chains that know the generation. They are all that changes with it.
+fn emit_generation(ruleset: &mut Ruleset) {
+    let generation = generation(ruleset);
+    let judged = [
+        Rule::new([Match::Mark(generation)], Verdict::Accept),
+        Rule::new([Match::Reply, Match::Mark(DENIED_MARK)], Verdict::Drop),
+        Rule::new([Match::Reply], Verdict::Accept),
+    ];
+    let remember = [Action::ClearIdentity, Action::SetMark(generation)].map(Rule::always);
+    ruleset.chains.insert(JUDGED.to_owned(), Chain::of(judged));
+    let remember = Chain::of(remember);
+    ruleset.chains.insert(REMEMBER.to_owned(), remember);
+}
+
+/// A number made of everything in the ruleset so far.
+fn generation(ruleset: &Ruleset) -> u16 {
+    let sets = ruleset.sets.iter().map(|(name, set)| (name, &set.elements));
+    let maps = ruleset.maps.iter().map(|(name, map)| (name, &map.elements));
+    let chains = ruleset.chains.iter();
+    // Rules are no hash keys; there are few, and their form for debugging says all of them.
+    let chains = chains.map(|(name, chain)| (name, format!("{:?}", chain.rules)));
+    let hash = numbering::stable_hash(&(
+        sets.collect::<Vec<_>>(),
+        maps.collect::<Vec<_>>(),
+        chains.collect::<Vec<_>>(),
+    ));
+    let folded = (hash >> 16) as u16 ^ hash as u16;
+    folded.max(FIRST_GENERATION)
 }
 
 fn from_pod() -> Match {
@@ -204,18 +252,30 @@ fn emit_dispatch(members: &[Member<'_>], names: &BTreeMap<&ClassKey, Name>, rule
     ruleset
         .chains
         .insert(TO_PODS.to_owned(), Chain::of(to_pods));
-    let known = vec![ConnectionState::Established, ConnectionState::Related];
+    let is = |state| Match::Connection(vec![state]);
     let forward = Chain {
         hook: Some(Hook::Forward),
         rules: vec![
-            Rule::new([Match::Connection(known)], Verdict::Accept),
+            Rule::new([is(ConnectionState::Related)], Verdict::Accept),
+            Rule::new(
+                [is(ConnectionState::Established)],
+                Verdict::Jump(JUDGED.to_owned()),
+            ),
             Rule::new([from_pod()], Verdict::Jump(FROM_PODS.to_owned())),
             Rule::new([to_pod()], Verdict::Jump(TO_PODS.to_owned())),
-            Rule::new([from_pod()], Action::ClearIdentity),
-            Rule::new([to_pod()], Action::ClearIdentity),
+            Rule::new([from_pod()], Verdict::Goto(REMEMBER.to_owned())),
+            Rule::new([to_pod()], Verdict::Goto(REMEMBER.to_owned())),
         ],
     };
     ruleset.chains.insert("forward".to_owned(), forward);
+    let denied = [
+        Rule::new(
+            [is(ConnectionState::Established)],
+            Action::SetMark(DENIED_MARK),
+        ),
+        Rule::always(Verdict::Drop),
+    ];
+    ruleset.chains.insert(DENIED.to_owned(), Chain::of(denied));
 }
 
 fn emit_identities(book: &AddressBook, ruleset: &mut Ruleset) {
@@ -294,7 +354,7 @@ fn emit_classes(classes: &BTreeMap<ClassKey, Class>, ruleset: &mut Ruleset) {
     let verdict = |decision: &Decision| match numbers.get(decision) {
         Some(number) => Verdict::Goto(chain_of(number)),
         None if decision.is_everything() => Verdict::Return,
-        None => Verdict::Drop,
+        None => Verdict::Goto(DENIED.to_owned()),
     };
     let names = class_names(classes);
     for (key, class) in classes {

@@ -1,5 +1,6 @@
 //! The chain of a decision: a rule for each run of ports, types or protocols that may pass, and a last one for the rest.
 
+use super::emit::DENIED;
 use crate::{
     decision::Decision,
     port::PortRange,
@@ -38,6 +39,10 @@ pub(super) fn chain(decision: &Decision) -> Chain {
     Chain::of(rules)
 }
 
+fn denied() -> Verdict {
+    Verdict::Goto(DENIED.to_owned())
+}
+
 /// The families whose traffic is listed, each with the condition it needs: one without a condition when both are alike.
 fn families(region: &Region) -> Vec<(Family, Option<Match>)> {
     if region.is_alike() {
@@ -58,7 +63,7 @@ fn verdicts(
     // Where all protocols without a plane of their own pass, it is what does not pass that is said.
     let rest = match *others == Plane::Other.whole() {
         true => Verdict::Return,
-        false => Verdict::Drop,
+        false => denied(),
     };
     let mut push = |matches: Vec<Match>, verdict: &Verdict| {
         let matches = prefix.iter().cloned().chain(matches);
@@ -82,7 +87,7 @@ fn verdicts(
             push(matches, &Verdict::Return);
         }
         if rest == Verdict::Return {
-            push(vec![Match::Protocol(number)], &Verdict::Drop);
+            push(vec![Match::Protocol(number)], &denied());
         }
     }
     let last = single || family == Family::V6;

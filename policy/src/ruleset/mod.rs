@@ -133,7 +133,7 @@ pub enum ValueType {
 }
 
 /// The value of a map's element.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Value {
     /// In a [`ValueType::Identity`] map; 0 says that there is none, whatever a wider map says.
     Identity(u32),
@@ -239,6 +239,10 @@ pub enum ConnectionState {
 pub enum Match {
     /// The packet's connection state is one of these.
     Connection(Vec<ConnectionState>),
+    /// The packet goes the other way than its connection's first one.
+    Reply,
+    /// The connection's mark, as far as it is ours ([`MARK_MASK`]), is this.
+    Mark(u16),
     /// The interface's name begins so.
     InterfacePrefix(Field, String),
     /// These fields together are in the set.
@@ -299,11 +303,16 @@ pub enum Action {
     Identify(Field, Name),
     /// Empties the packet's scratch field.
     ClearIdentity,
+    /// Sets the part of the connection's mark that is ours, and goes on with the next rule.
+    SetMark(u16),
     /// Reports the packet and goes on with the next rule.
     Log(LogReason),
     /// Rewrites the source address to that of the outgoing interface, with a random source port.
     Masquerade,
 }
+
+/// The part of a connection's mark that is ours: the upper half. The lower one is left as it is.
+pub const MARK_MASK: u32 = 0xffff_0000;
 
 /// Why a packet is reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

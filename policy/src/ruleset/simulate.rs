@@ -22,6 +22,10 @@ pub(crate) struct Packet {
     /// The ICMP or ICMPv6 type and code.
     pub(crate) icmp: (u8, u8),
     pub(crate) state: Option<ConnectionState>,
+    /// Whether it goes the other way than its connection's first packet.
+    pub(crate) reply: bool,
+    /// Our part of its connection's mark.
+    pub(crate) mark: u16,
 }
 
 impl Packet {
@@ -41,6 +45,7 @@ struct Walk<'a> {
     identity: u32,
     masqueraded: bool,
     reasons: BTreeSet<LogReason>,
+    mark: u16,
 }
 
 /// How a chain ended.
@@ -71,6 +76,13 @@ pub(crate) fn is_masqueraded(ruleset: &Ruleset, packet: &Packet) -> bool {
         walk.chain(chain, 0);
     }
     walk.masqueraded
+}
+
+/// Whether the forward chain lets the packet through, and our part of its connection's mark after that.
+pub(crate) fn forwards(ruleset: &Ruleset, packet: &Packet) -> (bool, u16) {
+    let mut walk = Walk::new(ruleset, packet);
+    let passed = !matches!(walk.chain(&ruleset.chains["forward"], 0), End::Drop);
+    (passed, walk.mark)
 }
 
 /// Why this hook's base chain reports the packet.
@@ -105,6 +117,7 @@ impl<'a> Walk<'a> {
             identity: 0,
             masqueraded: false,
             reasons: BTreeSet::new(),
+            mark: packet.mark,
         }
     }
 
@@ -147,6 +160,10 @@ impl<'a> Walk<'a> {
             }
             Action::ClearIdentity => {
                 self.identity = 0;
+                None
+            }
+            Action::SetMark(mark) => {
+                self.mark = *mark;
                 None
             }
             Action::Log(reason) => {
@@ -228,6 +245,8 @@ impl<'a> Walk<'a> {
         let packet = self.packet;
         match condition {
             Match::Connection(states) => packet.state.is_some_and(|state| states.contains(&state)),
+            Match::Reply => packet.reply,
+            Match::Mark(mark) => self.mark == *mark,
             Match::InterfacePrefix(Field::InInterface, prefix) => {
                 packet.in_interface.starts_with(prefix)
             }

@@ -35,6 +35,8 @@ fn packet(inward: &str, outward: &str, source: &str, destination: &str) -> Packe
         port: 80,
         icmp: (0, 0),
         state: None,
+        reply: false,
+        mark: 0,
     }
 }
 
@@ -155,7 +157,7 @@ fn replies_and_related_errors_pass_and_invalid_packets_do_not() {
         (Some(ConnectionState::Invalid), false),
     ] {
         let mut answer = packet(A, B, "10.0.1.1", "10.0.1.2");
-        answer.state = state;
+        (answer.state, answer.reply) = (state, true);
         assert_eq!(forwarded(&ruleset, &answer), passes, "{state:?}");
     }
     // By way of a service a pod may meet itself.

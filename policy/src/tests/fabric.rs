@@ -103,6 +103,8 @@ impl<'a> Fabric<'a> {
             port: traffic.destination_port,
             icmp: traffic.icmp,
             state: None,
+            reply: false,
+            mark: 0,
         };
         let (source, destination) = (self.place(from), self.place(to));
         if let Some((ruleset, node, inward)) = source {
@@ -147,6 +149,8 @@ impl<'a> Fabric<'a> {
             port: traffic.destination_port,
             icmp: traffic.icmp,
             state: None,
+            reply: false,
+            mark: 0,
         };
         let itself = from.pod.is_some() && from.pod.map(Pod::key) == to.pod.map(Pod::key);
         let forwarded = |ruleset, packet: &Packet| reports(ruleset, Hook::Forward, packet);

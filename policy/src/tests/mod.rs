@@ -5,5 +5,6 @@ mod closed;
 mod fabric;
 mod nat;
 mod random;
+mod rejudge;
 mod semantics;
 mod worlds;

@@ -48,6 +48,8 @@ fn only_what_leaves_all_pools_by_no_tunnel_is_masqueraded() {
             port: 53,
             icmp: (0, 0),
             state: None,
+            reply: false,
+            mark: 0,
         };
         assert_eq!(
             is_masqueraded(&ruleset, &packet),

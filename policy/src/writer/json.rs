@@ -7,8 +7,8 @@ use serde_json::{Value as Json, json};
 use super::text::{class_id, connection_state, icmp, key_parts, nfproto, transport, value_type};
 use crate::port::PortRange;
 use crate::ruleset::{
-    Action, Command, Elements, Family, Field, Hook, Key, KeyType, LogReason, Match, Rule, Ruleset,
-    Transaction, Value, Verdict,
+    Action, Command, Elements, Family, Field, Hook, Key, KeyType, LogReason, MARK_MASK, Match,
+    Rule, Ruleset, Transaction, Value, Verdict,
 };
 
 const FAMILY: &str = "inet";
@@ -149,6 +149,13 @@ fn expressions(rule: &Rule) -> Vec<Json> {
         Action::ClearIdentity => {
             json!({"mangle": {"key": field(Field::Identity), "value": class_id(0)}})
         }
+        Action::SetMark(mark) => {
+            let others = json!({"&": [{"ct": {"key": "mark"}}, !MARK_MASK]});
+            json!({"mangle": {
+                "key": {"ct": {"key": "mark"}},
+                "value": {"|": [others, u32::from(*mark) << 16]},
+            }})
+        }
         Action::Log(reason) => {
             json!({"log": {"prefix": reason.prefix(), "group": LogReason::GROUP}})
         }
@@ -166,6 +173,11 @@ fn condition(condition: &Match) -> Json {
                 .map(|state| connection_state(*state))
                 .collect();
             compare("in", json!({"ct": {"key": "state"}}), json!(names))
+        }
+        Match::Reply => compare("==", json!({"ct": {"key": "direction"}}), json!("reply")),
+        Match::Mark(mark) => {
+            let ours = json!({"&": [{"ct": {"key": "mark"}}, MARK_MASK]});
+            compare("==", ours, json!(u32::from(*mark) << 16))
         }
         Match::InterfacePrefix(key, prefix) => {
             compare("==", field(*key), json!(format!("{prefix}*")))

@@ -1,22 +1,25 @@
 //! Brings transactions to the kernel, and writes them for people.
 //!
 //! [`text`] and [`json`] are the two forms `nft` reads; [`Nft`] runs it; [`Memory`] is a complete in-memory stand-in that
-//! refuses what the kernel would refuse. Another way to the kernel (netlink) is another [`Writer`].
+//! refuses what the kernel would refuse; [`Netlink`] tells the kernel itself what changes from event to event, a thousand
+//! times faster than a program that is started for it, and leaves the rest to `nft`.
 //!
 //! The `nftables` crate's types are not used: they cannot express a named verdict map, which is what dispatch and every
 //! class are, and its runner loses what `nft` prints on stderr. What the compiler needs of nftables is small enough to own.
 
 pub mod json;
 mod memory;
+mod netlink;
 mod nft;
 pub mod text;
 
-use std::{future::Future, pin::Pin, time::Duration};
+use std::{future::Future, net::IpAddr, pin::Pin, time::Duration};
 
 pub use memory::Memory;
+pub use netlink::Netlink;
 pub use nft::Nft;
 
-use crate::ruleset::{ReplayError, Transaction};
+use crate::ruleset::{ReplayError, Ruleset, Transaction};
 
 /// What a writer's `apply` returns.
 pub type Applied<'a> = Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;
@@ -25,6 +28,23 @@ pub type Applied<'a> = Pin<Box<dyn Future<Output = Result<(), Error>> + Send + '
 pub trait Writer: Send + Sync {
     /// Commits the whole transaction or nothing of it. An empty one succeeds without touching anything.
     fn apply<'a>(&'a self, transaction: &'a Transaction) -> Applied<'a>;
+
+    /// Reads the kernel's table and says, for each chain, set and map that differs from `ruleset`, how. What cannot be
+    /// read back by this writer is taken to be as it should.
+    ///
+    /// # Errors
+    /// The kernel does not tell.
+    fn audit(&self, _ruleset: &Ruleset) -> Result<Vec<String>, Error> {
+        Ok(Vec::new())
+    }
+
+    /// Ends every tracked connection of an address that is nobody's any more, and says how many there were.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    fn forget(&self, _address: IpAddr) -> Result<usize, Error> {
+        Ok(0)
+    }
 }
 
 /// Commits with the `nft` on the path, in the network namespace of the calling thread.

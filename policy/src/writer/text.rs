@@ -9,7 +9,7 @@ use crate::{
     port::Protocol,
     ruleset::{
         Action, Command, ConnectionState, Elements, Family, Field, Hook, Key, KeyType, LogReason,
-        Match, Rule, Ruleset, TABLE, Transaction, Value, ValueType, Verdict,
+        MARK_MASK, Match, Rule, Ruleset, TABLE, Transaction, Value, ValueType, Verdict,
     },
 };
 
@@ -197,6 +197,12 @@ impl fmt::Display for RuleText<'_> {
                 write!(f, " meta priority set {} map @{map}", field(*key))
             }
             Action::ClearIdentity => f.write_str(" meta priority set 0:0"),
+            Action::SetMark(mark) => write!(
+                f,
+                " ct mark set ct mark and {:#010x} or {:#010x}",
+                !MARK_MASK,
+                u32::from(*mark) << 16
+            ),
             Action::Log(reason) => {
                 write!(
                     f,
@@ -219,6 +225,12 @@ fn write_match(f: &mut fmt::Formatter<'_>, condition: &Match) -> fmt::Result {
                 .collect();
             write!(f, "ct state {}", names.join(","))
         }
+        Match::Reply => f.write_str("ct direction reply"),
+        Match::Mark(mark) => write!(
+            f,
+            "ct mark and {MARK_MASK:#010x} == {:#010x}",
+            u32::from(*mark) << 16
+        ),
         Match::InterfacePrefix(key, prefix) => write!(f, "{} \"{prefix}*\"", field(*key)),
         Match::In(keys, set) => write!(f, "{} @{set}", fields(keys)),
         Match::NotIn(keys, set) => write!(f, "{} != @{set}", fields(keys)),

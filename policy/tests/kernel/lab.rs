@@ -389,6 +389,13 @@ impl Flow {
         Self(stream)
     }
 
+    /// Whether what was sent in vain comes back after all, when TCP tries again.
+    pub(crate) fn recovers(&mut self) -> bool {
+        self.0.set_read_timeout(Some(10 * PATIENCE)).unwrap();
+        let mut answer = [0; 4];
+        self.0.read_exact(&mut answer).is_ok() && &answer == b"ping"
+    }
+
     /// Whether what is sent comes back.
     pub(crate) fn is_alive(&mut self) -> bool {
         let end = Instant::now() + PATIENCE;

@@ -6,10 +6,12 @@ use std::{
 };
 
 use margay_policy::{
-    Cluster, Compiler, LocalEndpoint, NodeInput, Pool, Ruleset, diff, load::load, writer::Error,
+    Cluster, Compiler, LocalEndpoint, NodeInput, Pool, Ruleset, diff,
+    load::load,
+    writer::{Error, Netlink, Writer},
 };
 
-use crate::lab::{Namespaces, commit, privileged};
+use crate::lab::{Namespaces, commit, nft, privileged, within};
 
 /// The table as `nft` lists it, its objects in alphabetical order: their order tells only when they were made.
 fn listed(namespace: &str) -> Vec<String> {
@@ -104,6 +106,21 @@ impl Walk {
             documents.push_str(&format!(
                 "---\n{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{name: q{policy}, namespace: x}}, \
                  spec: {{podSelector: {{matchLabels: {{app: {app}}}}}, ingress: {ingress}, egress: {egress}}}}}\n"
+            ));
+        }
+        for policy in 0..self.next(3) {
+            let rule = self.pick(&[
+                "{action: Deny, protocol: TCP, source: {ports: ['1:99'], selector: \"app == 'a'\"}, destination: {notPorts: [80, '90:99']}}",
+                "{action: Log, protocol: ICMP, icmp: {type: 8, code: 0}}",
+                "{action: Allow, protocol: ICMPv6, notICMP: {type: 128}}",
+                "{action: Pass, ipVersion: 6, notProtocol: UDP}",
+                "{action: Deny, notProtocol: 47, source: {notNets: [203.0.113.0/25]}}",
+                "{action: Log}",
+            ]);
+            let staged = self.pick(&["true", "false"]);
+            documents.push_str(&format!(
+                "---\n{{apiVersion: margay.dev/v1, kind: GlobalNetworkPolicy, metadata: {{name: g{policy}}}, \
+                 spec: {{staged: {staged}, order: {policy}, ingress: [{rule}]}}}}\n"
             ));
         }
         for cidr in ["10.0.0.0/8", "10.1.0.0/16", "fd00::/48"] {
@@ -210,4 +227,147 @@ fn a_foreign_change_is_told_apart_and_healed_by_a_full_load() {
     let before = listed(&namespace);
     commit(&namespace, &new.full()).unwrap();
     assert_eq!(listed(&namespace), before);
+}
+
+/// A namespace with pods and policies in which only small things change.
+fn village(apps: &[&str], port: u16) -> Ruleset {
+    let mut documents = String::new();
+    let mut input = NodeInput::default();
+    for (pod, app) in apps.iter().enumerate() {
+        documents.push_str(&format!(
+            "---\n{{apiVersion: v1, kind: Pod, metadata: {{name: p{pod}, namespace: x, labels: {{app: {app}}}}}, spec: {{containers: []}}, \
+             status: {{podIPs: [{{ip: 10.0.0.{pod}}}, {{ip: 'fd00::{pod}'}}]}}}}\n"
+        ));
+        input.endpoints.push(LocalEndpoint {
+            namespace: "x".to_owned(),
+            pod: format!("p{pod}"),
+            interface: format!("mgy{pod}"),
+            addresses: vec![
+                format!("10.0.0.{pod}").parse().unwrap(),
+                format!("fd00::{pod}").parse().unwrap(),
+            ],
+            ..LocalEndpoint::default()
+        });
+    }
+    documents.push_str(&format!(
+        "---\n{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{name: q, namespace: x}}, spec: {{podSelector: {{matchLabels: {{app: a}}}}, \
+         ingress: [{{from: [{{podSelector: {{matchLabels: {{app: b}}}}}}], ports: [{{port: {port}}}, {{port: 1000, endPort: 2000, protocol: UDP}}]}}]}}}}\n"
+    ));
+    let mut cluster = Cluster::new();
+    assert_eq!(load(&documents, &mut cluster).unwrap(), []);
+    Compiler::new().compile(&cluster, &input).0
+}
+
+/// Each of the changes goes by netlink alone and leaves the table that `nft` makes of the same ruleset.
+#[test]
+fn netns_netlink_leaves_the_table_that_nft_makes() {
+    if !privileged("netns_netlink_leaves_the_table_that_nft_makes") {
+        return;
+    }
+    let mut namespaces = Namespaces::new("netlink");
+    let (changed, fresh) = (namespaces.make("changed"), namespaces.make("fresh"));
+    let open = changed.clone();
+    let netlink = within(&changed, move || Netlink::open(nft(&open)).unwrap());
+    let mut committed = village(&["a", "b", "c"], 80);
+    commit(&changed, &committed.full()).unwrap();
+    for (apps, port) in [
+        (&["a", "b", "b"][..], 80),
+        (&["a", "b", "b"], 81),
+        (&["a", "b", "b", "a"], 81),
+        (&["a", "b"], 81),
+        (&["a", "c"], 81),
+        (&["a", "b", "c", "c", "b"], 8080),
+    ] {
+        let next = village(apps, port);
+        let change = diff(&committed, &next);
+        match netlink.apply_small(&change) {
+            Some(result) => {
+                result.unwrap_or_else(|error| panic!("{error}\n{}", change.to_nft_text()))
+            }
+            // Only a class that gets its first or loses its last entry makes or deletes a map.
+            None => {
+                assert!(
+                    change.to_nft_text().contains(" map inet"),
+                    "{}",
+                    change.to_nft_text()
+                );
+                commit(&changed, &change).unwrap();
+            }
+        }
+        commit(&fresh, &next.full()).unwrap();
+        assert_eq!(listed(&changed), listed(&fresh), "{}", change.to_nft_text());
+        assert_eq!(netlink.audit(&next).unwrap(), Vec::<String>::new());
+        committed = next;
+    }
+    for (foreign, told) in [
+        (
+            "flush chain inet margay from-pods",
+            "chain from-pods: 0 rules instead of 4",
+        ),
+        (
+            "add rule inet margay to-pods accept",
+            "chain to-pods: 4 rules instead of 3",
+        ),
+        (
+            "delete element inet margay addresses4 { 10.0.0.1 }",
+            "set addresses4: 1 elements missing, 0 too many",
+        ),
+        (
+            "add element inet margay itself { lo . lo }",
+            "set itself: 0 elements missing, 1 too many",
+        ),
+        (
+            "delete element inet margay to-pods { mgy0 }; add element inet margay to-pods { mgy0 : accept }",
+            "set to-pods: 0 elements missing, 0 too many, others with another value",
+        ),
+    ] {
+        commit(&changed, &committed.full()).unwrap();
+        let words = ["netns", "exec", &changed, "nft", foreign];
+        assert!(
+            Command::new("ip").args(words).status().unwrap().success(),
+            "{foreign}"
+        );
+        assert_eq!(netlink.audit(&committed).unwrap(), [told]);
+    }
+    commit(&changed, &committed.full()).unwrap();
+    let gone = diff(&committed, &village(&["a", "b", "b", "c", "b"], 8080));
+    let flush = ["netns", "exec", &changed, "nft", "flush", "ruleset"];
+    assert!(Command::new("ip").args(flush).status().unwrap().success());
+    let error = netlink.apply_small(&gone).unwrap().unwrap_err();
+    assert!(matches!(error, Error::Missing(_)), "{error}");
+    commit(&changed, &committed.full()).unwrap();
+    netlink.apply_small(&gone).unwrap().unwrap();
+}
+
+/// Prints how long one label change takes in the kernel; a figure far off is a failure.
+#[test]
+fn netns_a_label_change_takes_microseconds() {
+    if !privileged("netns_a_label_change_takes_microseconds") {
+        return;
+    }
+    let mut namespaces = Namespaces::new("micro");
+    let name = namespaces.make("node");
+    let open = name.clone();
+    let netlink = within(&name, move || Netlink::open(nft(&open)).unwrap());
+    let (one, other) = (village(&["a", "b", "c"], 80), village(&["a", "b", "b"], 80));
+    commit(&name, &one.full()).unwrap();
+    let (there, back) = (diff(&one, &other), diff(&other, &one));
+    let mut times: Vec<_> = (0..1000)
+        .map(|turn| {
+            let change = if turn % 2 == 0 { &there } else { &back };
+            let start = std::time::Instant::now();
+            netlink.apply_small(change).unwrap().unwrap();
+            start.elapsed()
+        })
+        .collect();
+    times.sort_unstable();
+    println!(
+        "label change, commit: p50 {:?}, p99 {:?}",
+        times[500], times[990]
+    );
+    assert!(
+        times[500] < std::time::Duration::from_millis(5),
+        "{:?}",
+        times[500]
+    );
 }

@@ -5,13 +5,14 @@ use std::net::{IpAddr, SocketAddr};
 use margay_policy::{
     Pool,
     ruleset::{Command, Elements},
+    writer::{Netlink, Writer},
 };
 
-use crate::lab::{Flow, Lab, NODE, OUTSIDE, OUTSIDE_V6, ask, privileged, within};
+use crate::lab::{Flow, Lab, NODE, OUTSIDE, OUTSIDE_V6, ask, nft, privileged, within};
 
 #[test]
-fn a_policy_takes_effect_and_open_connections_go_on() {
-    if !privileged("a_policy_takes_effect_and_open_connections_go_on") {
+fn netns_a_policy_takes_effect_also_on_open_connections() {
+    if !privileged("netns_a_policy_takes_effect_also_on_open_connections") {
         return;
     }
     let mut lab = Lab::new("policy", &["a", "b", "c"]);
@@ -32,7 +33,8 @@ fn a_policy_takes_effect_and_open_connections_go_on() {
     );
 
     let mut flow = Flow::open(&lab, "c", lab.address("b"));
-    assert!(flow.is_alive());
+    let mut kept = Flow::open(&lab, "a", lab.address_v6("b"));
+    assert!(flow.is_alive() && kept.is_alive());
     lab.policy(
         "b",
         "{podSelector: {matchLabels: {app: b}}, ingress: [{from: [{podSelector: {matchLabels: {app: a}}}], \
@@ -62,7 +64,14 @@ fn a_policy_takes_effect_and_open_connections_go_on() {
             "outside b6 TCP/80",
         ],
     );
-    assert!(flow.is_alive(), "an open connection was cut");
+    assert!(
+        !flow.is_alive(),
+        "an open connection outlived its permission"
+    );
+    assert!(
+        kept.is_alive(),
+        "an open connection that is allowed was cut"
+    );
 
     // The exception goes, then the whole policy.
     lab.policy("b", "{podSelector: {matchLabels: {app: b}}, ingress: [{from: [{ipBlock: {cidr: 192.0.2.0/24}}], ports: [{port: 81}]}]}");
@@ -74,6 +83,10 @@ fn a_policy_takes_effect_and_open_connections_go_on() {
     lab.cluster.remove_network_policy("x", "b");
     lab.sync();
     lab.expect(&["c b TCP/80", "outside b TCP/80"], &[]);
+    assert!(
+        flow.recovers(),
+        "an open connection that is allowed again stays cut"
+    );
 }
 
 #[test]
@@ -88,11 +101,17 @@ fn a_label_change_is_one_element_and_takes_effect() {
     lab.expect(&["a b TCP/80"], &["c b TCP/80"]);
     lab.label("c", "a");
     let transaction = lab.sync();
+    let mut elements = 0;
     for command in &transaction.commands {
-        let one = matches!(command, Command::AddElements(_, Elements::Map(elements)) if elements.len() == 1);
-        assert!(one, "{command:?}");
+        match command {
+            Command::AddElements(_, Elements::Map(one)) if one.len() == 1 => elements += 1,
+            // The generation, so that open connections are judged anew.
+            Command::FlushChain(chain) | Command::AddRule(chain, _)
+                if chain == "judged" || chain == "remember" => {}
+            other => panic!("{other:?}"),
+        }
     }
-    assert_eq!(transaction.len(), 2, "one element per family");
+    assert_eq!(elements, 2, "one element per family");
     lab.expect(&["c b TCP/80", "c b6 TCP/81"], &[]);
     lab.label("c", "c");
     lab.sync();
@@ -251,4 +270,35 @@ fn outgoing_nat_hides_pods_from_outside_only() {
     lab.input.pools.clear();
     lab.sync();
     assert_eq!(seen(outside), "10.77.0.1");
+}
+
+#[test]
+fn netns_a_connection_ends_with_its_address() {
+    if !privileged("netns_a_connection_ends_with_its_address") {
+        return;
+    }
+    let mut lab = Lab::new("forget", &["a", "b", "c"]);
+    lab.sync();
+    let (b, b6) = (lab.address("b"), lab.address_v6("b"));
+    let mut flows = [
+        Flow::open(&lab, "a", b),
+        Flow::open(&lab, "a", b6),
+        Flow::open(&lab, "b", lab.address("c")),
+        Flow::open(&lab, "a", lab.address("c")),
+    ];
+    assert!(flows.iter_mut().all(Flow::is_alive));
+    let router = lab.namespace("router");
+    let program = nft(&router);
+    let netlink = within(&router, move || Netlink::open(program).unwrap());
+    assert_eq!(netlink.forget(b).unwrap(), 2, "one to it, one from it");
+    assert_eq!(netlink.forget(b6).unwrap(), 1);
+    assert_eq!(netlink.forget(b).unwrap(), 0);
+    // What is not tracked is judged like what is new.
+    lab.policy(
+        "b",
+        "{podSelector: {matchLabels: {app: b}}, policyTypes: [Ingress, Egress]}",
+    );
+    lab.sync();
+    let alive: Vec<bool> = flows.iter_mut().map(Flow::is_alive).collect();
+    assert_eq!(alive, [false, false, false, true]);
 }

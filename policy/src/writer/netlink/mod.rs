@@ -1,0 +1,78 @@
+//! Small changes by netlink: elements, and the chains that change with them, in one system call.
+//!
+//! What changes from event to event is a few elements and a few short chains; starting `nft` for it takes milliseconds,
+//! telling the kernel microseconds. Whole tables, new sets and what else is rare stay `nft`'s: a transaction goes one way
+//! or the other as a whole. Sets are never made here, so that what `nft` keeps beside them is always its own.
+
+mod audit;
+mod conntrack;
+mod expression;
+mod message;
+mod socket;
+
+use std::{
+    net::IpAddr,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use super::{Applied, Error, Nft, Writer};
+use crate::ruleset::{Ruleset, Transaction};
+use message::Batch;
+use socket::Socket;
+
+/// The longest batch, in bytes: what a socket takes without privileges to take more.
+const LIMIT: usize = 128 * 1024;
+
+/// Netlink for what is small and simple, `nft` for the rest.
+#[derive(Debug)]
+pub struct Netlink {
+    socket: Mutex<Socket>,
+    nft: Nft,
+}
+
+impl Netlink {
+    /// Opens a socket in the network namespace of the calling thread; `nft` must run in the same one.
+    ///
+    /// # Errors
+    /// The socket cannot be opened.
+    pub fn open(nft: Nft) -> std::io::Result<Self> {
+        Ok(Self {
+            socket: Mutex::new(Socket::open()?),
+            nft,
+        })
+    }
+
+    /// Commits by netlink alone, if the transaction is one for it. It takes microseconds and does not wait.
+    ///
+    /// # Errors
+    /// See [`Error`]; nothing of the transaction is in force then.
+    pub fn apply_small(&self, transaction: &Transaction) -> Option<Result<(), Error>> {
+        let batch = Batch::of(transaction, LIMIT)?;
+        Some(self.socket().send(batch))
+    }
+
+    /// A poisoned lock is one whose holder panicked; the socket itself has no state to spoil.
+    fn socket(&self) -> MutexGuard<'_, Socket> {
+        self.socket.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Writer for Netlink {
+    fn apply<'a>(&'a self, transaction: &'a Transaction) -> Applied<'a> {
+        if transaction.is_empty() {
+            return Box::pin(async { Ok(()) });
+        }
+        match self.apply_small(transaction) {
+            Some(result) => Box::pin(async { result }),
+            None => self.nft.apply(transaction),
+        }
+    }
+
+    fn audit(&self, ruleset: &Ruleset) -> Result<Vec<String>, Error> {
+        audit::audit(&mut self.socket(), ruleset)
+    }
+
+    fn forget(&self, address: IpAddr) -> Result<usize, Error> {
+        conntrack::forget(&mut self.socket(), address)
+    }
+}
