@@ -148,6 +148,11 @@ fn registry(reports: &Reports) -> Registry {
         reports.policy.objects.len(),
     );
     gauge(
+        "policy_table_repairs",
+        "How often the kernel's policy table was found changed by others and written anew",
+        reports.policy.repairs,
+    );
+    gauge(
         "policy_in_force",
         "1 if the policy table is as it should be",
         usize::from(reports.policy.programmed && reports.policy.problem.is_none()),

@@ -9,10 +9,11 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
 use margay_e2e::lab::report::{Align, Screen, Table};
+use margay_policy::lint::lint;
 use margay_policy::matrix::{Cell, External, Verdict, explain, matrix};
 use margay_policy::port::Probe;
 use margay_policy::ruleset::Family;
-use margay_policy::{Cluster, load};
+use margay_policy::{Cluster, Problem, load};
 
 /// The arguments of `margayctl policy`.
 #[derive(Debug, Args)]
@@ -31,6 +32,14 @@ enum Command {
         #[arg(long, value_name = "PROTOCOL/PORT", required = true)]
         probe: Vec<Probe>,
         /// How the answers are written
+        #[arg(short, long, value_enum, default_value = "table")]
+        output: Output,
+    },
+    /// What in the policies is probably not meant as it is written
+    Lint {
+        #[command(flatten)]
+        world: World,
+        /// How the findings are written
         #[arg(short, long, value_enum, default_value = "table")]
         output: Output,
     },
@@ -136,6 +145,18 @@ fn answer(command: Command) -> Result<String, String> {
                 Output::Json => json(&cells).map_err(|error| error.to_string()),
             }
         }
+        Command::Lint { world, output } => {
+            let findings = lint(&world.cluster()?);
+            match output {
+                Output::Table => Ok(findings.iter().map(|one| format!("{one}\n")).collect()),
+                Output::Json => {
+                    let list: Vec<_> = findings.iter().map(finding).collect();
+                    let text = serde_json::to_string(&serde_json::json!({ "findings": list }));
+                    text.map(|text| text + "\n")
+                        .map_err(|error| error.to_string())
+                }
+            }
+        }
         Command::Explain {
             world,
             from,
@@ -150,6 +171,13 @@ fn answer(command: Command) -> Result<String, String> {
                 .map_err(|error| error.to_string())
         }
     }
+}
+
+fn finding(finding: &Problem) -> serde_json::Value {
+    serde_json::json!({
+        "kind": finding.kind, "namespace": finding.namespace, "name": finding.name,
+        "field": finding.field, "reason": finding.reason,
+    })
 }
 
 fn json(cells: &[Cell]) -> serde_json::Result<String> {

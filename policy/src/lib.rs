@@ -11,6 +11,7 @@ pub mod compile;
 mod decision;
 pub mod evaluate;
 mod identity;
+pub mod lint;
 pub mod load;
 pub mod matrix;
 pub mod model;

@@ -58,6 +58,11 @@ impl Selector {
         Self::default()
     }
 
+    /// Whether it asks for nothing.
+    pub fn is_everything(&self) -> bool {
+        self.requirements.is_empty()
+    }
+
     /// The selector that asks for exactly these labels.
     pub fn labels<K: Into<String>, V: Into<String>>(
         pairs: impl IntoIterator<Item = (K, V)>,

@@ -1,6 +1,7 @@
 //! The task of the policy edge.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use margay_policy::writer::{Error, Writer};
@@ -13,6 +14,8 @@ use crate::datastore::{Change, Kind};
 
 /// How long after a failed commit the next is tried without a new reason.
 const RETRY: Duration = Duration::from_secs(5);
+/// How often the kernel's table is read back: something else may have changed it.
+const AUDIT: Duration = Duration::from_secs(180);
 /// The most changes taken in before a commit: those that wait for one must get their turn.
 const BURST: usize = 4096;
 
@@ -45,6 +48,9 @@ pub(super) struct Edge<W> {
     committed: Option<Ruleset>,
     /// What the last failed commit said.
     failure: Option<String>,
+    /// Addresses that were an endpoint's; their connections end with the next commit.
+    released: BTreeSet<IpAddr>,
+    repairs: usize,
 }
 
 impl<W: Writer> Edge<W> {
@@ -68,6 +74,8 @@ impl<W: Writer> Edge<W> {
             compiler: Compiler::new(),
             committed: None,
             failure: None,
+            released: BTreeSet::new(),
+            repairs: 0,
         }
     }
 
@@ -79,6 +87,8 @@ impl<W: Writer> Edge<W> {
         mut settings: watch::Receiver<Settings>,
     ) {
         let mut waiting = Vec::new();
+        let mut audits = tokio::time::interval(AUDIT);
+        audits.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 request = queue.recv() => match request {
@@ -88,6 +98,7 @@ impl<W: Writer> Edge<W> {
                 // Without watches there is no more news; what is known stays in force.
                 Some(change) = changes.recv() => self.objects.handle(*change),
                 Ok(()) = settings.changed() => {}
+                _ = audits.tick() => self.audit(),
                 () = tokio::time::sleep(RETRY), if self.failure.is_some() => {}
             }
             self.take_settings(&settings.borrow_and_update());
@@ -111,12 +122,46 @@ impl<W: Writer> Edge<W> {
     fn handle(&mut self, request: Request, waiting: &mut Vec<Reply>) {
         match request {
             Request::Put(endpoint, reply) => {
+                // The address may have been another's whose end nobody told.
+                if !self.endpoints.contains_key(&endpoint.interface) {
+                    self.released.extend(&endpoint.addresses);
+                }
                 self.endpoints.insert(endpoint.interface.clone(), endpoint);
                 waiting.push(reply);
             }
             Request::Take(interface) => {
-                self.endpoints.remove(&interface);
+                let gone = self.endpoints.remove(&interface);
+                self.released
+                    .extend(gone.iter().flat_map(|one| &one.addresses));
             }
+        }
+    }
+
+    /// Ends the connections of addresses that have gone from one pod to none or another.
+    fn forget(&mut self) {
+        for address in std::mem::take(&mut self.released) {
+            if let Err(error) = self.writer.forget(address) {
+                tracing::warn!("policy: connections of {address} cannot be ended: {error}");
+            }
+        }
+    }
+
+    /// Reads the kernel's table back; if it is not as committed the next commit replaces it.
+    fn audit(&mut self) {
+        let Some(committed) = &self.committed else {
+            return;
+        };
+        match self.writer.audit(committed) {
+            Ok(differences) if differences.is_empty() => {}
+            Ok(differences) => {
+                let words = differences.join("; ");
+                tracing::error!(
+                    "policy: somebody changed the kernel's table, it is written anew: {words}"
+                );
+                self.repairs += 1;
+                self.committed = None;
+            }
+            Err(error) => tracing::warn!("policy: the kernel's table cannot be read back: {error}"),
         }
     }
 
@@ -146,6 +191,9 @@ impl<W: Writer> Edge<W> {
         self.input.endpoints = self.endpoints.values().cloned().collect();
         let (wanted, found) = self.compiler.compile(&self.objects.cluster, &self.input);
         let result = self.bring(wanted).await.map_err(|error| error.to_string());
+        if result.is_ok() {
+            self.forget();
+        }
         self.say(result.as_ref().err());
         let problems = found.iter().chain(self.objects.problems());
         let objects = problems.map(ToString::to_string).collect();
@@ -155,6 +203,7 @@ impl<W: Writer> Edge<W> {
                 waiting_for: None,
                 problem: result.as_ref().err().cloned(),
                 objects,
+                repairs: self.repairs,
             };
             let differs = *known != report;
             *known = report;

@@ -16,7 +16,7 @@ mod tests;
 
 use std::collections::BTreeSet;
 
-use margay_policy::writer::{Nft, Writer};
+use margay_policy::writer::{Netlink, Nft, Writer};
 use margay_policy::{LocalEndpoint, Pool};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -39,6 +39,8 @@ pub struct PolicyReport {
     pub problem: Option<String>,
     /// What is wrong with objects that people wrote, in words. The rest of them is in force.
     pub objects: Vec<String>,
+    /// How often the kernel's table, read back, was not as committed and has been written anew.
+    pub repairs: usize,
 }
 
 /// A handle to the policy edge.
@@ -58,7 +60,14 @@ impl Enforcement {
         changes: mpsc::Receiver<Box<Change>>,
         endpoints_wanted: watch::Sender<bool>,
     ) -> Self {
-        Self::start_with(node, endpoints, changes, endpoints_wanted, Nft::default())
+        let wanted = endpoints_wanted;
+        match Netlink::open(Nft::default()) {
+            Ok(netlink) => Self::start_with(node, endpoints, changes, wanted, netlink),
+            Err(error) => {
+                tracing::warn!("policy: no netlink socket ({error}): every change is nft's");
+                Self::start_with(node, endpoints, changes, wanted, Nft::default())
+            }
+        }
     }
 
     /// As [`Self::start`], with another way to the kernel.

@@ -1,12 +1,13 @@
 //! The policy edge over a table in memory that can be made to fail.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kube::runtime::watcher::Event;
-use margay_policy::Transaction;
 use margay_policy::writer::{Applied, Error, Memory, Writer};
+use margay_policy::{Ruleset, Transaction};
 use tokio::sync::{Notify, mpsc};
 
 use super::*;
@@ -19,6 +20,9 @@ struct Table {
     tries: AtomicUsize,
     /// Held back until told to go on.
     hold: Mutex<Option<Arc<Notify>>>,
+    /// What the next reading back tells.
+    differences: Mutex<Vec<String>>,
+    forgotten: Mutex<Vec<String>>,
 }
 
 struct Shared(Arc<Table>);
@@ -38,9 +42,22 @@ impl Writer for Shared {
             }
         })
     }
+
+    fn audit(&self, _: &Ruleset) -> Result<Vec<String>, Error> {
+        Ok(std::mem::take(&mut *self.0.differences.lock().unwrap()))
+    }
+
+    fn forget(&self, address: IpAddr) -> Result<usize, Error> {
+        self.0.forgotten.lock().unwrap().push(address.to_string());
+        Ok(0)
+    }
 }
 
 impl Table {
+    fn forgotten(&self) -> Vec<String> {
+        self.forgotten.lock().unwrap().clone()
+    }
+
     /// The next writes fail like this, in order.
     fn fail(&self, mut failures: Vec<Error>) {
         failures.reverse();
@@ -276,4 +293,42 @@ async fn an_edge_outlives_its_watches() {
     drop(changes);
     edge.put(&endpoint()).await.unwrap();
     assert!(table.holds(INTERFACE) && !edge.has_ended());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_table_that_others_changed_is_written_anew() {
+    let test = Test::ready(&[endpoint()]).await;
+    let tries = test.table.tries();
+    test.table
+        .differences
+        .lock()
+        .unwrap()
+        .push("chain forward: 0 rules instead of 6".to_owned());
+    tokio::time::sleep(Duration::from_secs(200)).await;
+    assert_eq!(test.table.tries(), tries + 1);
+    assert_eq!(test.edge.report().repairs, 1);
+    tokio::time::sleep(Duration::from_secs(400)).await;
+    assert_eq!(
+        test.table.tries(),
+        tries + 1,
+        "nothing is written when nothing differs"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_end_with_the_address_they_belong_to() {
+    let test = Test::ready(&[endpoint()]).await;
+    assert_eq!(
+        test.table.forgotten(),
+        Vec::<String>::new(),
+        "a restart ends none"
+    );
+    test.edge.take(INTERFACE).await.unwrap();
+    test.settle().await;
+    assert_eq!(test.table.forgotten(), ["10.244.0.1"]);
+    test.edge
+        .put(&endpoint_of("other", "mgy99999999999", "10.244.0.7"))
+        .await
+        .unwrap();
+    assert_eq!(test.table.forgotten(), ["10.244.0.1", "10.244.0.7"]);
 }

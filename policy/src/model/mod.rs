@@ -555,6 +555,11 @@ impl Cluster {
         Tier::built_in(name).is_some() || self.tiers.contains_key(name)
     }
 
+    /// The tiers that objects describe, in the order of their names.
+    pub fn tiers(&self) -> impl Iterator<Item = &Tier> {
+        self.tiers.values()
+    }
+
     /// Every network set, global ones first.
     pub fn network_sets(&self) -> impl Iterator<Item = (&ObjectKey, &NetworkSet)> {
         self.network_sets.iter()
