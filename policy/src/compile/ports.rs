@@ -122,10 +122,10 @@ fn ports(plane: Plane, slice: &Slice) -> Vec<Vec<Match>> {
         return Vec::new();
     };
     let from =
-        (slice.sources != PortRange::ALL).then(|| Match::SourcePort(protocol, slice.sources));
+        (slice.sources != PortRange::ALL).then_some(Match::SourcePort(protocol, slice.sources));
     let of_range = |range: &PortRange| {
         let to =
-            (*range != PortRange::ALL || from.is_none()).then(|| Match::Port(protocol, *range));
+            (*range != PortRange::ALL || from.is_none()).then_some(Match::Port(protocol, *range));
         from.iter().cloned().chain(to).collect()
     };
     slice.values.iter().map(of_range).collect()

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::sctp;
 use margay_policy::{
     Cluster, Compiler, LocalEndpoint, NodeInput, Ruleset, Transaction, diff,
     load::load,
@@ -146,7 +147,12 @@ impl Lab {
     pub(crate) fn new(test: &str, pods: &[&'static str]) -> Self {
         let mut namespaces = Namespaces::new(test);
         let router = namespaces.make("router");
-        for setting in ["net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"] {
+        // Without checksums to check, a probe of SCTP need not bring one.
+        for setting in [
+            "net.ipv4.ip_forward=1",
+            "net.ipv6.conf.all.forwarding=1",
+            "net.netfilter.nf_conntrack_checksum=0",
+        ] {
             ip(&format!("netns exec {router} sysctl -qw {setting}"));
         }
         let outside = namespaces.make("outside");
@@ -272,7 +278,8 @@ impl Lab {
         ));
     }
 
-    fn load(&mut self, documents: &str) {
+    /// Takes objects of any kind.
+    pub(crate) fn load(&mut self, documents: &str) {
         assert_eq!(load(documents, &mut self.cluster).unwrap(), []);
     }
 
@@ -297,11 +304,21 @@ impl Lab {
         let to = SocketAddr::new(to, port.parse().unwrap());
         let namespace = self.namespaces.name(from);
         match protocol {
+            "SCTP" => {
+                let receiver = self.role_at(to.ip());
+                sctp::reaches(&namespace, &self.namespaces.name(receiver), to, PATIENCE)
+            }
             "TCP" => within(&namespace, move || {
                 TcpStream::connect_timeout(&to, PATIENCE).is_ok()
             }),
             _ => within(&namespace, move || ask(None, to).is_some()),
         }
+    }
+
+    /// Whose address it is.
+    fn role_at(&self, address: IpAddr) -> &'static str {
+        let has = |pod: &&&str| [self.address(pod), self.address_v6(pod)].contains(&address);
+        self.pods.iter().find(has).copied().unwrap_or("outside")
     }
 
     /// Asserts many probes at once: `from to probe`, pods by name, other destinations by address; `to6` is `to` by IPv6.

@@ -9,6 +9,8 @@
     reason = "tests fail by panicking, their helpers too"
 )]
 
+mod cases;
 mod lab;
+mod sctp;
 mod table;
 mod verdicts;
