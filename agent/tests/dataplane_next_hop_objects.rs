@@ -8,21 +8,11 @@
 
 mod dataplane_support;
 
-use dataplane_support::{Namespace, join, privileged};
+use dataplane_support::{Namespace, privileged, segment};
 use margay_agent::dataplane::{Kernel, NetlinkKernel, NextHop, Route, RouteChange, RouteTarget};
 
 const TABLE: u32 = 1000;
 const ROUTES: u32 = 100;
-
-/// A node with a neighbour, in both families.
-fn segment(test: &str) -> (Namespace, Namespace) {
-    let node = Namespace::new(test, "node");
-    let other = Namespace::new(test, "other");
-    join(&node, "eth0", &other, "eth0");
-    node.ip("addr add 192.0.2.1/24 dev eth0");
-    node.ip("addr add 2001:db8::1/64 dev eth0 nodad");
-    (node, other)
-}
 
 fn route(number: u32, family: u8, gateway: &str) -> Route {
     let destination = match family {

@@ -11,7 +11,7 @@ mod dataplane_support;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use dataplane_support::{Namespace, join, privileged};
+use dataplane_support::{Namespace, join, privileged, segment};
 use margay_agent::dataplane::{
     Dataplane, DesiredState, Invalidator, Monitor, NetlinkKernel, Reach, RouteKind,
 };
@@ -54,16 +54,6 @@ fn apply(node: &Namespace, desired: &DesiredState) -> String {
         }
         report.to_string()
     })
-}
-
-/// A node with two routers on its segment, in both families.
-fn segment(test: &str) -> (Namespace, Namespace) {
-    let node = Namespace::new(test, "node");
-    let other = Namespace::new(test, "other");
-    join(&node, "eth0", &other, "eth0");
-    node.ip("addr add 192.0.2.1/24 dev eth0");
-    node.ip("addr add 2001:db8::1/64 dev eth0 nodad");
-    (node, other)
 }
 
 #[test]

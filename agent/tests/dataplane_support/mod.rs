@@ -158,3 +158,13 @@ pub fn run(program: &str, arguments: &[&str]) -> String {
     );
     String::from_utf8(output.stdout).unwrap()
 }
+
+/// A node with two routers on its segment, in both families.
+pub fn segment(test: &str) -> (Namespace, Namespace) {
+    let node = Namespace::new(test, "node");
+    let other = Namespace::new(test, "other");
+    join(&node, "eth0", &other, "eth0");
+    node.ip("addr add 192.0.2.1/24 dev eth0");
+    node.ip("addr add 2001:db8::1/64 dev eth0 nodad");
+    (node, other)
+}
