@@ -125,7 +125,14 @@ impl Speaker {
     fn is_up(&self) -> bool {
         let shown = run(
             "birdc",
-            &["-r", "-s", &self.socket(), "show", "protocols", "other"],
+            &[
+                "-r",
+                "-s",
+                &self.socket(),
+                "show",
+                "protocols",
+                "Mesh_other",
+            ],
         );
         shown.is_ok_and(|text| text.contains("Established"))
     }
@@ -151,7 +158,7 @@ impl Speaker {
                  ipv4 {{ add paths on; import all; export where source = RTS_STATIC; next hop self; }}; }}\n"
             );
         };
-        peer("other", other, "");
+        peer("Mesh_other", other, "");
         for stranger in 0..self.strangers {
             let peer_address = format!("10.11.{}.{}", stranger / 250, stranger % 250 + 1);
             peer(&format!("Mesh_{stranger}"), &peer_address, "passive on; ");
