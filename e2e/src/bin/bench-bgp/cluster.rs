@@ -187,9 +187,11 @@ fn take_services(lab: &Lab) -> Result<()> {
 
 fn page(rows: &[Row], runs: usize) -> String {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split(' ').next().unwrap_or_default();
     let mut text = format!(
         "# Objects to routes\n\n\
-         `make bench-bgp`: {runs} changes of each kind in one lab of two nodes and a ToR, {processors} processors. The clock runs\n\
+         `make bench-bgp`: {runs} changes of each kind in one lab of two nodes and a ToR, {processors} processors, load average {load}. The clock runs\n\
          from the write to the store until the kernel's table at the other end has changed. \"Fed by a file\" is BIRD 2 on the\n\
          same nodes, with a program that watches the same store, writes a configuration, has `bird -p` check it and calls\n\
          `birdc configure`, at once after each change: as confd does, without its batching.\n\n\
