@@ -11,6 +11,7 @@ use std::time::Duration;
 use ipnetwork::IpNetwork;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{Api, DeleteParams};
+use margay_crds as crds;
 use margay_e2e::lab::command::run;
 use margay_e2e::lab::spec::POD_NAMESPACE;
 use margay_e2e::lab::{Tor, namespaces};
@@ -129,6 +130,7 @@ async fn no_packet_passes_that_nobody_allowed() {
     let mut ground = Ground::prepare("t-policy", 2, 1, Tor::None, 3).await;
     spoofed(&ground).await;
     unknown_interface(&ground).await;
+    every_kind(&ground).await;
     first_moment(&mut ground).await;
 }
 
@@ -234,6 +236,70 @@ async fn unknown_interface(ground: &Ground) {
     drop((voice, heard_by_stranger));
     ip(&format!("-n {node} link delete other0"));
     namespaces::remove(&far).unwrap();
+}
+
+/// A policy of each kind and a network set, one overruling the other, and each seen by its effect on an echo.
+async fn every_kind(ground: &Ground) {
+    let client = || ground.cluster.client.clone();
+    let (from, to) = (&ground.pod("web-1"), &ground.pod("web-2"));
+    let reaches = |wanted: bool, when: &'static str| async move {
+        ground
+            .until(when, 10, || async {
+                match ground.reaches(&from.sandbox.namespace, to.address) == wanted {
+                    true => Ok(()),
+                    false => Err(format!("reached: {}", !wanted)),
+                }
+            })
+            .await;
+    };
+    reaches(true, "an echo without policies").await;
+    let own: Api<crds::NetworkPolicy> = Api::namespaced(client(), POD_NAMESPACE);
+    let deny = json!({
+        "metadata": {"name": "no-echo", "namespace": POD_NAMESPACE},
+        "spec": {"selector": "pod == 'web-2'", "ingress": [
+            {"action": "Deny", "protocol": "ICMP", "icmp": {"type": 8}},
+            {"action": "Allow"},
+        ]},
+    });
+    ground.create(&own, deny).await;
+    reaches(false, "NetworkPolicy.margay.dev to deny the echo").await;
+    let sets: Api<crds::GlobalNetworkSet> = Api::all(client());
+    let set = json!({"metadata": {"name": "friends", "labels": {"friend": "yes"}}, "spec": {"nets": [from.address]}});
+    ground.create(&sets, set).await;
+    let global: Api<crds::GlobalNetworkPolicy> = Api::all(client());
+    let allow = json!({
+        "metadata": {"name": "friends"},
+        "spec": {"order": 1, "selector": "pod == 'web-2'", "ingress": [
+            {"action": "Allow", "source": {"selector": "friend == 'yes'"}}, {"action": "Pass"},
+        ]},
+    });
+    ground.create(&global, allow).await;
+    reaches(true, "GlobalNetworkPolicy to allow a network set").await;
+    let cluster: Api<crds::ClusterNetworkPolicy> = Api::all(client());
+    let deny = json!({
+        "metadata": {"name": "nobody"},
+        "spec": {"tier": "Admin", "priority": 1, "subject": {"namespaces": {}},
+            "ingress": [{"action": "Deny", "from": [{"namespaces": {}}]}]},
+    });
+    ground.create(&cluster, deny).await;
+    reaches(false, "ClusterNetworkPolicy to deny before both").await;
+    cluster
+        .delete("nobody", &DeleteParams::default())
+        .await
+        .unwrap();
+    reaches(true, "the GlobalNetworkPolicy to be next").await;
+    global
+        .delete("friends", &DeleteParams::default())
+        .await
+        .unwrap();
+    reaches(false, "the NetworkPolicy.margay.dev to be next").await;
+    own.delete("no-echo", &DeleteParams::default())
+        .await
+        .unwrap();
+    reaches(true, "an echo without policies again").await;
+    sets.delete("friends", &DeleteParams::default())
+        .await
+        .unwrap();
 }
 
 /// Pods whose policy denies everything, flooded from before their interface exists, both ways.

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! prerouting (raw)  mgy* → sources: tunnelled? drop · own address? on · neighbour discovery? on · drop
-//! forward           related → accept
-//!                   established → judged: of this generation? accept · reply of a denied one? drop · reply? accept
+//! forward           established → judged: of this generation? accept · reply of a denied one? drop · reply? accept
+//!                   related → accept
 //!                   in mgy*  → from-pods: to itself? accept · interface → class, or on · unknown: drop
 //!                   out mgy* → to-pods:   interface → class, or on · unknown: drop
 //! a class           note the peer's identity → identity → decision · else the default decision
@@ -256,11 +256,11 @@ fn emit_dispatch(members: &[Member<'_>], names: &BTreeMap<&ClassKey, Name>, rule
     let forward = Chain {
         hook: Some(Hook::Forward),
         rules: vec![
-            Rule::new([is(ConnectionState::Related)], Verdict::Accept),
             Rule::new(
                 [is(ConnectionState::Established)],
                 Verdict::Jump(JUDGED.to_owned()),
             ),
+            Rule::new([is(ConnectionState::Related)], Verdict::Accept),
             Rule::new([from_pod()], Verdict::Jump(FROM_PODS.to_owned())),
             Rule::new([to_pod()], Verdict::Jump(TO_PODS.to_owned())),
             Rule::new([from_pod()], Verdict::Goto(REMEMBER.to_owned())),

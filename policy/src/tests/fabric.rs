@@ -54,7 +54,11 @@ impl<'a> Fabric<'a> {
             rulesets: BTreeMap::new(),
             interfaces: BTreeMap::new(),
         };
-        for node in cluster.pods().filter_map(|pod| pod.node.as_deref()) {
+        let nodes: BTreeSet<&str> = cluster
+            .pods()
+            .filter_map(|pod| pod.node.as_deref())
+            .collect();
+        for node in nodes {
             let input = node_input(cluster, node);
             let (ruleset, problems) = Compiler::new().compile(cluster, &input);
             assert_eq!(problems, []);
@@ -66,6 +70,11 @@ impl<'a> Fabric<'a> {
             );
         }
         fabric
+    }
+
+    /// The compiled ruleset of each node that has pods.
+    pub(super) fn rulesets(&self) -> &BTreeMap<&'a str, Ruleset> {
+        &self.rulesets
     }
 
     fn place(&self, end: End<'_>) -> Option<(&Ruleset, &str, &str)> {
