@@ -7,6 +7,7 @@
 #![expect(clippy::panic, reason = "helpers of tests fail as tests do")]
 #![expect(unreachable_pub, reason = "the test is a crate of its own")]
 
+mod addresses;
 mod call;
 mod commands;
 mod drain;
