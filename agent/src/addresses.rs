@@ -14,6 +14,7 @@ use margay_ipam::{Allocator, BlockEvent, KubeStore, Ranges, SystemClock};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::tunnel_addresses::TunnelAddresses;
 use crate::view::{ClusterNode, View};
 
 /// How often blocks without an address are looked for.
@@ -25,6 +26,7 @@ const EMPTY: Duration = Duration::from_secs(300);
 #[derive(Debug)]
 pub struct Addresses {
     allocator: Allocator,
+    tunnels: TunnelAddresses,
     worker: JoinHandle<()>,
 }
 
@@ -34,6 +36,7 @@ impl Addresses {
         let (allocator, worker) = Allocator::new(node, KubeStore::new(client), SystemClock);
         tokio::spawn(tidy(allocator.clone()));
         Self {
+            tunnels: TunnelAddresses::start(allocator.clone()),
             allocator,
             worker: tokio::spawn(worker.run()),
         }
@@ -83,6 +86,11 @@ impl Addresses {
             blocks.map(margay_ipam::NodeBlock::cidr).collect()
         };
         self.allocator.with_view(ranges)
+    }
+
+    /// This node's own addresses on its tunnels.
+    pub fn tunnels(&self) -> &TunnelAddresses {
+        &self.tunnels
     }
 
     /// The addresses of other nodes' blocks that this node uses, each as a range of its own: it is

@@ -31,4 +31,5 @@ pub mod run;
 pub mod secrets;
 pub mod services;
 pub mod status;
+pub mod tunnel_addresses;
 pub mod view;

@@ -1,7 +1,7 @@
 //! The dataplane: compares what is wanted with what the kernel holds, and makes it so.
 //!
-//! The order of a plan is the order in which no packet is lost: tunnels made or repaired,
-//! settings, neighbour entries added, routes added and replaced, routes deleted, neighbour
+//! The order of a plan is the order in which no packet is lost: tunnels made or repaired and
+//! given addresses, settings, neighbour entries added, routes added and replaced, routes deleted, neighbour
 //! entries removed, tunnels removed.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,6 +11,7 @@ use ipnetwork::IpNetwork;
 
 use super::error::KernelError;
 use super::kernel::Kernel;
+use super::link::Link;
 use super::neighbours::{self, NeighbourChange};
 use super::onlink::{Invalidator, Reach, ReachCache};
 use super::plan::{ApplyError, ApplyReport, DesiredState, Plan, PlanProblem, Step};
@@ -104,6 +105,12 @@ impl<K: Kernel> Dataplane<K> {
         // Settings of a device can be written only once it is there.
         plan.steps
             .splice(0..0, repairs.into_iter().map(Step::Tunnel));
+        let addresses = self.plan_addresses(desired, &links, &tunnels).await?;
+        // Routes name them as their source: there before, gone after.
+        let (given, taken): (Vec<_>, Vec<_>) = addresses
+            .into_iter()
+            .partition(|change| matches!(change, TunnelChange::Address { wanted: true, .. }));
+        plan.steps.extend(given.into_iter().map(Step::Tunnel));
 
         let neighbours = self.plan_neighbours(desired, &view, &mut plan).await?;
         let (set, remove): (Vec<_>, Vec<_>) = neighbours
@@ -112,6 +119,7 @@ impl<K: Kernel> Dataplane<K> {
         plan.steps.extend(set.into_iter().map(on_vxlan));
         self.plan_routes(desired, &view, &mut plan).await?;
         plan.steps.extend(remove.into_iter().map(on_vxlan));
+        plan.steps.extend(taken.into_iter().map(Step::Tunnel));
         plan.steps.extend(removals.into_iter().map(Step::Tunnel));
         Ok(plan)
     }
@@ -148,6 +156,7 @@ impl<K: Kernel> Dataplane<K> {
                             // Perhaps a next hop is not where it was.
                             self.reach.invalidator().invalidate();
                         }
+                        let step = Box::new(step);
                         report.errors.push(ApplyError::Step { step, source });
                     }
                 }
@@ -205,6 +214,20 @@ impl<K: Kernel> Dataplane<K> {
             Step::Sysctl(change) => vec![self.sysctls.apply(change)],
             Step::Tunnel(change) => vec![tunnel::apply(&self.kernel, change).await],
         }
+    }
+
+    async fn plan_addresses(
+        &self,
+        desired: &DesiredState,
+        links: &[Link],
+        tunnels: &[TunnelChange],
+    ) -> Result<Vec<TunnelChange>, ApplyError> {
+        if desired.tunnels.is_empty() {
+            return Ok(Vec::new());
+        }
+        let present = self.kernel.addresses().await.map_err(read("addresses"))?;
+        let desired = &desired.tunnels;
+        Ok(tunnel::diff_addresses(desired, links, &present, tunnels))
     }
 
     fn plan_sysctls(

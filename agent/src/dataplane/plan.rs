@@ -103,7 +103,7 @@ pub enum ApplyError {
     #[error("{step}: {source}")]
     Step {
         /// The change.
-        step: Step,
+        step: Box<Step>,
         /// Why.
         source: KernelError,
     },

@@ -33,7 +33,9 @@ impl<'a> View<'a> {
                     fresh.insert(spec.name.as_str());
                     recreated.insert(spec.name.as_str());
                 }
-                TunnelChange::Set { .. } | TunnelChange::Remove { .. } => {}
+                TunnelChange::Set { .. }
+                | TunnelChange::Address { .. }
+                | TunnelChange::Remove { .. } => {}
             }
         }
         Self {

@@ -5,12 +5,13 @@
 //! device has a parent or a fixed far end: the route's next hop, taken as on-link, is the far end.
 //! A device whose attributes differ is made anew, since the kernel changes few of them in place.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
 use super::error::KernelError;
 use super::kernel::{Kernel, LinkChange};
-use super::link::{IpipAttributes, Link, LinkKind, Mac, VxlanAttributes};
+use super::link::{InterfaceAddress, IpipAttributes, Link, LinkKind, Mac, VxlanAttributes};
 use super::neighbours::vtep_mac;
 
 /// The IPIP device's name.
@@ -76,6 +77,9 @@ pub struct TunnelSpec {
     pub local: IpAddr,
     /// The MTU in bytes.
     pub mtu: u32,
+    /// The addresses of the device, of this node's own block: what the node itself sends through
+    /// the tunnel has one of them as its source, so that the answer comes back by the tunnel.
+    pub addresses: BTreeSet<IpAddr>,
 }
 
 impl TunnelSpec {
@@ -102,6 +106,7 @@ impl TunnelSpec {
             name: mode.device().to_owned(),
             local,
             mtu,
+            addresses: BTreeSet::new(),
         })
     }
 
@@ -134,6 +139,7 @@ impl fmt::Display for TunnelSpec {
             name,
             local,
             mtu,
+            addresses: _,
         } = self;
         match mode {
             TunnelMode::Ipip => write!(f, "{name} type ipip local {local} remote any mtu {mtu}"),
@@ -165,6 +171,15 @@ pub enum TunnelChange {
         /// What changes.
         change: LinkChange,
     },
+    /// Give the device an address, or take one away.
+    Address {
+        /// The device's name.
+        name: String,
+        /// The address.
+        address: IpAddr,
+        /// Whether the device is to have it.
+        wanted: bool,
+    },
     /// Remove a device of ours that is no longer wanted.
     Remove {
         /// The device's name.
@@ -187,6 +202,14 @@ impl fmt::Display for TunnelChange {
                     Some(false) => f.write_str(" down"),
                     None => Ok(()),
                 }
+            }
+            Self::Address {
+                name,
+                address,
+                wanted,
+            } => {
+                let verb = if *wanted { "add" } else { "delete" };
+                write!(f, "address {verb} {address} dev {name}")
             }
             Self::Remove { name } => write!(f, "link delete {name}"),
         }
@@ -211,6 +234,50 @@ pub fn diff(desired: &[TunnelSpec], links: &[Link]) -> Vec<TunnelChange> {
         }
     }
     changes
+}
+
+/// What turns the addresses there are into those that the tunnels should have. A device that is
+/// made anew (`changes`) has none yet. Link-local ones are the kernel's.
+pub fn diff_addresses(
+    desired: &[TunnelSpec],
+    links: &[Link],
+    present: &[InterfaceAddress],
+    changes: &[TunnelChange],
+) -> Vec<TunnelChange> {
+    let mut all = Vec::new();
+    for spec in desired {
+        let is_new = changes.iter().any(|change| match change {
+            TunnelChange::Create(new) | TunnelChange::Recreate { spec: new, .. } => {
+                new.name == spec.name
+            }
+            _ => false,
+        });
+        let link = links.iter().find(|link| link.name == spec.name && !is_new);
+        let has = present
+            .iter()
+            .filter(|one| link.is_some_and(|link| link.index == one.index))
+            .map(|one| one.address)
+            .filter(|address| !is_link_local(*address));
+        let has: BTreeSet<IpAddr> = has.collect();
+        let change = |address: &IpAddr, wanted| TunnelChange::Address {
+            name: spec.name.clone(),
+            address: *address,
+            wanted,
+        };
+        all.extend(spec.addresses.difference(&has).map(|one| change(one, true)));
+        all.extend(
+            has.difference(&spec.addresses)
+                .map(|one| change(one, false)),
+        );
+    }
+    all
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
 }
 
 fn repair(spec: &TunnelSpec, link: &Link) -> Option<TunnelChange> {
@@ -266,6 +333,11 @@ pub async fn apply<K: Kernel>(kernel: &K, change: &TunnelChange) -> Result<(), K
             create(kernel, spec).await
         }
         TunnelChange::Set { name, change } => kernel.set_link(name, change).await,
+        TunnelChange::Address {
+            name,
+            address,
+            wanted,
+        } => kernel.set_address(name, *address, *wanted).await,
         TunnelChange::Remove { name } => remove(kernel, name).await,
     }
 }
@@ -324,6 +396,7 @@ pub async fn probe<K: Kernel>(kernel: &K, mode: TunnelMode) -> Result<bool, Kern
         name: PROBE_DEVICE.to_owned(),
         local: IpAddr::from([127, 0, 0, 1]),
         mtu: MINIMUM_MTU,
+        addresses: BTreeSet::new(),
     };
     remove(kernel, PROBE_DEVICE).await?;
     match kernel.create_tunnel(&spec).await {

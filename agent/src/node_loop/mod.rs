@@ -8,7 +8,7 @@
 mod announcing;
 mod speaking;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,11 +24,13 @@ use self::announcing::Announcing;
 use self::speaking::{Ended, Speaking};
 use crate::addresses::Addresses;
 use crate::admin::{Query, Question};
+use crate::dataplane::TunnelMode;
 use crate::datastore::{Change, Failures, Kind};
 use crate::drain::{self, Drain};
 use crate::enforcement::Enforcement;
 use crate::health::Pulse;
 use crate::pods::PodStore;
+use crate::reconcile::routes::RouteIntent;
 use crate::reconcile::{routes, speaker};
 use crate::restart::Restart;
 use crate::routing::Routing;
@@ -92,6 +94,8 @@ pub struct NodeLoop {
     borrowed: Vec<IpNetwork>,
     /// Addresses of this node's blocks in use elsewhere.
     lent: BTreeSet<IpAddr>,
+    /// This node's addresses on its tunnels.
+    on_tunnels: BTreeMap<TunnelMode, BTreeSet<IpAddr>>,
     announcing: Announcing,
     /// Something has changed that the edges have not been told.
     is_news: bool,
@@ -115,6 +119,7 @@ impl NodeLoop {
             own_blocks: Vec::new(),
             borrowed: Vec::new(),
             lent: BTreeSet::new(),
+            on_tunnels: BTreeMap::new(),
             is_news: true,
             speaking: Speaking::default(),
             reports: Reports::default(),
@@ -207,7 +212,13 @@ impl NodeLoop {
         }
         let own_blocks = self.parts.addresses.own_blocks();
         let (borrowed, lent) = (self.parts.addresses.borrowed(), self.parts.addresses.lent());
-        if self.own_blocks != own_blocks || self.borrowed != borrowed || self.lent != lent {
+        let on_tunnels = self.parts.addresses.tunnels().held();
+        if self.own_blocks != own_blocks
+            || self.borrowed != borrowed
+            || self.lent != lent
+            || self.on_tunnels != on_tunnels
+        {
+            self.on_tunnels = on_tunnels;
             self.own_blocks = own_blocks;
             self.borrowed = borrowed;
             self.lent = lent;
@@ -317,6 +328,12 @@ impl NodeLoop {
         let best = &self.speaking.best;
         let keep = self.restart.is_under_way();
         let intent = routes::intent(&self.view, own, (&self.own_blocks, &self.lent), best, keep);
+        let asks = routes::tunnel_families(&self.view);
+        self.parts.addresses.tunnels().want(asks);
+        let intent = RouteIntent {
+            tunnel_addresses: self.on_tunnels.clone(),
+            ..intent
+        };
         self.parts.routing.intend(intent);
     }
 

@@ -127,8 +127,9 @@ fn is_news(
 
 /// As much of a text as an Event bears, cut between characters.
 fn shortened(text: &str) -> &str {
-    let end = text.floor_char_boundary(MAX_NOTE);
-    text.get(..end).unwrap_or_default()
+    let ends = text.char_indices().map(|(at, one)| at + one.len_utf8());
+    let end = ends.take_while(|end| *end <= MAX_NOTE).last();
+    text.get(..end.unwrap_or(0)).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use margay_bgp::speaker::{BestPath, RouteBatch};
 use margay_bgp::types::Prefix;
 use margay_crds::EncapsulationMode;
 use margay_crds::bgp_peer::Remote;
+use margay_ipam::Family;
 
 use crate::dataplane::{Encapsulation, TunnelMode};
 use crate::reconcile::speaker::{is_for, pool_of};
@@ -73,6 +74,8 @@ pub struct RouteIntent {
     pub other_nodes: BTreeSet<IpAddr>,
     /// The tunnels that the pools ask for.
     pub tunnels: BTreeSet<TunnelMode>,
+    /// This node's addresses on its tunnels.
+    pub tunnel_addresses: BTreeMap<TunnelMode, BTreeSet<IpAddr>>,
     /// This node's blocks.
     pub blocks: BTreeSet<IpNetwork>,
     /// Routes learned by BGP.
@@ -153,6 +156,7 @@ pub fn intent(
         node_addresses: own.addresses.clone(),
         other_nodes,
         tunnels,
+        tunnel_addresses: BTreeMap::new(),
         blocks,
         remote,
         keep_unwanted,
@@ -161,6 +165,21 @@ pub fn intent(
 
 fn is_host(range: IpNetwork) -> bool {
     range.prefix() == if range.is_ipv4() { 32 } else { 128 }
+}
+
+/// The tunnels that pools ask for, each with the families of these pools: the node needs an
+/// address of each on the tunnel.
+pub fn tunnel_families(view: &View) -> BTreeSet<(TunnelMode, Family)> {
+    let pools = view.pools().iter();
+    let all = pools.filter_map(
+        |pool| match encapsulation(pool.ipip_mode, pool.vxlan_mode) {
+            Encapsulation::Never => None,
+            Encapsulation::CrossSubnet(mode) | Encapsulation::Always(mode) => {
+                Some((mode, Family::of_range(pool.cidr)))
+            }
+        },
+    );
+    all.collect()
 }
 
 /// Routes to routers that a BGPPeer says are reached by a gateway (`reachableBy`).

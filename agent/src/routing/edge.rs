@@ -169,7 +169,7 @@ fn sort_errors(applied: &ApplyReport, report: &mut RoutingReport) -> BTreeSet<Ip
                 report.missing.push(error.to_string());
             }
             ApplyError::Step { step, .. } => {
-                if let Step::Route(change) = step {
+                if let Step::Route(change) = &**step {
                     failed.insert(change.key().destination);
                 }
                 report.problems.push(error.to_string());

@@ -91,6 +91,7 @@ fn intent() -> RouteIntent {
             .iter()
             .map(|text| text.parse().unwrap())
             .collect(),
+        tunnel_addresses: BTreeMap::new(),
         tunnels: BTreeSet::from([TunnelMode::Vxlan]),
         blocks: BTreeSet::from([net("10.1.0.0/26")]),
         remote: BTreeMap::from([
@@ -225,6 +226,44 @@ async fn a_route_over_unnumbered_links_takes_those_that_are_up() {
         "{dump}"
     );
     assert_eq!((report.counts.direct, report.counts.tunnelled), (2, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_node_sends_through_a_tunnel_has_the_tunnels_address() {
+    let node = Node::start(FakeKernel::new());
+    let source = |node: &Node, destination: &str| {
+        let dump = node.kernel.dump();
+        let line = dump.lines().find(|line| line.contains(destination));
+        let words = line.unwrap_or_default().split(' ');
+        words
+            .skip_while(|word| *word != "src")
+            .nth(1)
+            .map(str::to_owned)
+    };
+    let own = Some("192.0.2.1".to_owned());
+    node.routing.intend(intent());
+    assert_eq!(node.settle().await.problems, Vec::<String>::new());
+    assert_eq!(source(&node, "10.7.0.0/26"), own);
+
+    let address = "10.1.0.5".parse().unwrap();
+    let mut with = intent();
+    with.tunnel_addresses = [(TunnelMode::Vxlan, BTreeSet::from([address]))].into();
+    node.routing.intend(with);
+    assert_eq!(node.settle().await.problems, Vec::<String>::new());
+    assert_eq!(source(&node, "10.7.0.0/26").as_deref(), Some("10.1.0.5"));
+    assert_eq!(source(&node, "10.2.0.0/26"), own);
+    let given = crate::dataplane::Kernel::addresses(&node.kernel)
+        .await
+        .unwrap();
+    assert!(given.iter().any(|one| one.address == address));
+
+    node.routing.intend(intent());
+    node.settle().await;
+    assert_eq!(source(&node, "10.7.0.0/26"), own);
+    let given = crate::dataplane::Kernel::addresses(&node.kernel)
+        .await
+        .unwrap();
+    assert!(given.iter().all(|one| one.address != address));
 }
 
 #[tokio::test(start_paused = true)]

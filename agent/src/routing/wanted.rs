@@ -144,8 +144,7 @@ async fn add_remote<K: Kernel>(
                 }
             }
         };
-        let same_family = |own: &&IpAddr| own.is_ipv4() == destination.is_ipv4();
-        let source = intent.node_addresses.iter().find(same_family).copied();
+        let source = source(intent, &kind, *destination);
         let desired = DesiredRoute {
             kind,
             source,
@@ -193,6 +192,22 @@ fn over_links(
     }
 }
 
+/// The source of what the node itself sends there: through a tunnel its address on the tunnel, to
+/// which the answer comes back by the tunnel too; otherwise, and while it has none, its own.
+fn source(intent: &RouteIntent, kind: &RouteKind, destination: IpNetwork) -> Option<IpAddr> {
+    let same_family = |own: &&IpAddr| own.is_ipv4() == destination.is_ipv4();
+    let on_tunnel = match kind {
+        RouteKind::Tunnel { device, .. } => {
+            let mut all = intent.tunnel_addresses.iter();
+            let found = all.find(|(mode, _)| mode.device() == device);
+            found.and_then(|(_, addresses)| addresses.iter().find(same_family))
+        }
+        _ => None,
+    };
+    let own = || intent.node_addresses.iter().find(same_family);
+    on_tunnel.or_else(own).copied()
+}
+
 /// The answer for a next hop, asked once a pass: many blocks share one.
 async fn reach<K: Kernel>(
     dataplane: &mut Dataplane<K>,
@@ -233,7 +248,14 @@ async fn add_tunnels<K: Kernel>(
             }
         }
         match TunnelSpec::new(*mode, uplink.address, uplink.mtu) {
-            Ok(spec) => state.tunnels.push(spec),
+            Ok(mut spec) => {
+                spec.addresses = intent
+                    .tunnel_addresses
+                    .get(mode)
+                    .cloned()
+                    .unwrap_or_default();
+                state.tunnels.push(spec);
+            }
             Err(error) => problems.push(error.to_string()),
         }
     }

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use margay_crds::{IPPool, IPReservation};
 use margay_e2e::lab::Tor;
+use margay_e2e::lab::command::run;
 use margay_e2e::lab::pods::RunningPod;
 use margay_e2e::lab::spec::POD_NAMESPACE;
 use serde_json::{Value, json};
@@ -131,6 +132,32 @@ async fn mistakes(ground: &mut Ground) {
     );
 }
 
+/// What a node sends through its tunnel has an address of its block as its source, and the answer
+/// comes back through the tunnel.
+async fn tunnelled(ground: &Ground) {
+    let block = ground.blocks_of("node1").await.remove(0);
+    let block: ipnetwork::IpNetwork = block.parse().unwrap();
+    ground
+        .until("node1 to have an address on its tunnel", 20, || async {
+            let namespace = ground.namespace("node1");
+            let shown = run("ip", &["-n", &namespace, "route", "show"]).unwrap();
+            let routes: Vec<&str> = shown.lines().collect();
+            let mut through = routes.iter().filter(|route| route.contains("dev margay."));
+            let source = |route: &str| {
+                let source = route.split(' ').skip_while(|word| *word != "src").nth(1);
+                source.and_then(|text| text.parse::<IpAddr>().ok())
+            };
+            let is_own = |route: &&str| source(route).is_some_and(|one| block.contains(one));
+            match routes.iter().any(|route| route.contains("dev margay.")) && through.all(is_own) {
+                true => Ok(()),
+                false => Err(format!("{routes:#?}")),
+            }
+        })
+        .await;
+    let far = ground.pod("borrower");
+    assert!(ground.reaches(&ground.namespace("node1"), far.address));
+}
+
 /// What is reserved goes to nobody who does not name it.
 async fn reserved(ground: &mut Ground) {
     let api: Api<IPReservation> = Api::all(ground.cluster.client.clone());
@@ -167,6 +194,7 @@ async fn addresses_by_name_are_reached_or_refused_in_words() {
     }
     let mut ground = Ground::prepare("t-address", 4, 2, Tor::Bird, 4).await;
     borrowed(&mut ground).await;
+    tunnelled(&ground).await;
     mistakes(&mut ground).await;
     reserved(&mut ground).await;
 }

@@ -415,6 +415,24 @@ impl Kernel for FakeKernel {
         Ok(())
     }
 
+    async fn set_address(&self, name: &str, address: IpAddr, present: bool) -> Outcome {
+        let mut state = self.state();
+        let verb = if present { "add" } else { "delete" };
+        state.enter(format!("address {verb} {address} dev {name}"))?;
+        let index = state.index(name)?;
+        state
+            .addresses
+            .retain(|one| one.index != index || one.address != address);
+        if present {
+            state.addresses.push(InterfaceAddress {
+                index,
+                address,
+                prefix_length: if address.is_ipv4() { 32 } else { 128 },
+            });
+        }
+        Ok(())
+    }
+
     async fn delete_link(&self, name: &str) -> Outcome {
         let mut state = self.state();
         state.enter(format!("link delete {name}"))?;

@@ -98,6 +98,14 @@ pub trait Kernel: Send + Sync {
         change: &LinkChange,
     ) -> impl Future<Output = Result<(), KernelError>> + Send;
 
+    /// Gives a link an address (`present`) or takes it away; what is so already is no error.
+    fn set_address(
+        &self,
+        name: &str,
+        address: IpAddr,
+        present: bool,
+    ) -> impl Future<Output = Result<(), KernelError>> + Send;
+
     /// Removes a link; its peer, routes and neighbours go with it.
     fn delete_link(&self, name: &str) -> impl Future<Output = Result<(), KernelError>> + Send;
 

@@ -15,6 +15,7 @@ use super::super::neighbours::{Neighbour, NeighbourChange};
 use super::super::routes::{Route, RouteChange};
 use super::super::tunnel::TunnelSpec;
 use super::message;
+use super::netlink_pod::address_message;
 use super::next_hop_objects::NextHopObjects;
 use super::route_message::{self, Indices, Names};
 use super::socket::Socket;
@@ -175,6 +176,27 @@ impl Kernel for NetlinkKernel {
         self.socket
             .send_one(RouteNetlinkMessage::SetLink(request), 0)
             .await
+    }
+
+    async fn set_address(
+        &self,
+        name: &str,
+        address: IpAddr,
+        present: bool,
+    ) -> Result<(), KernelError> {
+        let message = address_message(self.index(name).await?, address);
+        if present {
+            let add = RouteNetlinkMessage::NewAddress(message);
+            return self
+                .socket
+                .send_one(add, NLM_F_CREATE | NLM_F_REPLACE)
+                .await;
+        }
+        let delete = RouteNetlinkMessage::DelAddress(message);
+        match self.socket.send_one(delete, 0).await {
+            Err(error) if error.is_absent() => Ok(()),
+            other => other,
+        }
     }
 
     async fn delete_link(&self, name: &str) -> Result<(), KernelError> {

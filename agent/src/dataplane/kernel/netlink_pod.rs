@@ -194,7 +194,7 @@ async fn configure(side: &PodSide) -> Result<(), KernelError> {
     kernel.socket.send(messages).await.into_iter().collect()
 }
 
-fn address_message(interface: u32, address: IpAddr) -> AddressMessage {
+pub(super) fn address_message(interface: u32, address: IpAddr) -> AddressMessage {
     let mut message = AddressMessage::default();
     message.header.index = interface;
     message.header.family = family(address);
