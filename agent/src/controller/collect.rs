@@ -12,6 +12,8 @@ use super::world::Shared;
 const LONGEST: Duration = Duration::from_secs(60);
 /// The shortest, whatever the grace period.
 const SHORTEST: Duration = Duration::from_millis(500);
+/// How long to wait when the API server could not be asked.
+const AFTER_FAILURE: Duration = Duration::from_secs(5);
 /// How many cases are judged at once.
 const LIMIT: usize = 1000;
 
@@ -40,7 +42,10 @@ pub(super) async fn run(client: Client, shared: Shared, grace: Duration, unclass
                     .handle_scan(now, world.blocks.values(), &world.facts);
             }
         });
-        gc.work_off(now).await;
+        if let Err(error) = gc.work_off(now).await {
+            tracing::warn!("garbage collection waits: {error}");
+            tokio::time::sleep(AFTER_FAILURE).await;
+        }
         let due = gc
             .collector
             .next_due()
@@ -59,24 +64,16 @@ struct GarbageCollection {
 
 impl GarbageCollection {
     /// Judges what is due by facts just read, and releases what is found guilty.
-    async fn work_off(&mut self, now: Instant) {
+    ///
+    /// # Errors
+    /// When the API server cannot be asked: nothing is released unasked.
+    async fn work_off(&mut self, now: Instant) -> Result<(), StoreError> {
         let due = self.collector.due(now);
-        if due.is_empty() {
-            return;
-        }
         let mut guilty = Vec::new();
         for case in due {
-            match kube_facts::of_case(&self.client, &case, self.unclassed).await {
-                Ok(fresh) => {
-                    if self.collector.handle_verdict(&case, &fresh) {
-                        guilty.push(case);
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!("garbage collection waits: {error}");
-                    // What was judged before is as true as it was.
-                    break;
-                }
+            let fresh = kube_facts::of_case(&self.client, &case, self.unclassed).await?;
+            if self.collector.handle_verdict(&case, &fresh) {
+                guilty.push(case);
             }
         }
         for order in Collector::orders(guilty.iter()) {
@@ -100,6 +97,7 @@ impl GarbageCollection {
         for case in guilty.iter().filter(|case| case.subject == Subject::Block) {
             self.give_back(case).await;
         }
+        Ok(())
     }
 
     /// Deletes the empty block of a node that is gone.
