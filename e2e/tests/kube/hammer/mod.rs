@@ -70,7 +70,10 @@ fn node(process: usize, n: usize) -> String {
 /// How many operations are wanted.
 fn operations() -> usize {
     let set = std::env::var("HAMMER").ok().filter(|text| !text.is_empty());
-    set.map_or(PART, |text| text.parse().expect("HAMMER is a number"))
+    set.map_or(PART, |text| match text.parse() {
+        Ok(count) => count,
+        Err(error) => panic!("HAMMER={text}: {error}"),
+    })
 }
 
 /// A child that ends with this value.
