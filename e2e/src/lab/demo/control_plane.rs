@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use kube::Client;
 use kube::api::{Api, ListParams};
+use margay_crds::ipam_block::{Owner, OwnerKind};
 use margay_crds::{IPAMBlock, NodeStatus};
 
 use super::checks::Checks;
@@ -138,13 +139,11 @@ async fn blocks(client: &Client) -> Result<Vec<IPAMBlock>, LabError> {
     Ok(blocks)
 }
 
-/// How many addresses all blocks hold.
-pub(super) async fn addresses_held(client: &Client) -> Result<usize, LabError> {
+/// How many addresses pods hold. The nodes' own, on their tunnels, stay as long as the nodes.
+pub(super) async fn addresses_of_pods(client: &Client) -> Result<usize, LabError> {
     let blocks = blocks(client).await?;
-    Ok(blocks
-        .iter()
-        .map(|block| block.spec.allocations.len())
-        .sum())
+    let held = blocks.iter().flat_map(|block| &block.spec.allocations);
+    Ok(held.filter(|one| one.owner.kind.is_pod()).count())
 }
 
 fn block_table(blocks: &[IPAMBlock], checks: &mut Checks, screen: Screen) {
@@ -162,13 +161,13 @@ fn block_table(blocks: &[IPAMBlock], checks: &mut Checks, screen: Screen) {
         let holders: Vec<String> = spec
             .allocations
             .iter()
-            .map(|one| format!("{} {}", one.owner.pod, short(&one.address)))
+            .map(|one| format!("{} {}", holder(&one.owner), short(&one.address)))
             .collect();
         for one in &spec.allocations {
-            if let Some(other) = seen.insert(one.address.clone(), one.owner.pod.clone()) {
+            if let Some(other) = seen.insert(&one.address, &one.owner) {
                 doubled.push(format!(
                     "{} is held by {other} and {}",
-                    one.address, one.owner.pod
+                    one.address, one.owner
                 ));
             }
         }
@@ -181,6 +180,14 @@ fn block_table(blocks: &[IPAMBlock], checks: &mut Checks, screen: Screen) {
     }
     table.print(screen);
     checks.none("no address is held twice", "one holder each", &doubled);
+}
+
+fn holder(owner: &Owner) -> &str {
+    match owner.kind {
+        OwnerKind::Pod => &owner.pod,
+        OwnerKind::Tunnel => "tunnel",
+        OwnerKind::LoadBalancer => &owner.service,
+    }
 }
 
 /// The last part of an address, which differs within a block.

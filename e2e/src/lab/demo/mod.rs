@@ -221,7 +221,7 @@ async fn release_all(
         "{} pods deleted through the CNI plugin",
         cluster.pods.len()
     ));
-    let held = control_plane::addresses_held(&cluster.client).await?;
+    let held = control_plane::addresses_of_pods(&cluster.client).await?;
     checks.equal("every address is given back: addresses held", &0, &held);
     Ok(())
 }
