@@ -1,14 +1,14 @@
 //! `margay controller`: what is done once for the cluster.
 //!
-//! - [`collect`]: addresses and blocks that nobody holds any more are taken back;
-//! - [`balancer`]: Services of type LoadBalancer get addresses;
-//! - [`pools`]: the pools' status, and their finalizer.
+//! - `collect`: addresses and blocks that nobody holds any more are taken back;
+//! - `balancer`: Services of type LoadBalancer get addresses;
+//! - `pools`: the pools' status, and their finalizer.
 //!
 //! Any number of controllers may run; the one that holds the Lease works ([`election`],
 //! [`lease`]), the others wait. Nothing that an agent does waits for a controller: without one,
 //! pods start and stop as always, and only what is left behind stays where it is.
 //!
-//! The tasks share one knowledge, fed by watches ([`world`]), and each writes only what names
+//! The tasks share one knowledge, fed by watches (`world`), and each writes only what names
 //! the version it was made from: two leaders for a moment do no harm.
 
 mod balancer;
