@@ -5,11 +5,14 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use crate::cells::{Ground, Row, rows};
+use crate::cells::{AGAIN, Ground, Row, rows};
 use crate::daemons::Kind;
 use crate::fabric::{Fabric, sweep};
 use crate::ours::PENDING;
 use crate::report;
+
+/// How often a cell is done at most, where a known fault of the daemon spoils it.
+const ATTEMPTS: usize = 3;
 
 /// What came of a cell.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -159,8 +162,20 @@ fn run_cell(kind: Kind, row: &Row, margay: &std::path::Path) -> (Outcome, Durati
         };
         (row.run)(&ground)
     };
-    let result = catch_unwind(AssertUnwindSafe(attempt))
-        .unwrap_or_else(|_| Err("the test itself panicked".to_owned()));
+    let attempt = || {
+        catch_unwind(AssertUnwindSafe(attempt))
+            .unwrap_or_else(|_| Err("the test itself panicked".to_owned()))
+    };
+    let mut result = attempt();
+    for _ in 1..ATTEMPTS {
+        match &result {
+            Err(error) if error.starts_with(AGAIN) => {
+                println!("{}/{}: the daemon's fault, {error}", kind.name(), row.id);
+                result = attempt();
+            }
+            _ => break,
+        }
+    }
     let outcome = match result {
         Ok(()) => Outcome::Yes,
         Err(error) => match error.strip_prefix(PENDING) {

@@ -88,6 +88,9 @@ pub fn all(_: Kind) -> Option<&'static str> {
     None
 }
 
+/// Before an error that is a known fault of the daemon in an unlucky moment: the cell is done again.
+pub const AGAIN: &str = "again: ";
+
 /// Our address on the link with the daemon, over IPv4.
 pub const US: &str = OURS[0];
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use super::{Ground, Row, US};
-use crate::daemons::{Kind, established, has};
+use super::{AGAIN, Ground, Row, US};
+use crate::daemons::{Daemon, Kind, established, has};
 use crate::model::{Session, Side, THEIRS};
 use crate::monitor::Monitor;
 use crate::ours::{Config, them, third};
@@ -121,7 +121,21 @@ fn we_restart(ground: &Ground) -> Result<(), String> {
             has(&*daemon, prefix, 1)?;
         }
         holds(Duration::from_millis(500), || monitor.lost_nothing())
-            .map_err(|error| format!("{signal:?}: {error}"))?;
+            .map_err(|error| format!("{signal:?}: {error}"))
+            .map_err(|error| told_apart(&*daemon, error))?;
     }
     Ok(())
+}
+
+/// OpenBGPD 7.7 that connects in the very moment in which our process ends takes the failed connection for an open one, and
+/// sends what it had for that on the next: a second OPEN in OpenConfirm, to which there is no answer but a NOTIFICATION (RFC
+/// 4271 section 8.2.2), and that ends its keeping of routes. Its log tells.
+fn told_apart(daemon: &dyn Daemon, error: String) -> String {
+    let log = daemon.complaints(US).unwrap_or_default();
+    let is_its_own = log.contains("getpeername: Transport endpoint is not connected")
+        && log.contains("received unexpected message in OpenConfirm");
+    match is_its_own {
+        true => format!("{AGAIN}{error}"),
+        false => error,
+    }
 }
