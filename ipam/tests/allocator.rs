@@ -2,53 +2,20 @@
 
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+mod support;
+
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use margay_crds::{IPPool, IpamSettings, Owner, Pool};
+use margay_crds::{IpamSettings, Pool};
 use margay_ipam::memory::Fault;
 use margay_ipam::{
-    Allocator, BlockEvent, Clock, Family, IpamError, MemoryStore, NodeBlock, Release, Store,
-    Timestamp,
+    Allocator, BlockEvent, Family, IpamError, MemoryStore, NodeBlock, Release, Store,
 };
 use serde_json::json;
-
-/// Virtual time: tokio's paused clock, counted from a fixed moment.
-#[derive(Debug, Clone)]
-struct PausedClock(tokio::time::Instant);
-
-impl PausedClock {
-    fn start() -> Timestamp {
-        Timestamp::from_second(1_800_000_000).unwrap()
-    }
-}
-
-impl Clock for PausedClock {
-    fn now(&self) -> Timestamp {
-        Self::start() + self.0.elapsed()
-    }
-
-    async fn sleep(&self, time: Duration) {
-        tokio::time::sleep(time).await;
-    }
-}
-
-fn pool(name: &str, spec: serde_json::Value) -> Pool {
-    let spec = serde_json::from_value(spec).unwrap();
-    IPPool::new(name, spec).check().unwrap()
-}
-
-fn owner(name: &str) -> Owner {
-    Owner {
-        namespace: "default".into(),
-        pod: name.into(),
-        container_id: format!("c-{name}"),
-        interface: "eth0".into(),
-        ..Owner::default()
-    }
-}
+use support::{PausedClock, owner, pool};
 
 fn of(name: &str) -> Release {
     Release::Container {

@@ -3,46 +3,20 @@
 
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use margay_crds::{AllowedUse, IPPool, IpamSettings, Owner, Pool};
+use margay_crds::{AllowedUse, IpamSettings, Pool};
 use margay_ipam::memory::Fault;
 use margay_ipam::{
-    Allocator, BlockEvent, Clock, Family, IpamError, MemoryStore, Ranges, Release, Request, Source,
+    Allocator, BlockEvent, Family, IpamError, MemoryStore, Ranges, Release, Request, Source,
     Timestamp, Want,
 };
 use serde_json::json;
-
-/// Virtual time: tokio's paused clock, counted from a fixed moment.
-struct PausedClock(tokio::time::Instant);
-
-impl Clock for PausedClock {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_second(1_800_000_000).unwrap() + self.0.elapsed()
-    }
-
-    async fn sleep(&self, time: Duration) {
-        tokio::time::sleep(time).await;
-    }
-}
-
-fn pool(name: &str, spec: serde_json::Value) -> Pool {
-    let spec = serde_json::from_value(spec).unwrap();
-    IPPool::new(name, spec).check().unwrap()
-}
-
-fn owner(name: &str) -> Owner {
-    Owner {
-        namespace: "default".into(),
-        pod: name.into(),
-        container_id: format!("c-{name}"),
-        interface: "eth0".into(),
-        ..Owner::default()
-    }
-}
+use support::{PausedClock, owner, pool};
 
 fn from(source: Source) -> Want {
     Want {
