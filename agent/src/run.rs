@@ -4,7 +4,7 @@ use std::fs::{File, TryLockError};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use tokio::sync::{mpsc, watch};
@@ -41,7 +41,7 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
     check_capabilities()?;
     make_folder(&options.run_dir, "--run-dir")?;
     make_folder(&options.state_dir, "--state-dir")?;
-    let _lock = lock(&options.state_dir)?;
+    let _lock = lock(&options.state_dir, LOCK_PATIENCE)?;
     let connection = datastore::connect(&options).await?;
     let client = connection.client.clone();
     let node = options.node_name.clone();
@@ -182,19 +182,29 @@ fn check_capabilities() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// How long an agent waits for one before it that is on its way out: a killed process is gone from
+/// the process table before the kernel has closed its files.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Takes the state for this agent alone, for as long as the file is held: a second one, started by
 /// mistake, would take the records of the first for its own.
-fn lock(state_dir: &Path) -> anyhow::Result<File> {
+fn lock(state_dir: &Path, patience: Duration) -> anyhow::Result<File> {
     let path = state_dir.join("lock");
     let cannot = || format!("--state-dir {}: cannot be locked", state_dir.display());
     let file = File::create(&path).with_context(cannot)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => anyhow::bail!(
-            "--state-dir {} is in use by another agent: end that one, or use another folder",
-            state_dir.display()
-        ),
-        Err(TryLockError::Error(error)) => Err(error).with_context(cannot),
+    let limit = Instant::now() + patience;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < limit => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(TryLockError::WouldBlock) => anyhow::bail!(
+                "--state-dir {} is in use by another agent: end that one, or use another folder",
+                state_dir.display()
+            ),
+            Err(TryLockError::Error(error)) => return Err(error).with_context(cannot),
+        }
     }
 }
 
@@ -213,10 +223,22 @@ mod tests {
     #[test]
     fn a_second_agent_does_not_touch_the_state_of_the_first() {
         let folder = tempfile::tempdir().unwrap();
-        let first = lock(folder.path()).unwrap();
-        let refused = lock(folder.path()).unwrap_err().to_string();
-        assert!(refused.contains("another agent"), "{refused}");
+        let first = lock(folder.path(), Duration::ZERO).unwrap();
+        let refused = lock(folder.path(), Duration::ZERO).unwrap_err();
+        assert!(refused.to_string().contains("another agent"), "{refused}");
         drop(first);
-        lock(folder.path()).unwrap();
+        lock(folder.path(), Duration::ZERO).unwrap();
+    }
+
+    #[test]
+    fn an_agent_waits_for_one_that_is_ending() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = lock(folder.path(), Duration::ZERO).unwrap();
+        let ending = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(50));
+            drop(first);
+        });
+        lock(folder.path(), Duration::from_secs(60)).unwrap();
+        ending.join().unwrap();
     }
 }
