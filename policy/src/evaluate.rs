@@ -162,6 +162,19 @@ impl<'a> Evaluator<'a> {
         }
     }
 
+    /// The Log rules that this side of a connection meets: of the subject's policies for the direction.
+    pub fn logged(
+        &self,
+        subject: End<'_>,
+        peer: End<'_>,
+        direction: Direction,
+        traffic: impl Into<Traffic>,
+    ) -> Vec<(PolicyRef, usize)> {
+        let mut logged = Vec::new();
+        self.side_noting(subject, peer, direction, traffic.into(), false, &mut logged);
+        logged
+    }
+
     fn side(
         &self,
         subject: End<'_>,
@@ -169,6 +182,18 @@ impl<'a> Evaluator<'a> {
         direction: Direction,
         traffic: Traffic,
         staged: bool,
+    ) -> Side {
+        self.side_noting(subject, peer, direction, traffic, staged, &mut Vec::new())
+    }
+
+    fn side_noting(
+        &self,
+        subject: End<'_>,
+        peer: End<'_>,
+        direction: Direction,
+        traffic: Traffic,
+        staged: bool,
+        logged: &mut Vec<(PolicyRef, usize)>,
     ) -> Side {
         let Some(pod) = subject.pod else {
             return Side::Exempt(Exemption::NotAPod);
@@ -198,11 +223,11 @@ impl<'a> Evaluator<'a> {
             .pod
             .filter(|peer| peer.node.is_some() && peer.node == pod.node);
         let sides = match self.pods_at(peer.address) {
-            _ if neighbour.is_some() => vec![question(neighbour).ask(&tiers)],
-            [] => vec![question(None).ask(&tiers)],
+            _ if neighbour.is_some() => vec![question(neighbour).ask_noting(&tiers, logged)],
+            [] => vec![question(None).ask_noting(&tiers, logged)],
             pods => pods
                 .iter()
-                .map(|pod| question(Some(*pod)).ask(&tiers))
+                .map(|pod| question(Some(*pod)).ask_noting(&tiers, logged))
                 .collect(),
         };
         let denial = sides.iter().find(|side| !side.allows());
@@ -228,7 +253,7 @@ impl<'a> Evaluator<'a> {
     }
 
     /// The pods that have this address: none for an external one.
-    fn pods_at(&self, address: IpAddr) -> &[&'a Pod] {
+    pub(crate) fn pods_at(&self, address: IpAddr) -> &[&'a Pod] {
         self.by_address.get(&address).map_or(&[], Vec::as_slice)
     }
 }

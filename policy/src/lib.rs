@@ -16,6 +16,7 @@ pub mod load;
 pub mod matrix;
 pub mod model;
 mod numbering;
+pub mod origin;
 pub mod port;
 pub mod problem;
 mod region;
@@ -27,5 +28,6 @@ pub mod writer;
 
 pub use compile::{Compiler, LocalEndpoint, NodeInput, Pool};
 pub use model::Cluster;
+pub use origin::{Origin, RuleId};
 pub use problem::Problem;
 pub use ruleset::{Ruleset, Transaction, diff};

@@ -26,11 +26,16 @@ impl Hasher for StableHasher {
 
 /// A number made of the value, the same in every process and release.
 pub(crate) fn stable_hash(value: &impl Hash) -> u32 {
-    let mut hasher = StableHasher(0xcbf2_9ce4_8422_2325);
-    value.hash(&mut hasher);
-    let hash = hasher.finish();
+    let hash = stable_hash64(value);
     // Folding keeps both halves' share: FNV's low bits alone are weak.
     ((hash >> 32) ^ (hash & 0xffff_ffff)) as u32
+}
+
+/// As [`stable_hash`], with all its bits: for names that must not meet by chance and are not numbered beside each other.
+pub(crate) fn stable_hash64(value: &impl Hash) -> u64 {
+    let mut hasher = StableHasher(0xcbf2_9ce4_8422_2325);
+    value.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Gives each thing a number of its own, never 0 and never the highest. Things whose hashes collide (by chance, or by the

@@ -13,9 +13,10 @@ use super::{
     select::{Selected, by_tier},
 };
 use crate::{
-    decision::Decision,
+    decision::{self, Decision},
     identity::{AddressBook, Fact, Facts, Identity, Term, TermId, Terms},
     model::{Cluster, Direction, PolicyRef},
+    origin::RuleId,
     port::Protocol,
     region::Region,
     ruleset::Family,
@@ -266,6 +267,7 @@ type NumberedClause = Vec<(bool, TermId)>;
 
 /// A rule of a class, as far as it can be prepared without a peer.
 struct FlatRule<'f, 'c> {
+    id: RuleId,
     rule: &'f Lowered<'c>,
     peer: Vec<NumberedClause>,
     /// Bounds the traffic to the families of which the rule holds for the subject.
@@ -277,6 +279,8 @@ struct FlatRule<'f, 'c> {
 /// A policy of a class.
 struct FlatPolicy<'f, 'c> {
     staged: bool,
+    /// What is behind the end of its tier.
+    end: RuleId,
     rules: Vec<FlatRule<'f, 'c>>,
 }
 
@@ -318,13 +322,15 @@ impl<'f, 'c> Flat<'f, 'c> {
                 flat.has_staged |= staged;
                 let rules = in_force.rules(policy, *direction).iter();
                 let rules = rules.filter_map(|rule| {
-                    flat.rule(rule, *direction, own_ports, |family| {
+                    let id = RuleId::of(policy, *direction, Some(rule.index));
+                    flat.rule(id, rule, *direction, own_ports, |family| {
                         subject.contains(&(policy.clone(), rule.index, family))
                     })
                 });
                 flattened.push(FlatPolicy {
                     rules: rules.collect(),
                     staged,
+                    end: RuleId::of(policy, *direction, None),
                 });
             }
             flat.tiers.push((tier.passes, flattened));
@@ -334,6 +340,7 @@ impl<'f, 'c> Flat<'f, 'c> {
 
     fn rule(
         &mut self,
+        id: RuleId,
         rule: &'f Lowered<'c>,
         direction: Direction,
         own_ports: &BTreeSet<(Protocol, String, u16)>,
@@ -367,6 +374,7 @@ impl<'f, 'c> Flat<'f, 'c> {
         }
         let depends = rule.depends_on_peer(direction);
         Some(FlatRule {
+            id,
             rule,
             peer,
             families,
@@ -400,34 +408,37 @@ impl<'f, 'c> Flat<'f, 'c> {
     }
 
     fn decide_for(&self, facts: &Facts) -> Decision {
-        let (allowed, logged) = self.walk(facts, false);
-        let mut decision = Decision {
-            allowed,
-            logged,
-            ..Decision::default()
-        };
+        let mut decision = self.walk(facts, false);
         if self.has_staged {
-            let (staged, _) = self.walk(facts, true);
-            decision.staged_denied = decision.allowed.without(&staged);
-            decision.staged_allowed = staged.without(&decision.allowed);
+            let with_staged = self.walk(facts, true);
+            let denied = decision.allowed.without(&with_staged.allowed);
+            let allowed = with_staged.allowed.without(&decision.allowed);
+            decision.staged_denied = decision::within(&with_staged.decided, &denied);
+            decision.staged_allowed = decision::within(&with_staged.decided, &allowed);
+            decision.staged = with_staged.staged;
         }
         decision
     }
 
-    /// What passes and what is reported, tier by tier.
-    fn walk(&self, facts: &Facts, with_staged: bool) -> (Region, Region) {
+    /// What passes and what is told, tier by tier.
+    fn walk(&self, facts: &Facts, with_staged: bool) -> Decision {
         let mut undecided = Region::everything();
-        let (mut allowed, mut logged) = (Region::nothing(), Region::nothing());
+        let mut decision = Decision::default();
         for (passes, policies) in &self.tiers {
-            let mut asked = policies
-                .iter()
-                .filter(|policy| with_staged || !policy.staged)
-                .peekable();
-            if asked.peek().is_none() {
+            let asked = || {
+                policies
+                    .iter()
+                    .filter(|policy| with_staged || !policy.staged)
+            };
+            // Where no rule decides, it is the first policy in force that is behind the tier's end.
+            let enforced = asked().find(|policy| !policy.staged);
+            let Some(isolating) = enforced.or_else(|| asked().next()) else {
                 continue;
-            }
+            };
             let mut passed = Region::nothing();
-            for rule in asked.flat_map(|policy| &policy.rules) {
+            let rules =
+                asked().flat_map(|policy| policy.rules.iter().map(move |rule| (policy, rule)));
+            for (policy, rule) in rules {
                 if undecided.is_nothing() {
                     break;
                 }
@@ -435,24 +446,37 @@ impl<'f, 'c> Flat<'f, 'c> {
                     continue;
                 };
                 let matched = matched.and(&undecided);
+                if policy.staged {
+                    decision::add(&mut decision.staged, rule.id, matched.clone());
+                }
                 match rule.rule.action {
                     RuleAction::Log => {
-                        logged = logged.or(&matched);
+                        decision::add(&mut decision.logged, rule.id, matched);
                         continue;
                     }
-                    RuleAction::Allow => allowed = allowed.or(&matched),
+                    RuleAction::Allow => decision.allowed = decision.allowed.or(&matched),
                     RuleAction::Pass => passed = passed.or(&matched),
                     RuleAction::Deny => {}
                 }
                 undecided = undecided.without(&matched);
+                let told = match rule.rule.action {
+                    RuleAction::Pass => &mut decision.passed,
+                    _ => &mut decision.decided,
+                };
+                decision::add(told, rule.id, matched);
             }
-            undecided = if *passes {
-                undecided.or(&passed)
-            } else {
-                passed
-            };
+            if *passes {
+                undecided = undecided.or(&passed);
+                continue;
+            }
+            if isolating.staged {
+                decision::add(&mut decision.staged, isolating.end, undecided.clone());
+            }
+            decision::add(&mut decision.decided, isolating.end, undecided);
+            undecided = passed;
         }
-        (allowed.or(&undecided), logged)
+        decision.allowed = decision.allowed.or(&undecided);
+        decision
     }
 
     /// The traffic the rule is about, if it is about this peer.

@@ -8,7 +8,8 @@
 //!                   out mgy* → to-pods:   interface → class, or on · unknown: drop
 //! a class           note the peer's identity → identity → decision · else the default decision
 //!                   pod's → remember: this generation has judged the connection
-//! a decision        each allowed port: on · denied: the connection is denied, drop
+//! a decision        tell (log, pass, staged) · each run of ports → the chain of the rule that decides
+//! a rule            allows: count, on · denies: count, report, the connection is denied, drop
 //! ```
 //!
 //! The generation is a number made of all that decides, kept in the upper half of the connection's mark by the packets
@@ -43,10 +44,11 @@ use crate::{
     identity::AddressBook,
     model::Direction,
     numbering,
+    origin::RuleId,
     port::{PortRange, Protocol},
     ruleset::{
-        Action, Chain, ConnectionState, Family, Field, Hook, Key, KeyType, Map, Match, Name, Rule,
-        Ruleset, Set, Value, ValueType, Verdict,
+        Action, Chain, ConnectionState, Family, Field, Hook, Key, KeyType, LogReason, Map, Match,
+        Name, Report, Rule, Ruleset, Set, Value, ValueType, Verdict,
     },
 };
 
@@ -268,14 +270,20 @@ fn emit_dispatch(members: &[Member<'_>], names: &BTreeMap<&ClassKey, Name>, rule
         ],
     };
     ruleset.chains.insert("forward".to_owned(), forward);
-    let denied = [
-        Rule::new(
-            [is(ConnectionState::Established)],
-            Action::SetMark(DENIED_MARK),
-        ),
+    let denied = Chain::of(denied_rules(None));
+    ruleset.chains.insert(DENIED.to_owned(), denied);
+}
+
+/// What becomes of denied packets: they are counted and reported, and an open connection of theirs is denied for good.
+pub(super) fn denied_rules(rule: Option<RuleId>) -> Vec<Rule> {
+    let is_open = Match::Connection(vec![ConnectionState::Established]);
+    let report = Report::new(LogReason::Denied, rule);
+    vec![
+        Rule::new([is_open], Action::SetMark(DENIED_MARK)),
+        Rule::always(Action::Count),
+        Rule::always(Action::Log(report)),
         Rule::always(Verdict::Drop),
-    ];
-    ruleset.chains.insert(DENIED.to_owned(), Chain::of(denied));
+    ]
 }
 
 fn emit_identities(book: &AddressBook, ruleset: &mut Ruleset) {
@@ -342,19 +350,19 @@ fn emit_classes(classes: &BTreeMap<ClassKey, Class>, ruleset: &mut Ruleset) {
     let decisions: BTreeSet<&Decision> = classes
         .values()
         .flat_map(|class| class.by_identity.values().chain([&class.default]))
-        .filter(|decision| !decision.is_everything() && !decision.is_nothing())
+        .filter(|decision| decision.simple().is_none())
         .collect();
     let numbers = numbering::number(decisions);
     let chain_of = |number: &u32| format!("ports-{number:08x}");
+    let mut of_rules = ports::Chains::new();
     for (decision, number) in &numbers {
-        ruleset
-            .chains
-            .insert(chain_of(number), ports::chain(decision));
+        let chain = ports::chain(decision, &mut of_rules);
+        ruleset.chains.insert(chain_of(number), chain);
     }
-    let verdict = |decision: &Decision| match numbers.get(decision) {
-        Some(number) => Verdict::Goto(chain_of(number)),
-        None if decision.is_everything() => Verdict::Return,
-        None => Verdict::Goto(DENIED.to_owned()),
+    let mut verdict = |decision: &Decision| match (decision.simple(), numbers.get(decision)) {
+        (Some((passes, rule)), _) => ports::verdict(passes, rule, &mut of_rules),
+        (None, Some(number)) => Verdict::Goto(chain_of(number)),
+        (None, None) => Verdict::Goto(DENIED.to_owned()),
     };
     let names = class_names(classes);
     for (key, class) in classes {
@@ -384,6 +392,7 @@ fn emit_classes(classes: &BTreeMap<ClassKey, Class>, ruleset: &mut Ruleset) {
         rules.push(Rule::always(verdict(&class.default)));
         ruleset.chains.insert(name.clone(), Chain::of(rules));
     }
+    ruleset.chains.extend(of_rules);
 }
 
 pub(super) fn add_set(ruleset: &mut Ruleset, name: &str, key: KeyType, elements: BTreeSet<Key>) {

@@ -1,100 +1,139 @@
-//! The chain of a decision: a rule for each run of ports, types or protocols that may pass, and a last one for the rest.
+//! The chain of a decision: what is told of packets first, then a rule for each run of ports, types or protocols with a
+//! verdict of its own, and a last one for the rest. Verdicts lead to the chain of the rule that is behind them: it counts
+//! what it decides, and reports what it denies. Those chains depend on nothing but their rule, so that they stay, and
+//! count on, while everything around them changes.
 
-use super::emit::DENIED;
+use std::collections::BTreeMap;
+
+use super::emit::{DENIED, denied_rules};
 use crate::{
     decision::Decision,
+    origin::RuleId,
     port::PortRange,
     region::{Area, Plane, Region, Slice},
-    ruleset::{Action, Chain, Family, LogReason, Match, Rule, Verdict},
+    ruleset::{Action, Chain, Family, LogReason, Match, Name, Report, Rule, Verdict},
 };
 
-/// What is reported first, then what may pass; what is left is dropped, or let on when only some of it may not pass.
-pub(super) fn chain(decision: &Decision) -> Chain {
-    let mut rules = Vec::new();
-    for (region, reason) in [
-        (&decision.logged, LogReason::Rule),
-        (&decision.staged_denied, LogReason::StagedDeny),
-        (&decision.staged_allowed, LogReason::StagedAllow),
-    ] {
-        if region.is_everything() {
-            rules.push(Rule::always(Action::Log(reason)));
-            continue;
-        }
-        for (family, prefix) in families(region) {
-            for plane in Plane::ALL {
-                let area = region.area(family, plane);
-                for matches in matches_of(plane, area) {
-                    let matches = prefix.iter().cloned().chain(matches);
-                    rules.push(Rule::new(matches, Action::Log(reason)));
-                }
+/// The chains of rules, by name.
+pub(super) type Chains = BTreeMap<Name, Chain>;
+
+/// Where a decision that is the same for all traffic leads to, with the rule's chain.
+pub(super) fn verdict(passes: bool, rule: Option<RuleId>, chains: &mut Chains) -> Verdict {
+    let Some(rule) = rule else {
+        return if passes {
+            Verdict::Return
+        } else {
+            Verdict::Goto(DENIED.to_owned())
+        };
+    };
+    let (word, rules) = if passes {
+        ("allow", vec![Rule::always(Action::Count)])
+    } else {
+        ("deny", denied_rules(Some(rule)))
+    };
+    Verdict::Goto(chain_of(word, rule, rules, chains))
+}
+
+fn chain_of(word: &str, rule: RuleId, rules: Vec<Rule>, chains: &mut Chains) -> Name {
+    let name = format!("{word}-{rule}");
+    chains.entry(name.clone()).or_insert(Chain::of(rules));
+    name
+}
+
+/// The decision's own chain, for all but simple ones. What is left to the last rule is what would take the most to say.
+pub(super) fn chain(decision: &Decision, chains: &mut Chains) -> Chain {
+    let mut rules = notes(decision, chains);
+    let mut parts = Vec::new();
+    let (mut passing, mut dropped) = (
+        decision.allowed.clone(),
+        Region::everything().without(&decision.allowed),
+    );
+    for (rule, region) in &decision.decided {
+        // A rule decides one way only, but for what several owners of one address come to.
+        let allowed = region.and(&decision.allowed);
+        let denied = region.without(&decision.allowed);
+        passing = passing.without(&allowed);
+        dropped = dropped.without(&denied);
+        for (region, passes) in [(allowed, true), (denied, false)] {
+            if !region.is_nothing() {
+                parts.push((conditions(&region), verdict(passes, Some(*rule), chains)));
             }
         }
     }
-    let allowed = &decision.allowed;
-    let families = families(allowed);
-    let single = families.len() == 1;
-    for (family, prefix) in families {
-        verdicts(allowed, family, &prefix, single, &mut rules);
+    for (region, passes) in [(passing, true), (dropped, false)] {
+        if !region.is_nothing() {
+            parts.push((conditions(&region), verdict(passes, None, chains)));
+        }
     }
+    let longest = parts.iter().map(|(conditions, _)| conditions.len()).max();
+    let rest = parts
+        .iter()
+        .position(|(conditions, _)| Some(conditions.len()) == longest);
+    let rest = rest.map(|at| parts.remove(at).1);
+    for (conditions, verdict) in parts {
+        rules.extend(
+            conditions
+                .into_iter()
+                .map(|matches| Rule::new(matches, verdict.clone())),
+        );
+    }
+    rules.extend(rest.map(Rule::always));
     Chain::of(rules)
 }
 
-fn denied() -> Verdict {
-    Verdict::Goto(DENIED.to_owned())
+/// What is counted and reported beside the verdict.
+fn notes(decision: &Decision, chains: &mut Chains) -> Vec<Rule> {
+    let log = |reason, rule| Rule::always(Action::Log(Report::new(reason, Some(rule))));
+    let count = || Rule::always(Action::Count);
+    let mut rules = Vec::new();
+    let words = ["log", "pass", "staged", "staged-deny", "staged-allow"];
+    for (word, notes) in words.into_iter().zip(decision.notes()) {
+        for (rule, region) in notes {
+            let told = match word {
+                "log" => vec![count(), log(LogReason::Rule, *rule)],
+                "staged-deny" => vec![log(LogReason::StagedDeny, *rule)],
+                "staged-allow" => vec![log(LogReason::StagedAllow, *rule)],
+                _ => vec![count()],
+            };
+            let jump = Verdict::Jump(chain_of(word, *rule, told, chains));
+            rules.extend(
+                conditions(region)
+                    .into_iter()
+                    .map(|matches| Rule::new(matches, jump.clone())),
+            );
+        }
+    }
+    rules
 }
 
-/// The families whose traffic is listed, each with the condition it needs: one without a condition when both are alike.
-fn families(region: &Region) -> Vec<(Family, Option<Match>)> {
+/// The conditions of a region: one list for each of the parts it has to be put together of.
+fn conditions(region: &Region) -> Vec<Vec<Match>> {
+    if region.is_everything() {
+        return vec![Vec::new()];
+    }
     if region.is_alike() {
-        return vec![(Family::V4, None)];
+        return of_family(region, Family::V4);
     }
-    let each = |family| (family, Some(Match::Family(family)));
-    Family::ALL.map(each).into()
+    let mut all = Vec::new();
+    for family in Family::ALL {
+        let is_whole = |plane: &Plane| *region.area(family, *plane) == plane.whole();
+        if Plane::ALL.iter().all(is_whole) {
+            all.push(vec![Match::Family(family)]);
+            continue;
+        }
+        for mut matches in of_family(region, family) {
+            matches.insert(0, Match::Family(family));
+            all.push(matches);
+        }
+    }
+    all
 }
 
-fn verdicts(
-    allowed: &Region,
-    family: Family,
-    prefix: &Option<Match>,
-    single: bool,
-    rules: &mut Vec<Rule>,
-) {
-    let others = allowed.area(family, Plane::Other);
-    // Where all protocols without a plane of their own pass, it is what does not pass that is said.
-    let rest = match *others == Plane::Other.whole() {
-        true => Verdict::Return,
-        false => denied(),
-    };
-    let mut push = |matches: Vec<Match>, verdict: &Verdict| {
-        let matches = prefix.iter().cloned().chain(matches);
-        rules.push(Rule::new(matches, verdict.clone()));
-    };
-    for plane in Plane::ALL {
-        let area = allowed.area(family, plane);
-        let whole = *area == plane.whole();
-        let Some(number) = plane.protocol() else {
-            if !whole {
-                for matches in matches_of(plane, area) {
-                    push(matches, &Verdict::Return);
-                }
-            }
-            continue;
-        };
-        if whole && rest == Verdict::Return {
-            continue;
-        }
-        for matches in matches_of(plane, area) {
-            push(matches, &Verdict::Return);
-        }
-        if rest == Verdict::Return {
-            push(vec![Match::Protocol(number)], &denied());
-        }
-    }
-    let last = single || family == Family::V6;
-    match (last, single) {
-        (true, _) => rules.push(Rule::always(rest)),
-        (false, _) => push(Vec::new(), &rest),
-    }
+fn of_family(region: &Region, family: Family) -> Vec<Vec<Match>> {
+    Plane::ALL
+        .into_iter()
+        .flat_map(|plane| matches_of(plane, region.area(family, plane)))
+        .collect()
 }
 
 /// The conditions of an area: one list for each run.

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     model::{
         Cluster, ClusterPeer, ClusterRule, Direction, Namespaces, ObjectKey, Peer, Pod, Policy,
-        PortMatch, Rule,
+        PolicyRef, PortMatch, Rule,
     },
     selector::Labels,
 };
@@ -38,8 +38,12 @@ struct Thing<'q> {
 }
 
 impl Question<'_> {
-    /// What the tiers say.
-    pub(super) fn ask(&self, tiers: &[Asked<'_>]) -> Side {
+    /// What the tiers say, and the Log rules met on the way.
+    pub(super) fn ask_noting(
+        &self,
+        tiers: &[Asked<'_>],
+        logged: &mut Vec<(PolicyRef, usize)>,
+    ) -> Side {
         'tiers: for asked in tiers {
             for (reference, policy) in &asked.policies {
                 for (rule, action) in self.matching(policy) {
@@ -48,7 +52,7 @@ impl Question<'_> {
                         RuleAction::Allow => return Side::Allowed { policy, rule },
                         RuleAction::Deny => return Side::DeniedByRule { policy, rule },
                         RuleAction::Pass => continue 'tiers,
-                        RuleAction::Log => {}
+                        RuleAction::Log => logged.push((policy, rule)),
                     }
                 }
             }

@@ -6,6 +6,7 @@
 //! Ordered maps throughout: equal inputs give equal values and equal text.
 
 mod diff;
+mod report;
 #[cfg(test)]
 pub(crate) mod simulate;
 mod transaction;
@@ -18,6 +19,7 @@ use std::{
 use ipnetwork::IpNetwork;
 
 pub use diff::diff;
+pub use report::{LogReason, Report};
 pub use transaction::{Command, Elements, ReplayError, Transaction};
 
 use crate::port::{PortRange, Protocol};
@@ -305,39 +307,16 @@ pub enum Action {
     ClearIdentity,
     /// Sets the part of the connection's mark that is ours, and goes on with the next rule.
     SetMark(u16),
-    /// Reports the packet and goes on with the next rule.
-    Log(LogReason),
+    /// Counts the packet and goes on with the next rule.
+    Count,
+    /// Reports the packet, if not too many have been reported, and goes on with the next rule.
+    Log(Report),
     /// Rewrites the source address to that of the outgoing interface, with a random source port.
     Masquerade,
 }
 
 /// The part of a connection's mark that is ours: the upper half. The lower one is left as it is.
 pub const MARK_MASK: u32 = 0xffff_0000;
-
-/// Why a packet is reported.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum LogReason {
-    /// A Log rule matches it.
-    Rule,
-    /// It passes, and would not if staged policies were in force.
-    StagedDeny,
-    /// It is dropped, and would pass if staged policies were in force.
-    StagedAllow,
-}
-
-impl LogReason {
-    /// The group of netlink's log that packets are reported to.
-    pub const GROUP: u16 = 90;
-
-    /// The prefix of the report.
-    pub const fn prefix(self) -> &'static str {
-        match self {
-            Self::Rule => "margay log",
-            Self::StagedDeny => "margay staged deny",
-            Self::StagedAllow => "margay staged allow",
-        }
-    }
-}
 
 impl From<Verdict> for Action {
     fn from(verdict: Verdict) -> Self {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use super::{
-    Action, Chain, ConnectionState, Family, Field, Hook, Key, KeyType, LogReason, Match, Rule,
+    Action, Chain, ConnectionState, Family, Field, Hook, Key, KeyType, Match, Report, Rule,
     Ruleset, Value, Verdict,
 };
 
@@ -44,7 +44,8 @@ struct Walk<'a> {
     packet: &'a Packet,
     identity: u32,
     masqueraded: bool,
-    reasons: BTreeSet<LogReason>,
+    reported: BTreeSet<Report>,
+    counted: BTreeSet<String>,
     mark: u16,
 }
 
@@ -85,14 +86,25 @@ pub(crate) fn forwards(ruleset: &Ruleset, packet: &Packet) -> (bool, u16) {
     (passed, walk.mark)
 }
 
-/// Why this hook's base chain reports the packet.
-pub(crate) fn reports(ruleset: &Ruleset, hook: Hook, packet: &Packet) -> BTreeSet<LogReason> {
+/// What the table tells of a packet.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Told {
+    pub(crate) reported: BTreeSet<Report>,
+    /// The chains that counted it.
+    pub(crate) counted: BTreeSet<String>,
+}
+
+/// What this hook's base chain tells of the packet.
+pub(crate) fn told(ruleset: &Ruleset, hook: Hook, packet: &Packet) -> Told {
     let mut walk = Walk::new(ruleset, packet);
     let of_hook = |chain: &&Chain| chain.hook == Some(hook);
     for chain in ruleset.chains.values().filter(of_hook) {
         walk.chain(chain, 0);
     }
-    walk.reasons
+    Told {
+        reported: walk.reported,
+        counted: walk.counted,
+    }
 }
 
 fn walk(ruleset: &Ruleset, hook: Hook, packet: &Packet) -> (bool, u32) {
@@ -116,9 +128,18 @@ impl<'a> Walk<'a> {
             packet,
             identity: 0,
             masqueraded: false,
-            reasons: BTreeSet::new(),
+            reported: BTreeSet::new(),
+            counted: BTreeSet::new(),
             mark: packet.mark,
         }
+    }
+
+    fn called(&mut self, name: &str, depth: usize) -> End {
+        let chain = &self.ruleset.chains[name];
+        if chain.rules.iter().any(|rule| rule.action == Action::Count) {
+            self.counted.insert(name.to_owned());
+        }
+        self.chain(chain, depth)
     }
 
     fn chain(&mut self, chain: &'a Chain, depth: usize) -> End {
@@ -131,8 +152,8 @@ impl<'a> Walk<'a> {
                 Verdict::Accept => return End::Accept,
                 Verdict::Drop => return End::Drop,
                 Verdict::Return => return End::Fell,
-                Verdict::Goto(name) => return self.chain(&self.ruleset.chains[&name], depth + 1),
-                Verdict::Jump(name) => match self.chain(&self.ruleset.chains[&name], depth + 1) {
+                Verdict::Goto(name) => return self.called(&name, depth + 1),
+                Verdict::Jump(name) => match self.called(&name, depth + 1) {
                     End::Fell => {}
                     end => return end,
                 },
@@ -166,8 +187,9 @@ impl<'a> Walk<'a> {
                 self.mark = *mark;
                 None
             }
-            Action::Log(reason) => {
-                self.reasons.insert(*reason);
+            Action::Count => None,
+            Action::Log(report) => {
+                self.reported.insert(*report);
                 None
             }
             Action::Masquerade => {

@@ -203,7 +203,11 @@ fn check_rule(table: &Ruleset, rule: &Rule) -> Result<(), ReplayError> {
         Action::VerdictMap(_, map) | Action::Identify(_, map) => {
             table.maps.get(map).map(|_| ()).ok_or_else(|| missing(map))
         }
-        Action::ClearIdentity | Action::Log(_) | Action::SetMark(_) | Action::Masquerade => Ok(()),
+        Action::Count
+        | Action::ClearIdentity
+        | Action::Log(_)
+        | Action::SetMark(_)
+        | Action::Masquerade => Ok(()),
     }
 }
 

@@ -12,8 +12,8 @@ use crate::{
     model::{ObjectKey, Pod},
     port::Probe,
     ruleset::{
-        Hook, LogReason,
-        simulate::{Packet, passes, reports},
+        Hook,
+        simulate::{Packet, Told, passes, told},
     },
 };
 
@@ -141,13 +141,8 @@ impl<'a> Fabric<'a> {
         }
     }
 
-    /// Why the connection's first packet is reported on its way, which it must pass to the end.
-    pub(super) fn reports(
-        &self,
-        from: End<'_>,
-        to: End<'_>,
-        traffic: Traffic,
-    ) -> BTreeSet<LogReason> {
+    /// What is told of the connection's first packet on its way, as far as it gets.
+    pub(super) fn told(&self, from: End<'_>, to: End<'_>, traffic: Traffic) -> Told {
         let packet = |inward: &str, outward: &str| Packet {
             in_interface: inward.to_owned(),
             out_interface: outward.to_owned(),
@@ -161,28 +156,35 @@ impl<'a> Fabric<'a> {
             reply: false,
             mark: 0,
         };
-        let itself = from.pod.is_some() && from.pod.map(Pod::key) == to.pod.map(Pod::key);
-        let forwarded = |ruleset, packet: &Packet| reports(ruleset, Hook::Forward, packet);
+        let mut all = Told::default();
+        if from.pod.is_some() && from.pod.map(Pod::key) == to.pod.map(Pod::key) {
+            return all;
+        }
+        let mut forwarded = |ruleset, packet: &Packet| {
+            let told = told(ruleset, Hook::Forward, packet);
+            all.reported.extend(told.reported);
+            all.counted.extend(told.counted);
+            passes(ruleset, Hook::Forward, packet)
+        };
         match (self.place(from), self.place(to)) {
-            _ if itself => BTreeSet::new(),
             (Some((ruleset, one, inward)), Some((_, other, outward))) if one == other => {
-                forwarded(ruleset, &packet(inward, outward))
+                forwarded(ruleset, &packet(inward, outward));
             }
             (source, destination) => {
-                let mut reasons = BTreeSet::new();
                 if let Some((ruleset, node, inward)) = source
                     && !self.is_node(to, node)
+                    && !forwarded(ruleset, &packet(inward, UPLINK))
                 {
-                    reasons.extend(forwarded(ruleset, &packet(inward, UPLINK)));
+                    return all;
                 }
                 if let Some((ruleset, node, outward)) = destination
                     && !self.is_node(from, node)
                 {
-                    reasons.extend(forwarded(ruleset, &packet(UPLINK, outward)));
+                    forwarded(ruleset, &packet(UPLINK, outward));
                 }
-                reasons
             }
         }
+        all
     }
 
     /// The answer of both the evaluator and the compiled rulesets, which must be the same.

@@ -5,7 +5,7 @@
 //! its own. Unlike the property tests in `random` nothing is shrunk here; in return a world costs next to nothing.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     num::NonZero,
     sync::atomic::{AtomicU64, Ordering},
@@ -17,13 +17,14 @@ use serde_json::{Value, json};
 use super::fabric::Fabric;
 use crate::{
     Cluster, Ruleset, diff,
-    evaluate::{End, Evaluator, Traffic},
+    evaluate::{End, Evaluator, Side, Traffic},
     model::{
-        NamedPort, NetworkSet, Node, ObjectKey, Order, OwnPolicy, Pod, PolicyKind, PolicyRef,
-        Scope, ServiceEndpoint, Tier,
+        Direction, NamedPort, NetworkSet, Node, ObjectKey, Order, OwnPolicy, Pod, PolicyKind,
+        PolicyRef, Scope, ServiceEndpoint, Tier,
     },
+    origin::RuleId,
     port::{PortRange, Protocol},
-    ruleset::{Family, LogReason},
+    ruleset::{Family, LogReason, simulate::Told},
     selector::Labels,
 };
 
@@ -556,6 +557,66 @@ fn traffic(dice: &mut Dice) -> Traffic {
     }
 }
 
+/// The rules that must be told of a connection's first packet: those that decide, and Log rules before them. A side is
+/// asked only if the packet gets there.
+fn expected(
+    evaluator: &Evaluator<'_>,
+    from: End<'_>,
+    to: End<'_>,
+    traffic: Traffic,
+) -> BTreeSet<(&'static str, RuleId)> {
+    let judgement = evaluator.judge(from, to, traffic);
+    let mut wanted = BTreeSet::new();
+    for (side, subject, peer, direction) in [
+        (&judgement.egress, from, to, Direction::Egress),
+        (&judgement.ingress, to, from, Direction::Ingress),
+    ] {
+        for (policy, rule) in evaluator.logged(subject, peer, direction, traffic) {
+            wanted.insert(("log", RuleId::of(&policy, direction, Some(rule))));
+        }
+        let decided = match side {
+            Side::Allowed { policy, rule } => Some(("allow", policy, Some(*rule))),
+            Side::DeniedByRule { policy, rule } => Some(("deny", policy, Some(*rule))),
+            Side::Denied { isolating } => isolating.first().map(|policy| ("deny", policy, None)),
+            Side::Exempt(_) | Side::NotIsolated => None,
+        };
+        wanted.extend(
+            decided.map(|(word, policy, rule)| (word, RuleId::of(policy, direction, rule))),
+        );
+        if !side.allows() {
+            break;
+        }
+    }
+    wanted
+}
+
+/// The rules that were told; what is reported must be counted too.
+fn shown(told: &Told) -> BTreeSet<(&'static str, RuleId)> {
+    let mut shown = BTreeSet::new();
+    for name in &told.counted {
+        for word in ["allow", "deny", "log"] {
+            let id = name
+                .strip_prefix(word)
+                .and_then(|rest| rest.strip_prefix('-'));
+            shown.extend(id.and_then(|id| id.parse().ok()).map(|id| (word, id)));
+        }
+    }
+    for report in &told.reported {
+        let word = match report.reason {
+            LogReason::Denied => "deny",
+            LogReason::Rule => "log",
+            LogReason::StagedDeny | LogReason::StagedAllow => continue,
+        };
+        let counted = report.rule.map(|rule| shown.contains(&(word, rule)));
+        assert_ne!(
+            counted,
+            Some(false),
+            "{report:?} is reported and not counted"
+        );
+    }
+    shown
+}
+
 /// Asks many questions, and returns the rulesets that answered.
 fn check(dice: &mut Dice, seed: u64, cluster: &Cluster) -> BTreeMap<String, Ruleset> {
     let evaluator = Evaluator::new(cluster);
@@ -574,13 +635,22 @@ fn check(dice: &mut Dice, seed: u64, cluster: &Cluster) -> BTreeMap<String, Rule
                 judgement.allows(),
                 "world {seed}: {from:?} -> {to:?} {traffic:?}: {judgement:?}\n{cluster:#?}"
             );
+            let told = fabric.told(from, to, traffic);
             if judgement.allows() {
                 let staged = evaluator.judge_staged(from, to, traffic);
-                let reports = fabric.reports(from, to, traffic);
+                let mut reports = told.reported.iter();
                 assert_eq!(
-                    reports.contains(&LogReason::StagedDeny),
+                    reports.any(|report| report.reason == LogReason::StagedDeny),
                     !staged.allows(),
                     "world {seed}: {from:?} -> {to:?} {traffic:?}: {staged:?}\n{cluster:#?}"
+                );
+            }
+            let (wanted, found) = (expected(&evaluator, from, to, traffic), shown(&told));
+            let alike = |end: End<'_>| evaluator.pods_at(end.address).len() <= 1;
+            if alike(from) && alike(to) {
+                assert_eq!(
+                    found, wanted,
+                    "world {seed}: {from:?} -> {to:?} {traffic:?}: {judgement:?}\n{cluster:#?}"
                 );
             }
         }

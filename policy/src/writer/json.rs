@@ -7,8 +7,8 @@ use serde_json::{Value as Json, json};
 use super::text::{class_id, connection_state, icmp, key_parts, nfproto, transport, value_type};
 use crate::port::PortRange;
 use crate::ruleset::{
-    Action, Command, Elements, Family, Field, Hook, Key, KeyType, LogReason, MARK_MASK, Match,
-    Rule, Ruleset, Transaction, Value, Verdict,
+    Action, Command, Elements, Family, Field, Hook, Key, KeyType, MARK_MASK, Match, Report, Rule,
+    Ruleset, Transaction, Value, Verdict,
 };
 
 const FAMILY: &str = "inet";
@@ -137,6 +137,11 @@ fn verdict(verdict: &Verdict) -> Json {
 
 fn expressions(rule: &Rule) -> Vec<Json> {
     let mut list: Vec<Json> = rule.matches.iter().map(condition).collect();
+    if let Action::Log(_) = rule.action {
+        list.push(json!({"limit": {
+            "rate": Report::RATE, "per": "second", "burst": Report::BURST, "burst_unit": "packets",
+        }}));
+    }
     list.push(match &rule.action {
         Action::Verdict(verdict) => self::verdict(verdict),
         Action::VerdictMap(key, map) => {
@@ -156,9 +161,10 @@ fn expressions(rule: &Rule) -> Vec<Json> {
                 "value": {"|": [others, u32::from(*mark) << 16]},
             }})
         }
-        Action::Log(reason) => {
-            json!({"log": {"prefix": reason.prefix(), "group": LogReason::GROUP}})
-        }
+        Action::Count => json!({"counter": null}),
+        Action::Log(report) => json!({"log": {
+            "prefix": report.to_string(), "group": Report::GROUP, "snaplen": Report::SNAPLEN,
+        }}),
         Action::Masquerade => json!({"masquerade": {"flags": "fully-random"}}),
     });
     list

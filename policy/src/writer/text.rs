@@ -8,8 +8,8 @@ use std::fmt::{self, Write};
 use crate::{
     port::Protocol,
     ruleset::{
-        Action, Command, ConnectionState, Elements, Family, Field, Hook, Key, KeyType, LogReason,
-        MARK_MASK, Match, Rule, Ruleset, TABLE, Transaction, Value, ValueType, Verdict,
+        Action, Command, ConnectionState, Elements, Family, Field, Hook, Key, KeyType, MARK_MASK,
+        Match, Report, Rule, Ruleset, TABLE, Transaction, Value, ValueType, Verdict,
     },
 };
 
@@ -203,14 +203,15 @@ impl fmt::Display for RuleText<'_> {
                 !MARK_MASK,
                 u32::from(*mark) << 16
             ),
-            Action::Log(reason) => {
-                write!(
-                    f,
-                    " log prefix \"{}\" group {}",
-                    reason.prefix(),
-                    LogReason::GROUP
-                )
-            }
+            Action::Count => f.write_str(" counter"),
+            Action::Log(report) => write!(
+                f,
+                " limit rate {}/second burst {} packets log prefix \"{report}\" group {} snaplen {}",
+                Report::RATE,
+                Report::BURST,
+                Report::GROUP,
+                Report::SNAPLEN,
+            ),
             Action::Masquerade => f.write_str(" masquerade fully-random"),
         }
     }

@@ -4,7 +4,7 @@
 use super::message::{Attributes, data, verdict};
 use crate::{
     port::PortRange,
-    ruleset::{Action, ConnectionState, Family, Field, MARK_MASK, Match, Rule, Verdict},
+    ruleset::{Action, ConnectionState, Family, Field, MARK_MASK, Match, Report, Rule, Verdict},
 };
 
 /// The register all values go through.
@@ -153,6 +153,22 @@ impl List {
         });
     }
 
+    fn report(&mut self, report: Report) {
+        self.push("limit", |limit| {
+            limit
+                .put(1, &Report::RATE.to_be_bytes())
+                .put(2, &1_u64.to_be_bytes())
+                .number(3, Report::BURST)
+                // By packets.
+                .number(4, 0);
+        });
+        self.push("log", |log| {
+            log.put(1, &Report::GROUP.to_be_bytes())
+                .text(2, &report.to_string())
+                .number(3, Report::SNAPLEN);
+        });
+    }
+
     fn action(&mut self, action: &Action) -> Option<()> {
         match action {
             Action::Verdict(value) => self.verdict(value),
@@ -179,7 +195,9 @@ impl List {
                     ct.number(2, CT_MARK).number(4, REGISTER);
                 });
             }
-            Action::VerdictMap(..) | Action::Identify(..) | Action::Log(_) | Action::Masquerade => {
+            Action::Count => self.push("counter", |_| {}),
+            Action::Log(report) => self.report(*report),
+            Action::VerdictMap(..) | Action::Identify(..) | Action::Masquerade => {
                 return None;
             }
         }
