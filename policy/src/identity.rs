@@ -10,6 +10,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
 };
 
 use ipnetwork::IpNetwork;
@@ -87,26 +88,87 @@ impl Fact {
 
 /// A term's place among those in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct TermId(usize);
+pub(crate) struct TermId(u32);
 
 /// The questions in force, each once however many policies ask it.
 #[derive(Debug, Default)]
 pub(crate) struct Terms {
-    ids: BTreeMap<Term, TermId>,
+    ids: BTreeMap<Arc<Term>, TermId>,
+    /// By id: the term and how often it is asked.
+    slots: Vec<(Arc<Term>, usize)>,
+    free: Vec<TermId>,
+    /// Terms that have come into force since they were last asked for.
+    fresh: BTreeSet<TermId>,
+    /// Terms that nothing asks any more, still in their places.
+    stale: BTreeSet<TermId>,
 }
 
 impl Terms {
-    pub(crate) fn add(&mut self, term: Term) {
-        let next = TermId(self.ids.len());
-        self.ids.entry(term).or_insert(next);
+    /// Asks a question once more.
+    pub(crate) fn add(&mut self, term: Term) -> TermId {
+        if let Some(id) = self.ids.get(&term).copied() {
+            if let Some((_, uses)) = self.slots.get_mut(id.0 as usize) {
+                *uses += 1;
+            }
+            self.stale.remove(&id);
+            return id;
+        }
+        let term = Arc::new(term);
+        let id = match self.free.pop() {
+            Some(id) => id,
+            None => TermId(u32::try_from(self.slots.len()).unwrap_or(u32::MAX)),
+        };
+        let slot = (Arc::clone(&term), 1);
+        match self.slots.get_mut(id.0 as usize) {
+            Some(free) => *free = slot,
+            None => self.slots.push(slot),
+        }
+        self.ids.insert(term, id);
+        self.fresh.insert(id);
+        id
+    }
+
+    /// Asks a question once less. Its id stays its own until [`Self::forget`].
+    pub(crate) fn release(&mut self, id: TermId) {
+        if let Some((_, uses)) = self.slots.get_mut(id.0 as usize) {
+            *uses = uses.saturating_sub(1);
+            if *uses == 0 {
+                self.stale.insert(id);
+            }
+        }
+    }
+
+    /// The terms that have come into force since this was last called. Those that have gone again are not among them.
+    pub(crate) fn take_fresh(&mut self) -> Vec<TermId> {
+        let fresh = std::mem::take(&mut self.fresh);
+        fresh.difference(&self.stale).copied().collect()
+    }
+
+    /// The terms that nothing asks any more.
+    pub(crate) fn stale(&self) -> impl Iterator<Item = TermId> {
+        self.stale.iter().copied()
+    }
+
+    /// Lets the terms go that nothing asks any more: no identity knows them by now.
+    pub(crate) fn forget(&mut self) {
+        for id in std::mem::take(&mut self.stale) {
+            if let Some((term, _)) = self.slots.get(id.0 as usize) {
+                self.ids.remove(term);
+                self.free.push(id);
+            }
+        }
     }
 
     pub(crate) fn id(&self, term: &Term) -> Option<TermId> {
         self.ids.get(term).copied()
     }
 
+    pub(crate) fn get(&self, id: TermId) -> Option<&Arc<Term>> {
+        self.slots.get(id.0 as usize).map(|(term, _)| term)
+    }
+
     fn workloads(&self) -> Vec<(&OwnSelector, TermId)> {
-        let workloads = self.ids.iter().filter_map(|(term, id)| match term {
+        let workloads = self.ids.iter().filter_map(|(term, id)| match &**term {
             Term::Workloads(selector) => Some((selector, *id)),
             _ => None,
         });
@@ -134,6 +196,21 @@ impl Identity {
 
     fn is_nothing(&self) -> bool {
         self.0.iter().all(Facts::is_empty)
+    }
+
+    /// What it says, without the numbers that terms happen to have: these change when another policy comes into force.
+    /// Its own number follows from this.
+    pub(crate) fn content<'t>(&self, terms: &'t Terms) -> BTreeSet<BTreeSet<Content<'t>>> {
+        let content = |fact: &Fact| {
+            let ports = match fact {
+                Fact::Matches(_) => None,
+                Fact::Port(_, number) => Some((None, PortRange::single(*number))),
+                Fact::Serves(_, protocol, range) => Some((Some(*protocol), *range)),
+            };
+            Some((&**terms.get(fact.term())?, ports))
+        };
+        let facts = |facts: &Facts| facts.iter().filter_map(content).collect();
+        self.alternatives().map(facts).collect()
     }
 
     /// The sets of answers; never none.
@@ -195,23 +272,6 @@ impl AddressBook {
     }
 
     fn numbered(terms: &Terms, addresses: BTreeMap<IpAddr, Identity>, blocks: &Blocks) -> Self {
-        let by_id: Vec<&Term> = {
-            let mut list: Vec<_> = terms.ids.iter().map(|(term, id)| (*id, term)).collect();
-            list.sort_unstable_by_key(|(id, _)| *id);
-            list.into_iter().map(|(_, term)| term).collect()
-        };
-        // Numbers follow from the terms themselves: their ids change when another policy comes into force.
-        let content_of = |facts: &Facts| -> BTreeSet<Content<'_>> {
-            let content = |fact: &Fact| {
-                let ports = match fact {
-                    Fact::Matches(_) => None,
-                    Fact::Port(_, number) => Some((None, PortRange::single(*number))),
-                    Fact::Serves(_, protocol, range) => Some((Some(*protocol), *range)),
-                };
-                Some((*by_id.get(fact.term().0)?, ports))
-            };
-            facts.iter().filter_map(content).collect()
-        };
         let of_intervals: Vec<Identity> = blocks
             .intervals
             .iter()
@@ -224,7 +284,7 @@ impl AddressBook {
             .collect();
         let by_content: BTreeMap<BTreeSet<BTreeSet<Content<'_>>>, &Identity> = distinct
             .into_iter()
-            .map(|identity| (identity.alternatives().map(content_of).collect(), identity))
+            .map(|identity| (identity.content(terms), identity))
             .collect();
         let numbers = numbering::number(by_content.keys().collect::<BTreeSet<_>>());
         let mut book = Self::default();
@@ -268,6 +328,11 @@ impl AddressBook {
         index
     }
 
+    /// The identity of an address, if it has one.
+    pub(crate) fn identity(&self, address: IpAddr) -> Option<&Identity> {
+        self.identities.get(&self.identity_of(address))
+    }
+
     /// The identity of an address, 0 for none: the kernel's two lookups.
     pub(crate) fn identity_of(&self, address: IpAddr) -> u32 {
         let interval = || {
@@ -285,7 +350,7 @@ impl AddressBook {
 }
 
 /// A fact without the numbers that terms happen to have.
-type Content<'t> = (&'t Term, Option<(Option<Protocol>, PortRange)>);
+pub(crate) type Content<'t> = (&'t Term, Option<(Option<Protocol>, PortRange)>);
 
 /// Answers the questions that are about pods, remembering which of them a namespace rules out.
 struct Matcher<'t> {
@@ -312,7 +377,7 @@ impl<'t> Matcher<'t> {
                 .terms
                 .ids
                 .iter()
-                .filter_map(|(term, id)| match term {
+                .filter_map(|(term, id)| match &**term {
                     Term::Pods(NamespaceScope::Named(name), pods) if name == namespace => {
                         Some((pods, *id))
                     }
@@ -377,7 +442,7 @@ impl Blocks {
         let mut blocks = Self::default();
         let mut ranges = Ranges::new();
         for (term, id) in &terms.ids {
-            match term {
+            match &**term {
                 Term::Block(block) => blocks.take(block, *id, &mut ranges),
                 Term::Service(service) => blocks.take_service(cluster, service, *id),
                 Term::Pods(..) | Term::Workloads(_) | Term::Port(..) => {}

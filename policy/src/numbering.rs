@@ -24,7 +24,16 @@ impl Hasher for StableHasher {
     }
 }
 
-/// A number made of the value, the same in every process and release.
+/// A number made of the value, of which sums can be made: the mixing (SplitMix64's) keeps equal differences from
+/// cancelling each other out.
+pub(crate) fn wide_hash(value: &impl Hash) -> u64 {
+    let mut mixed = stable_hash64(value);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
+/// A short number made of the value, the same in every process and release.
 pub(crate) fn stable_hash(value: &impl Hash) -> u32 {
     let hash = stable_hash64(value);
     // Folding keeps both halves' share: FNV's low bits alone are weak.
@@ -44,13 +53,20 @@ pub(crate) fn number<T: Hash + Ord>(things: BTreeSet<T>) -> BTreeMap<T, u32> {
     let mut taken = BTreeSet::new();
     let mut numbers = BTreeMap::new();
     for thing in things {
-        let mut number = stable_hash(&thing);
-        while number == 0 || number == u32::MAX || !taken.insert(number) {
-            number = number.wrapping_add(1);
-        }
+        let number = free(&thing, |number| taken.contains(&number));
+        taken.insert(number);
         numbers.insert(thing, number);
     }
     numbers
+}
+
+/// A number for one more thing.
+pub(crate) fn free(thing: &impl Hash, is_taken: impl Fn(u32) -> bool) -> u32 {
+    let mut number = stable_hash(thing);
+    while number == 0 || number == u32::MAX || is_taken(number) {
+        number = number.wrapping_add(1);
+    }
+    number
 }
 
 #[cfg(test)]

@@ -29,6 +29,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    hash::Hash,
     net::Ipv6Addr,
 };
 
@@ -94,32 +95,62 @@ pub(super) fn emit(
 
 /// The chains that know the generation. They are all that changes with it.
 fn emit_generation(ruleset: &mut Ruleset) {
-    let generation = generation(ruleset);
+    let chains = generation_chains(Sum::of(ruleset));
+    let chains = chains.map(|(name, chain)| (name.to_owned(), chain));
+    ruleset.chains.extend(chains);
+}
+
+/// The chains that know the generation, by name.
+pub(crate) fn generation_chains(sum: Sum) -> [(&'static str, Chain); 2] {
+    let generation = sum.generation();
     let judged = [
         Rule::new([Match::Mark(generation)], Verdict::Accept),
         Rule::new([Match::Reply, Match::Mark(DENIED_MARK)], Verdict::Drop),
         Rule::new([Match::Reply], Verdict::Accept),
     ];
     let remember = [Action::ClearIdentity, Action::SetMark(generation)].map(Rule::always);
-    ruleset.chains.insert(JUDGED.to_owned(), Chain::of(judged));
-    let remember = Chain::of(remember);
-    ruleset.chains.insert(REMEMBER.to_owned(), remember);
+    [(JUDGED, Chain::of(judged)), (REMEMBER, Chain::of(remember))]
 }
 
-/// A number made of everything in the ruleset so far.
-fn generation(ruleset: &Ruleset) -> u16 {
-    let sets = ruleset.sets.iter().map(|(name, set)| (name, &set.elements));
-    let maps = ruleset.maps.iter().map(|(name, map)| (name, &map.elements));
-    let chains = ruleset.chains.iter();
-    // Rules are no hash keys; there are few, and their form for debugging says all of them.
-    let chains = chains.map(|(name, chain)| (name, format!("{:?}", chain.rules)));
-    let hash = numbering::stable_hash(&(
-        sets.collect::<Vec<_>>(),
-        maps.collect::<Vec<_>>(),
-        chains.collect::<Vec<_>>(),
-    ));
-    let folded = (hash >> 16) as u16 ^ hash as u16;
-    folded.max(FIRST_GENERATION)
+/// What the parts of a ruleset come to: a sum, so that a part that comes or goes is added or taken away.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Sum(u64);
+
+impl Sum {
+    /// Of a ruleset without the chains that know the generation.
+    pub(crate) fn of(ruleset: &Ruleset) -> Self {
+        let mut sum = Self::default();
+        for (name, set) in &ruleset.sets {
+            set.elements.iter().for_each(|key| sum.add(&(name, key)));
+        }
+        for (name, map) in &ruleset.maps {
+            map.elements.iter().for_each(|pair| sum.add(&(name, pair)));
+        }
+        let known = [JUDGED, REMEMBER];
+        for (name, chain) in &ruleset.chains {
+            if !known.contains(&name.as_str()) {
+                sum.add(&(name, chain));
+            }
+        }
+        sum
+    }
+
+    /// With a part more: an element or a chain, with the name of what it is in or its own.
+    pub(crate) fn add(&mut self, part: &impl Hash) {
+        self.0 = self.0.wrapping_add(numbering::wide_hash(part));
+    }
+
+    /// With a part less.
+    pub(crate) fn subtract(&mut self, part: &impl Hash) {
+        self.0 = self.0.wrapping_sub(numbering::wide_hash(part));
+    }
+
+    fn generation(self) -> u16 {
+        let [a, b, c, d, e, f, g, h] = self.0.to_le_bytes();
+        let folded = [[a, b], [c, d], [e, f], [g, h]].map(u16::from_le_bytes);
+        let folded = folded.iter().fold(0, |all, part| all ^ part);
+        folded.max(FIRST_GENERATION)
+    }
 }
 
 fn from_pod() -> Match {

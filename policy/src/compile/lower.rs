@@ -20,13 +20,14 @@ use crate::{
 use margay_crds::selector::NAMESPACE_KEY;
 
 /// A question, or its opposite.
-pub(super) type Literal = (bool, Term);
+pub(crate) type Literal = (bool, Term);
 
 /// Holds when one of its literals holds.
-pub(super) type Clause = Vec<Literal>;
+pub(crate) type Clause = Vec<Literal>;
 
 /// A rule of any kind.
-pub(super) struct Lowered<'c> {
+#[derive(Debug)]
+pub(crate) struct Lowered {
     /// Its place in its list.
     pub(super) index: usize,
     pub(super) action: RuleAction,
@@ -34,26 +35,22 @@ pub(super) struct Lowered<'c> {
     pub(super) peer: Vec<Clause>,
     /// What must hold of the subject.
     pub(super) subject: Vec<Clause>,
-    pub(super) traffic: Traffic<'c>,
+    pub(super) traffic: Traffic,
     /// The Service whose endpoints' ports bound the traffic.
     pub(super) serves: Option<ObjectKey>,
 }
 
 /// Which traffic a rule is about.
-#[derive(Clone, Copy)]
-pub(super) enum Traffic<'c> {
+#[derive(Debug)]
+pub(super) enum Traffic {
     /// Any of these ports; `None` is everything.
-    Ports(Option<&'c [PortMatch]>),
+    Ports(Option<Vec<PortMatch>>),
     /// What the rule says.
-    Own(&'c OwnRule),
+    Own(Box<OwnRule>),
 }
 
 /// The rules of a policy for a direction, in order.
-pub(super) fn rules<'c>(
-    cluster: &'c Cluster,
-    policy: &PolicyRef,
-    direction: Direction,
-) -> Vec<Lowered<'c>> {
+pub(crate) fn rules(cluster: &Cluster, policy: &PolicyRef, direction: Direction) -> Vec<Lowered> {
     match policy.kind {
         PolicyKind::NetworkPolicy => {
             let key = ObjectKey::new(&policy.namespace, &policy.name);
@@ -80,7 +77,7 @@ pub(super) fn rules<'c>(
     }
 }
 
-fn kubernetes<'c>(rule: &'c Rule, namespace: &str) -> Lowered<'c> {
+fn kubernetes(rule: &Rule, namespace: &str) -> Lowered {
     let items = |peers: &Vec<_>| {
         let items = peers.iter();
         items
@@ -92,7 +89,7 @@ fn kubernetes<'c>(rule: &'c Rule, namespace: &str) -> Lowered<'c> {
         action: RuleAction::Allow,
         peer: rule.peers.as_ref().map(items).into_iter().collect(),
         subject: Vec::new(),
-        traffic: Traffic::Ports(rule.ports.as_deref()),
+        traffic: Traffic::Ports(rule.ports.clone()),
         serves: None,
     }
 }
@@ -104,7 +101,7 @@ fn block(cidr: ipnetwork::IpNetwork) -> Term {
     })
 }
 
-fn cluster_wide(rule: &ClusterRule) -> Lowered<'_> {
+fn cluster_wide(rule: &ClusterRule) -> Lowered {
     let everyone = rule.peers.contains(&ClusterPeer::Everyone);
     let peers = rule.peers.iter().filter_map(|peer| match peer {
         ClusterPeer::Everyone => None,
@@ -123,12 +120,12 @@ fn cluster_wide(rule: &ClusterRule) -> Lowered<'_> {
             vec![peers.collect()]
         },
         subject: Vec::new(),
-        traffic: Traffic::Ports(rule.ports.as_deref()),
+        traffic: Traffic::Ports(rule.ports.clone()),
         serves: None,
     }
 }
 
-fn own<'c>(rule: &'c OwnRule, namespace: Option<&str>, direction: Direction) -> Lowered<'c> {
+fn own(rule: &OwnRule, namespace: Option<&str>, direction: Direction) -> Lowered {
     let (source, destination) = (
         entity(&rule.source, namespace),
         entity(&rule.destination, namespace),
@@ -142,7 +139,7 @@ fn own<'c>(rule: &'c OwnRule, namespace: Option<&str>, direction: Direction) -> 
         action: rule.action,
         peer,
         subject,
-        traffic: Traffic::Own(rule),
+        traffic: Traffic::Own(Box::new(rule.clone())),
         serves: service(&rule.destination, namespace),
     }
 }
@@ -201,14 +198,14 @@ fn workloads(entity: &Entity, namespace: Option<&str>) -> Option<Selector> {
 }
 
 /// A port name, and its protocol where the rule says one.
-pub(super) type PortName<'c> = (Option<Protocol>, &'c str);
+pub(crate) type PortName<'c> = (Option<Protocol>, &'c str);
 
-impl<'c> Lowered<'c> {
+impl Lowered {
     /// The port names it uses.
-    pub(super) fn names(&self) -> Vec<PortName<'c>> {
-        match self.traffic {
+    pub(crate) fn names(&self) -> Vec<PortName<'_>> {
+        match &self.traffic {
             Traffic::Ports(ports) => {
-                let ports = ports.unwrap_or_default().iter();
+                let ports = ports.iter().flatten();
                 let named = ports.filter_map(|port| match port {
                     PortMatch::Numbers(..) => None,
                     PortMatch::Named(protocol, name) => Some((Some(*protocol), name.as_str())),
@@ -234,12 +231,12 @@ impl<'c> Lowered<'c> {
     }
 
     /// Whether its traffic depends on who the destination is.
-    pub(super) fn depends_on_peer(&self, direction: Direction) -> bool {
+    pub(crate) fn depends_on_peer(&self, direction: Direction) -> bool {
         direction == Direction::Egress && (self.serves.is_some() || !self.names().is_empty())
     }
 
     /// The traffic it is about. `numbers` resolves port names.
-    pub(super) fn region(&self, destination: &Destination<'_>) -> Region {
+    pub(crate) fn region(&self, destination: &Destination<'_>) -> Region {
         let region = self.region_of_ports(destination);
         match &self.serves {
             Some(service) => region.and(&destination.served(service)),
@@ -248,7 +245,7 @@ impl<'c> Lowered<'c> {
     }
 
     fn region_of_ports(&self, destination: &Destination<'_>) -> Region {
-        match self.traffic {
+        match &self.traffic {
             Traffic::Ports(None) => Region::everything(),
             Traffic::Ports(Some(ports)) => {
                 let regions = ports.iter().map(|port| match port {
@@ -264,7 +261,7 @@ impl<'c> Lowered<'c> {
 }
 
 /// Who a connection goes to, as far as ports are concerned.
-pub(super) enum Destination<'a> {
+pub(crate) enum Destination<'a> {
     /// The subject, which gives its ports these names.
     Subject(&'a BTreeSet<(Protocol, String, u16)>),
     /// The peer, of which this is known.

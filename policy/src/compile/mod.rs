@@ -12,8 +12,9 @@
 //! - So is the endpoint of a pod that has ended.
 //! - Packets of a pod interface that is no endpoint are dropped.
 
-mod class;
-mod emit;
+pub(crate) mod class;
+pub(crate) mod emit;
+pub(crate) mod flat;
 mod lower;
 mod nat;
 mod ports;

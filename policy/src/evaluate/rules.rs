@@ -1,6 +1,6 @@
 //! One question, asked of every rule in turn.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use margay_crds::Selector;
@@ -303,7 +303,7 @@ impl Question<'_> {
             let by_name =
                 accounts.names.is_empty() || accounts.names.contains(&pod.service_account);
             let by_labels = accounts.selector.as_ref().is_none_or(|selector| {
-                let none = BTreeMap::new();
+                let none = Labels::new();
                 let labels = self
                     .cluster
                     .service_account_labels(&pod.namespace, &pod.service_account);

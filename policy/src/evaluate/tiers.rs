@@ -7,6 +7,7 @@ use margay_crds as crds;
 use crate::model::{
     Cluster, ClusterPolicy, Direction, Order, OwnPolicy, Pod, Policy, PolicyKind, PolicyRef, Tier,
 };
+use crate::selector::Labels;
 
 /// A policy of any kind.
 #[derive(Clone, Copy, Debug)]
@@ -95,7 +96,7 @@ fn selects(cluster: &Cluster, policy: &OwnPolicy, pod: &Pod) -> bool {
         !selector.is_global() && selector.matches(&cluster.own_namespace_labels(&pod.namespace))
     });
     let by_account = subject.service_accounts.as_ref().is_none_or(|selector| {
-        let none = BTreeMap::new();
+        let none = Labels::new();
         let labels = cluster.service_account_labels(&pod.namespace, &pod.service_account);
         selector.matches(labels.unwrap_or(&none))
     });

@@ -4,6 +4,7 @@
 //! returned as [`Problem`]s; the wrong part is lost in the closed direction and the rest is taken.
 //! Nothing here decides whether a connection is allowed.
 
+mod changes;
 mod cluster_policy;
 mod network_policy;
 mod own;
@@ -19,6 +20,7 @@ use k8s_openapi::api::{
 };
 use margay_crds as crds;
 
+pub(crate) use changes::Changes;
 pub use cluster_policy::{ClusterPeer, ClusterPods, ClusterPolicy, ClusterRule};
 pub use own::{OwnPolicy, Scope};
 pub use tier::{Order, PolicyKind, PolicyRef, Tier};
@@ -256,6 +258,8 @@ pub struct Cluster {
     service_accounts: BTreeMap<ObjectKey, Labels>,
     /// The endpoints of each Service, by slice.
     services: BTreeMap<ObjectKey, BTreeMap<String, Vec<ServiceEndpoint>>>,
+    journal: changes::Journal,
+    pool: changes::Pool,
 }
 
 impl Cluster {
@@ -270,7 +274,7 @@ impl Cluster {
         if name.is_empty() {
             return nameless("Namespace", "");
         }
-        let labels = namespace.metadata.labels.clone().unwrap_or_default();
+        let labels = namespace.metadata.labels.clone().unwrap_or_default().into();
         self.insert_namespace(name, labels);
         Vec::new()
     }
@@ -279,12 +283,21 @@ impl Cluster {
     pub fn insert_namespace(&mut self, name: impl Into<String>, mut labels: Labels) {
         let name = name.into();
         labels.insert(NAMESPACE_NAME_LABEL.to_owned(), name.clone());
-        self.namespaces.insert(name, labels);
+        if self.namespaces.get(&name) != Some(&labels) {
+            self.journal.note(|changes| {
+                changes.namespaces.insert(name.clone());
+            });
+            self.namespaces.insert(name, labels);
+        }
     }
 
     /// Forgets a namespace. Its pods and policies leave by their own deletions.
     pub fn remove_namespace(&mut self, name: &str) {
-        self.namespaces.remove(name);
+        if self.namespaces.remove(name).is_some() {
+            self.journal.note(|changes| {
+                changes.namespaces.insert(name.to_owned());
+            });
+        }
     }
 
     /// Takes a Pod object, new or changed.
@@ -298,13 +311,22 @@ impl Cluster {
     }
 
     /// Takes a pod.
-    pub fn insert_pod(&mut self, pod: Pod) {
-        self.pods.insert(pod.key(), pod);
+    pub fn insert_pod(&mut self, mut pod: Pod) {
+        let key = pod.key();
+        if self.pods.get(&key) == Some(&pod) {
+            return;
+        }
+        pod.labels = self.pool.labels(pod.labels);
+        let before = self.pods.insert(key.clone(), pod);
+        self.journal.pod(key, before);
     }
 
     /// Forgets a pod.
     pub fn remove_pod(&mut self, namespace: &str, name: &str) {
-        self.pods.remove(&ObjectKey::new(namespace, name));
+        let key = ObjectKey::new(namespace, name);
+        if let Some(pod) = self.pods.remove(&key) {
+            self.journal.pod(key, Some(pod));
+        }
     }
 
     /// Takes a Node object, new or changed.
@@ -339,13 +361,33 @@ impl Cluster {
     }
 
     /// Takes a policy.
-    pub fn insert_policy(&mut self, policy: Policy) {
-        self.policies.insert(policy.key(), policy);
+    pub fn insert_policy(&mut self, mut policy: Policy) {
+        let key = policy.key();
+        if self.policies.get(&key) == Some(&policy) {
+            return;
+        }
+        self.pool.policy(&mut policy);
+        self.touched(PolicyKind::NetworkPolicy, &policy.namespace, &policy.name);
+        self.policies.insert(key, policy);
+    }
+
+    fn touched(&mut self, kind: PolicyKind, namespace: &str, name: &str) {
+        self.journal.note(|changes| {
+            changes
+                .policies
+                .insert(PolicyRef::new(kind, namespace, name));
+        });
+    }
+
+    /// What has changed since this was last called; `None` the first time, when it is everything.
+    pub(crate) fn take_changes(&mut self) -> Option<Changes> {
+        self.journal.take()
     }
 
     /// Forgets a NetworkPolicy.
     pub fn remove_network_policy(&mut self, namespace: &str, name: &str) {
         self.policies.remove(&ObjectKey::new(namespace, name));
+        self.touched(PolicyKind::NetworkPolicy, namespace, name);
     }
 
     /// Takes a ClusterNetworkPolicy, new or changed. What cannot be read fails closed and is reported.
@@ -360,12 +402,17 @@ impl Cluster {
 
     /// Takes a ClusterNetworkPolicy.
     pub fn insert_cluster_policy(&mut self, policy: ClusterPolicy) {
+        if self.cluster_policies.get(&policy.name) == Some(&policy) {
+            return;
+        }
+        self.touched(PolicyKind::ClusterNetworkPolicy, "", &policy.name);
         self.cluster_policies.insert(policy.name.clone(), policy);
     }
 
     /// Forgets a ClusterNetworkPolicy.
     pub fn remove_cluster_policy(&mut self, name: &str) {
         self.cluster_policies.remove(name);
+        self.touched(PolicyKind::ClusterNetworkPolicy, "", name);
     }
 
     /// Takes a NetworkPolicy of ours, new or changed. What cannot be read fails closed and is reported.
@@ -390,6 +437,15 @@ impl Cluster {
 
     /// Takes a policy of ours.
     pub fn insert_own_policy(&mut self, policy: OwnPolicy) {
+        let PolicyRef {
+            kind,
+            namespace,
+            name,
+        } = &policy.reference;
+        if self.own_policies.get(&policy.reference) == Some(&policy) {
+            return;
+        }
+        self.touched(*kind, namespace, name);
         self.own_policies.insert(policy.reference.clone(), policy);
     }
 
@@ -397,12 +453,14 @@ impl Cluster {
     pub fn remove_own_policy(&mut self, namespace: &str, name: &str) {
         let reference = PolicyRef::new(PolicyKind::OwnNetworkPolicy, namespace, name);
         self.own_policies.remove(&reference);
+        self.touched(PolicyKind::OwnNetworkPolicy, namespace, name);
     }
 
     /// Forgets a GlobalNetworkPolicy.
     pub fn remove_global_policy(&mut self, name: &str) {
         let reference = PolicyRef::new(PolicyKind::GlobalNetworkPolicy, "", name);
         self.own_policies.remove(&reference);
+        self.touched(PolicyKind::GlobalNetworkPolicy, "", name);
     }
 
     /// Takes a Tier, new or changed.
@@ -416,11 +474,13 @@ impl Cluster {
 
     /// Takes a tier.
     pub fn insert_tier(&mut self, tier: Tier) {
+        self.journal.note(|changes| changes.tiers = true);
         self.tiers.insert(tier.name.clone(), tier);
     }
 
     /// Forgets a Tier.
     pub fn remove_tier(&mut self, name: &str) {
+        self.journal.note(|changes| changes.tiers = true);
         self.tiers.remove(name);
     }
 
@@ -440,11 +500,13 @@ impl Cluster {
 
     /// Takes a network set; a key without a namespace is a global one's.
     pub fn insert_network_set(&mut self, key: ObjectKey, set: NetworkSet) {
+        self.journal.note(|changes| changes.network_sets = true);
         self.network_sets.insert(key, set);
     }
 
     /// Forgets a NetworkSet, or without a namespace a GlobalNetworkSet.
     pub fn remove_network_set(&mut self, namespace: &str, name: &str) {
+        self.journal.note(|changes| changes.network_sets = true);
         self.network_sets.remove(&ObjectKey::new(namespace, name));
     }
 
@@ -456,19 +518,28 @@ impl Cluster {
             .as_deref()
             .unwrap_or(pod::DEFAULT_NAMESPACE);
         let key = ObjectKey::new(namespace, metadata.name.clone().unwrap_or_default());
-        self.insert_service_account(key, metadata.labels.clone().unwrap_or_default());
+        self.insert_service_account(key, metadata.labels.clone().unwrap_or_default().into());
         Vec::new()
     }
 
     /// Takes a service account by its labels.
     pub fn insert_service_account(&mut self, key: ObjectKey, labels: Labels) {
-        self.service_accounts.insert(key, labels);
+        if self.service_accounts.get(&key) != Some(&labels) {
+            self.journal.note(|changes| {
+                changes.service_accounts.insert(key.clone());
+            });
+            self.service_accounts.insert(key, labels);
+        }
     }
 
     /// Forgets a ServiceAccount.
     pub fn remove_service_account(&mut self, namespace: &str, name: &str) {
-        self.service_accounts
-            .remove(&ObjectKey::new(namespace, name));
+        let key = ObjectKey::new(namespace, name);
+        if self.service_accounts.remove(&key).is_some() {
+            self.journal.note(|changes| {
+                changes.service_accounts.insert(key);
+            });
+        }
     }
 
     /// Takes an EndpointSlice, new or changed; one that belongs to no Service is passed over.
@@ -495,6 +566,9 @@ impl Cluster {
         slice: String,
         endpoints: Vec<ServiceEndpoint>,
     ) {
+        self.journal.note(|changes| {
+            changes.services.insert(service.clone());
+        });
         let slices = self.services.entry(service).or_default();
         slices.insert(slice, endpoints);
     }
@@ -502,12 +576,16 @@ impl Cluster {
     /// Forgets an EndpointSlice.
     pub fn remove_endpoint_slice(&mut self, namespace: &str, name: &str) {
         let of_namespace = |key: &ObjectKey| key.namespace == namespace;
-        for (_, slices) in self
+        for (service, slices) in self
             .services
             .iter_mut()
             .filter(|(key, _)| of_namespace(key))
         {
-            slices.remove(name);
+            if slices.remove(name).is_some() {
+                self.journal.note(|changes| {
+                    changes.services.insert(service.clone());
+                });
+            }
         }
         self.services.retain(|_, slices| !slices.is_empty());
     }

@@ -1,6 +1,7 @@
 //! What selectors of ours see beside pods' own labels, and what else they select: network sets, service accounts,
 //! endpoints of Services.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
@@ -70,13 +71,13 @@ pub(super) fn read_global_set(
 fn of(
     kind: &str,
     key: ObjectKey,
-    labels: Option<Labels>,
+    labels: Option<BTreeMap<String, String>>,
     (nets, errors): (Vec<IpNetwork>, Vec<FieldError>),
 ) -> (ObjectKey, NetworkSet, Vec<Problem>) {
     let mut problems = Problems::of(kind, &key.namespace, &key.name);
     problems.fields(&errors, "; the entry is left out");
     let set = NetworkSet {
-        labels: labels.unwrap_or_default(),
+        labels: labels.unwrap_or_default().into(),
         nets,
     };
     (key, set, problems.into_found())

@@ -155,7 +155,7 @@ pub struct Map {
 }
 
 /// A chain: rules in order.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Chain {
     /// Where the kernel calls it; `None` for a chain that only other rules reach.
     pub hook: Option<Hook>,
@@ -185,7 +185,7 @@ pub enum Hook {
 }
 
 /// A rule: when all matches hold, the action is taken.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Rule {
     /// The conditions, tested in order.
     pub matches: Vec<Match>,
@@ -237,7 +237,7 @@ pub enum ConnectionState {
 }
 
 /// A condition of a rule.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Match {
     /// The packet's connection state is one of these.
     Connection(Vec<ConnectionState>),
@@ -295,7 +295,7 @@ impl Verdict {
 }
 
 /// What a rule does.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
     /// A fixed verdict.
     Verdict(Verdict),
