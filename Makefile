@@ -125,6 +125,13 @@ test-kube: build ## Margay on a real kube-apiserver with etcd; ONLY="rules" runs
 	@MARGAY_KUBE_PROGRAMS=kube-apiserver $(STEP) "kube-binaries" scripts/kube-binaries.sh
 	@MARGAY_BIN_DIR=$(BIN) HAMMER=$(HAMMER) $(STEP) "kube" cargo test --quiet --locked --workspace --test kube -- run $(ONLY)
 
+.PHONY: test-cluster
+test-cluster: TARGETS := --all-targets
+test-cluster: build ## Margay on a genuine cluster of three nodes with kubelets and containerd; ONLY="reference" runs a part (root)
+	@scripts/packages.sh cluster
+	@$(STEP) "kube-binaries" scripts/kube-binaries.sh
+	@MARGAY_BIN_DIR=$(BIN) $(STEP) "cluster" cargo test --quiet --locked --workspace --test cluster -- run $(ONLY)
+
 .PHONY: bench-lab
 bench-lab: PROFILE := release
 bench-lab: build lab-packages ## Route latency, CNI ADD and memory in RUNS=5 labs of a release build (root)

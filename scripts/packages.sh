@@ -12,6 +12,7 @@
 #   test      what the checks use: jq, shellcheck
 #   fuzz      a C++ compiler, for libFuzzer
 #   interop   the BGP daemons that `make test-interop` tries the speaker with, and bgpdump, which reads its MRT files
+#   cluster   what a node of a real Kubernetes has: containerd, runc, iptables…
 #   nextest   the test runner, from crates.io into $MARGAY_CACHE/tools/bin
 #
 # Written for Debian 12. It never starts a service: the lab runs its own bird
@@ -31,6 +32,7 @@ declare -A PACKAGES=(
   [vm]="qemu-system-x86 busybox-static kmod iproute2"
   [test]="jq shellcheck"
   [fuzz]="g++"
+  [cluster]="containerd runc containernetworking-plugins iptables ipset ipvsadm conntrack ethtool socat busybox-static bird2 nftables iproute2 iputils-ping"
   [interop]="bird2 frr gobgpd openbgpd exabgp iproute2 nftables bgpdump"
 )
 
@@ -119,13 +121,13 @@ install_kubectl() {
   install -m 0755 "$folder/bin/kubectl" "$CACHE/tools/bin/kubectl"
 }
 
-(($#)) || die "usage: scripts/packages.sh GROUP… (build, lab, daemons, interop, vm, test, nextest, kubectl)"
+(($#)) || die "usage: scripts/packages.sh GROUP… (build, lab, daemons, cni, cluster, interop, fuzz, vm, test, nextest, kubectl)"
 wanted=()
 for group in "$@"; do
   case $group in
     nextest | kubectl) ;;
-    build | lab | daemons | interop | vm | test) read -ra names <<<"${PACKAGES[$group]}" && wanted+=("${names[@]}") ;;
-    *) die "unknown group \"$group\": one of build, lab, daemons, interop, vm, test, nextest, kubectl" ;;
+    build | lab | daemons | cni | cluster | fuzz | interop | vm | test) read -ra names <<<"${PACKAGES[$group]}" && wanted+=("${names[@]}") ;;
+    *) die "unknown group \"$group\": one of build, lab, daemons, cni, cluster, interop, fuzz, vm, test, nextest, kubectl" ;;
   esac
 done
 ((${#wanted[@]})) && install_packages "${wanted[@]}"

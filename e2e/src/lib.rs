@@ -5,5 +5,6 @@
 //! `margayctl`, the store's API, and the kernel's own tools. It links none of the agent's code,
 //! so what it shows is what an operator would see.
 
+pub mod cluster;
 pub mod kube;
 pub mod lab;

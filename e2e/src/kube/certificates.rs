@@ -17,7 +17,7 @@ use rcgen::{
 ///
 /// # Errors
 /// When a key cannot be made or a file not be written.
-pub(super) fn make(folder: &Path, names: &[String]) -> anyhow::Result<()> {
+pub(crate) fn make(folder: &Path, names: &[String]) -> anyhow::Result<()> {
     let mut params = CertificateParams::new(Vec::new())?;
     params
         .distinguished_name

@@ -4,7 +4,7 @@
 //! The programs come from `make kube-binaries`. Not here: controllers, scheduler and kubelets;
 //! what Margay does with the server (`e2e/tests/kube`).
 
-mod certificates;
+pub(crate) mod certificates;
 mod server;
 
 pub(crate) use certificates::write_private;
@@ -21,24 +21,33 @@ use anyhow::{Context, bail};
 /// # Errors
 /// When they are not there; the message says how to get them.
 pub fn programs() -> anyhow::Result<PathBuf> {
+    programs_of(&["kube-apiserver"])
+}
+
+/// The same for more programs of Kubernetes than the API server alone.
+///
+/// # Errors
+/// As [`programs`].
+pub fn programs_of(names: &[&str]) -> anyhow::Result<PathBuf> {
     if let Some(folder) = std::env::var_os("MARGAY_KUBE_DIR") {
-        return whole(folder.into());
+        return whole(folder.into(), names);
     }
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/kube-binaries.sh");
     let output = Command::new(&script)
         .arg("--path")
-        .env("MARGAY_KUBE_PROGRAMS", "kube-apiserver")
+        .env("MARGAY_KUBE_PROGRAMS", names.join(" "))
         .output()
         .with_context(|| format!("cannot run {}", script.display()))?;
     if !output.status.success() {
-        bail!("there is no kube-apiserver yet: run make kube-binaries");
+        let names = names.join(", ");
+        bail!("there is no {names} yet: run make kube-binaries");
     }
     let path = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    whole(path.into())
+    whole(path.into(), names)
 }
 
-fn whole(folder: PathBuf) -> anyhow::Result<PathBuf> {
-    for program in ["etcd", "kube-apiserver"] {
+fn whole(folder: PathBuf, names: &[&str]) -> anyhow::Result<PathBuf> {
+    for program in std::iter::once(&"etcd").chain(names) {
         if !folder.join(program).is_file() {
             bail!(
                 "there is no {program} in {}: run make kube-binaries",

@@ -162,7 +162,8 @@ fn nodes(plan: &Plan) -> Vec<Value> {
     objects.collect()
 }
 
-fn pool(plan: &Plan, tunnel: Tunnel) -> Value {
+/// The lab's IPPool.
+pub fn pool(plan: &Plan, tunnel: Tunnel) -> Value {
     let (ipip, vxlan) = match tunnel {
         Tunnel::Ipip => ("CrossSubnet", "Never"),
         Tunnel::Vxlan => ("Never", "CrossSubnet"),
@@ -184,7 +185,7 @@ fn default_object(spec: Value) -> Value {
 }
 
 /// A BGPPeer for each ToR: the nodes of its segment have the session.
-fn peers(plan: &Plan) -> Vec<Value> {
+pub fn peers(plan: &Plan) -> Vec<Value> {
     if plan.spec.tor == Tor::None {
         return Vec::new();
     }

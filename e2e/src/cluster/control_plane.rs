@@ -1,0 +1,306 @@
+//! etcd, kube-apiserver, kube-controller-manager and kube-scheduler in the fabric's `store`
+//! namespace, as an installer would set them up: RBAC and the Node authorizer, service accounts,
+//! and an audit log of every request.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use serde_json::{Value, json};
+
+use crate::kube::certificates::{self, write_private};
+use crate::lab::objects;
+use crate::lab::patience::patience;
+use crate::lab::process::{self, Launch};
+use crate::lab::spec::{Plan, STORE_PORT};
+use crate::lab::state::ProcessRecord;
+use crate::lab::up::Lab;
+
+/// What of Kubernetes a cluster needs.
+pub const PROGRAMS: &[&str] = &[
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "kube-proxy",
+    "kubelet",
+    "kubectl",
+];
+
+/// The range of Services.
+pub const SERVICES: &str = "10.96.0.0/16";
+/// The API server as a Service.
+const KUBERNETES: &str = "10.96.0.1";
+
+/// A running control plane.
+#[derive(Debug)]
+pub struct ControlPlane {
+    /// For the one who may do everything.
+    pub kubeconfig: PathBuf,
+    /// A line of JSON for each request, once it is answered.
+    pub audit_log: PathBuf,
+    /// How long it took to become ready.
+    pub started_in: Duration,
+    folder: PathBuf,
+    programs: PathBuf,
+    address: IpAddr,
+    apiserver: ProcessRecord,
+}
+
+/// Who may sign in: user, uid, groups.
+fn users(plan: &Plan) -> Vec<(String, &'static str)> {
+    let mut users = vec![
+        ("admin".to_owned(), "system:masters"),
+        ("system:kube-controller-manager".to_owned(), ""),
+        ("system:kube-scheduler".to_owned(), ""),
+        ("system:kube-proxy".to_owned(), ""),
+    ];
+    let nodes = plan.nodes.iter();
+    users.extend(nodes.map(|node| (node_user(&node.host.name), "system:nodes")));
+    users
+}
+
+/// A kubelet's name, by which the Node authorizer knows its node.
+pub fn node_user(node: &str) -> String {
+    format!("system:node:{node}")
+}
+
+fn token(user: &str) -> String {
+    format!("of-one-test-{}", user.replace(':', "-"))
+}
+
+impl ControlPlane {
+    /// Starts it and waits until the API server is ready.
+    ///
+    /// # Errors
+    /// When one of them does not come up; with the end of its log.
+    pub async fn start(lab: &mut Lab, programs: &Path) -> anyhow::Result<Self> {
+        let began = Instant::now();
+        let folder = lab.ledger.folder.store();
+        fs::create_dir_all(&folder)?;
+        let address = lab.plan.store.address.ip();
+        let names = [
+            "127.0.0.1",
+            &address.to_string(),
+            KUBERNETES,
+            "kubernetes.default.svc",
+        ];
+        certificates::make(&folder, &names.map(str::to_owned))?;
+        let mut rows = String::new();
+        for (number, (user, groups)) in users(&lab.plan).iter().enumerate() {
+            rows.push_str(&format!("{},{user},{number},\"{groups}\"\n", token(user)));
+        }
+        write_private(&folder.join("tokens.csv"), &rows)?;
+        fs::write(folder.join("audit.json"), AUDIT.to_string())?;
+
+        etcd(lab, programs, &folder)?;
+        let apiserver = apiserver(lab, programs, &folder, address)?;
+        let mut started = Self {
+            kubeconfig: lab.ledger.folder.kubeconfig(),
+            audit_log: folder.join("audit.log"),
+            started_in: Duration::ZERO,
+            folder,
+            programs: programs.to_owned(),
+            address,
+            apiserver,
+        };
+        started.write_kubeconfig(&started.kubeconfig, "admin")?;
+        started.until_ready().await?;
+        for name in ["kube-controller-manager", "kube-scheduler"] {
+            started.start_server(lab, name)?;
+        }
+        started.started_in = began.elapsed();
+        Ok(started)
+    }
+
+    /// Kills the API server, leaves it dead for a time, and starts it again on the same data.
+    ///
+    /// # Errors
+    /// When it does not come up again; with the end of its log.
+    pub async fn restart_apiserver(&mut self, lab: &mut Lab, dead: Duration) -> anyhow::Result<()> {
+        process::kill(&self.apiserver);
+        tokio::time::sleep(dead).await;
+        self.apiserver = apiserver(lab, &self.programs, &self.folder, self.address)?;
+        self.until_ready().await
+    }
+
+    /// `kubectl` for the one who may do everything.
+    pub fn kubectl(&self) -> Command {
+        let mut command = Command::new(self.programs.join("kubectl"));
+        command.arg("--kubeconfig").arg(&self.kubeconfig);
+        command
+    }
+
+    /// Writes a kubeconfig for one of the users.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_kubeconfig(&self, path: &Path, user: &str) -> anyhow::Result<()> {
+        // Whole in itself: a node sees other files than the host does.
+        let authority = fs::read(self.folder.join("ca.crt"))?;
+        let value = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "cluster",
+            "clusters": [{"name": "cluster", "cluster": {
+                "server": format!("https://{}:{STORE_PORT}", self.address),
+                "certificate-authority-data": base64(&authority),
+            }}],
+            "users": [{"name": user, "user": {"token": token(user)}}],
+            "contexts": [{"name": "cluster", "context": {"cluster": "cluster", "user": user}}],
+        });
+        write_private(path, &serde_saphyr::to_string(&value)?)
+    }
+
+    fn start_server(&self, lab: &mut Lab, name: &str) -> anyhow::Result<()> {
+        let kubeconfig = self.folder.join(format!("{name}.kubeconfig"));
+        self.write_kubeconfig(&kubeconfig, &format!("system:{name}"))?;
+        let mut command = Command::new(self.programs.join(name));
+        command.arg("--kubeconfig").arg(&kubeconfig);
+        // One of each: nobody to elect among.
+        command.args([
+            "--leader-elect=false",
+            "--port=0",
+            "--bind-address=127.0.0.1",
+        ]);
+        command.args(["--kube-api-qps=200", "--kube-api-burst=400"]);
+        command.arg("--cert-dir").arg(self.folder.join(name));
+        if name == "kube-controller-manager" {
+            let file = |name: &str| self.folder.join(name).display().to_string();
+            command.arg("--use-service-account-credentials=true");
+            command.arg(format!(
+                "--service-account-private-key-file={}",
+                file("sa.key")
+            ));
+            command.arg(format!("--root-ca-file={}", file("ca.crt")));
+            // A node that is gone is known to be within a test's patience.
+            command.args([
+                "--node-monitor-grace-period=20s",
+                "--node-monitor-period=2s",
+            ]);
+            command.arg("--concurrent-deployment-syncs=10");
+        }
+        let namespace = lab.plan.namespace(&lab.plan.store.name);
+        process::start(&mut lab.ledger, Launch::new(name, namespace, command))?;
+        Ok(())
+    }
+
+    async fn until_ready(&self) -> anyhow::Result<()> {
+        let client = objects::client(&self.kubeconfig).await?;
+        let limit = Instant::now() + patience(120);
+        loop {
+            if !process::is_alive(&self.apiserver) {
+                return Err(process::died(&self.apiserver).into());
+            }
+            // The namespace is made after the start: before, nothing can be put into it.
+            let mut seen = String::new();
+            for path in ["/readyz", "/api/v1/namespaces/default"] {
+                let request = http::Request::get(path).body(Vec::new())?;
+                if let Err(error) = client.request_text(request).await {
+                    seen = error.to_string();
+                }
+            }
+            if seen.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() > limit {
+                let said = process::log_tail(&self.apiserver.log);
+                bail!("kube-apiserver did not become ready: {seen}; its log: {said}");
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+/// Who asked for what, and whether it was allowed; no bodies.
+static AUDIT: std::sync::LazyLock<Value> = std::sync::LazyLock::new(|| {
+    json!({
+        "apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"],
+        "rules": [{"level": "Metadata"}],
+    })
+});
+
+fn etcd(lab: &mut Lab, programs: &Path, folder: &Path) -> anyhow::Result<()> {
+    let mut command = Command::new(programs.join("etcd"));
+    command.arg("--data-dir").arg(folder.join("etcd"));
+    // What a test loses in a power cut it does not miss.
+    command.arg("--unsafe-no-fsync");
+    let namespace = lab.plan.namespace(&lab.plan.store.name);
+    process::start(&mut lab.ledger, Launch::new("etcd", namespace, command))?;
+    Ok(())
+}
+
+fn apiserver(
+    lab: &mut Lab,
+    programs: &Path,
+    folder: &Path,
+    address: IpAddr,
+) -> anyhow::Result<ProcessRecord> {
+    let mut command = Command::new(programs.join("kube-apiserver"));
+    let file = |name: &str| folder.join(name).display().to_string();
+    let flags = [
+        ("etcd-servers", "http://127.0.0.1:2379".to_owned()),
+        ("bind-address", "0.0.0.0".to_owned()),
+        ("advertise-address", address.to_string()),
+        ("secure-port", STORE_PORT.to_string()),
+        ("tls-cert-file", file("tls.crt")),
+        ("tls-private-key-file", file("tls.key")),
+        ("cert-dir", file("certificates")),
+        ("service-account-key-file", file("sa.pub")),
+        ("service-account-signing-key-file", file("sa.key")),
+        (
+            "service-account-issuer",
+            "https://kubernetes.default.svc".to_owned(),
+        ),
+        ("token-auth-file", file("tokens.csv")),
+        ("authorization-mode", "Node,RBAC".to_owned()),
+        ("enable-admission-plugins", "NodeRestriction".to_owned()),
+        ("service-cluster-ip-range", SERVICES.to_owned()),
+        ("allow-privileged", "true".to_owned()),
+        ("kubelet-preferred-address-types", "InternalIP".to_owned()),
+        ("audit-policy-file", file("audit.json")),
+        ("audit-log-path", file("audit.log")),
+        ("audit-log-maxsize", "1000".to_owned()),
+    ];
+    command.args(flags.map(|(name, value)| format!("--{name}={value}")));
+    let namespace = lab.plan.namespace(&lab.plan.store.name);
+    let launch = Launch::new("kube-apiserver", namespace, command);
+    Ok(process::start(&mut lab.ledger, launch)?)
+}
+
+/// The alphabet of RFC 4648 section 4.
+fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let value = chunk
+            .iter()
+            .fold(0_u32, |value, byte| value << 8 | u32::from(*byte));
+        let value = value << (8 * (3 - chunk.len()));
+        for place in 0..4 {
+            let index = (value >> (18 - 6 * place)) as usize & 63;
+            let letter = if place <= chunk.len() {
+                ALPHABET[index]
+            } else {
+                b'='
+            };
+            text.push(char::from(letter));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::base64;
+
+    #[test]
+    fn base64_of_rfc_4648_section_10() {
+        let rows = [
+            "", "Zg==", "Zm8=", "Zm9v", "Zm9vYg==", "Zm9vYmE=", "Zm9vYmFy",
+        ];
+        for (length, wanted) in rows.iter().enumerate() {
+            assert_eq!(base64(&b"foobar"[..length]), *wanted);
+        }
+    }
+}
