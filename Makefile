@@ -61,6 +61,15 @@ build: ## margay, margayctl and margay-cni
 generate: build ## Write anew what is generated from the types: the CRD manifests
 	$(BIN)/gen-crds
 
+.PHONY: helm
+helm: ## helm and kubectl into MARGAY_CACHE, once
+	@$(STEP) "helm" scripts/helm.sh
+
+.PHONY: image
+image: build ## The image as an OCI layout in a tarball, and what it is made of; without a container engine
+	@scripts/packages.sh image
+	@$(STEP) "image" scripts/image.sh $(BIN) $(TARGET)/image/margay.tar
+
 .PHONY: fmt
 fmt: ## Format the code
 	cargo fmt --all

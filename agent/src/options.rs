@@ -45,6 +45,11 @@ pub struct AgentOptions {
     /// Address of the Prometheus metrics
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9191")]
     pub metrics: SocketAddr,
+
+    /// Where the kernel's settings are mounted; a container without privileges cannot write to the
+    /// usual place
+    #[arg(long, value_name = "DIR", default_value = "/proc/sys")]
+    pub proc_sys: PathBuf,
 }
 
 /// `margay controller`: what is done once for the whole cluster.

@@ -39,6 +39,7 @@ const READY: Duration = Duration::from_millis(200);
 /// used. An API server that is away is no error: the agent waits for it.
 pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
     check_capabilities()?;
+    SysctlTree::set_mounted_at(options.proc_sys.clone());
     make_folder(&options.run_dir, "--run-dir")?;
     make_folder(&options.state_dir, "--state-dir")?;
     let _lock = lock(&options.state_dir, LOCK_PATIENCE)?;

@@ -9,8 +9,12 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use super::error::KernelError;
+
+/// Where the kernel's tree is.
+const USUAL_ROOT: &str = "/proc/sys";
 
 /// The settings wanted, by key with slashes (`net/ipv4/conf/margay.ipip/rp_filter`): interface
 /// names hold dots, so dots cannot separate.
@@ -113,13 +117,26 @@ pub struct SysctlTree {
     root: PathBuf,
 }
 
+/// Where the kernel's tree is mounted, if not at its usual place.
+static MOUNTED: OnceLock<PathBuf> = OnceLock::new();
+
 impl Default for SysctlTree {
+    /// The kernel's.
     fn default() -> Self {
-        Self::new("/proc/sys")
+        let usual = || PathBuf::from(USUAL_ROOT);
+        Self::new(MOUNTED.get().cloned().unwrap_or_else(usual))
     }
 }
 
 impl SysctlTree {
+    /// Says once for the process where the kernel's tree is mounted. A container without
+    /// privileges sees `/proc/sys` read-only; what is mounted elsewhere it may write. The mount
+    /// shows, as the usual place does, the network namespace of the thread that looks.
+    pub fn set_mounted_at(root: PathBuf) {
+        // A second one would be the same.
+        let _ = MOUNTED.set(root);
+    }
+
     /// The tree below `root`.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }

@@ -1,4 +1,5 @@
-//! Writes the CRD manifests, or with `--check` says which are stale (exit 1).
+//! Writes the CRD manifests, and the chart's copies of them, or with `--check` says which are stale
+//! (exit 1).
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -26,21 +27,25 @@ fn main() -> ExitCode {
 }
 
 fn run(check: bool) -> Result<usize, String> {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("manifests");
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut stale = 0;
     for crd in margay_crds::manifests::all() {
         let name = crd.metadata.name.clone().unwrap_or_default();
-        let path = folder.join(format!("{name}.yaml"));
         let wanted = margay_crds::manifests::yaml(&crd)?;
-        if std::fs::read_to_string(&path).is_ok_and(|found| found == wanted) {
-            continue;
-        }
-        stale += 1;
-        if check {
-            eprintln!("gen-crds: {name}.yaml differs from the types");
-        } else {
-            std::fs::write(&path, wanted).map_err(|error| format!("{name}.yaml: {error}"))?;
-            println!("wrote crds/manifests/{name}.yaml");
+        // Helm packs no file from outside a chart's folder.
+        for folder in ["crds/manifests", "charts/margay/crds"] {
+            let file = format!("{folder}/{name}.yaml");
+            let path = root.join(&file);
+            if std::fs::read_to_string(&path).is_ok_and(|found| found == wanted) {
+                continue;
+            }
+            stale += 1;
+            if check {
+                eprintln!("gen-crds: {file} differs from the types");
+            } else {
+                std::fs::write(&path, &wanted).map_err(|error| format!("{file}: {error}"))?;
+                println!("wrote {file}");
+            }
         }
     }
     Ok(if check { stale } else { 0 })
