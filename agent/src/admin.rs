@@ -1,7 +1,7 @@
 //! The admin socket: one JSON request a line, one JSON reply a line, for `margayctl` on the node.
 //!
 //! Requests: `{"query": "status" | "bgp" | "rib" | "routes" | "blocks" | "policy" |
-//! "services"}`. It answers what the agent knows of itself and changes nothing. Only root may connect.
+//! "services" | "denials" | "counters"}`; with `denials` those after `"after": NUMBER`. It answers what the agent knows of itself and changes nothing. Only root may connect.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -39,15 +39,24 @@ pub enum Query {
     Blocks,
     /// What is announced of the cluster's Services, and why.
     Services,
+    /// The packets that policy denied or logged last.
+    Denials,
+    /// What each rule of each policy in force here has counted.
+    Counters,
 }
 
-#[derive(Debug, Deserialize)]
-struct Request {
-    query: Query,
+/// A query and what belongs to it.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub struct Request {
+    /// What is asked.
+    pub query: Query,
+    /// Of denials only those with a higher number.
+    #[serde(default)]
+    pub after: Option<u64>,
 }
 
 /// A query on its way to the agent's loop.
-pub type Question = (Query, oneshot::Sender<Value>);
+pub type Question = (Request, oneshot::Sender<Value>);
 
 /// Listens on `path`, which is replaced, and passes queries on to `questions`.
 ///
@@ -101,7 +110,7 @@ async fn answer(line: &str, questions: &mpsc::Sender<Question>) -> Value {
     };
     let (reply, answer) = oneshot::channel();
     let stopping = json!({"error": "the agent is stopping"});
-    if questions.send((request.query, reply)).await.is_err() {
+    if questions.send((request, reply)).await.is_err() {
         return stopping;
     }
     answer.await.unwrap_or(stopping)
@@ -119,8 +128,8 @@ mod tests {
         let (sender, mut questions) = mpsc::channel::<Question>(1);
         serve(&path, sender).unwrap();
         tokio::spawn(async move {
-            while let Some((query, reply)) = questions.recv().await {
-                reply.send(json!({"asked": query})).unwrap();
+            while let Some((request, reply)) = questions.recv().await {
+                reply.send(json!({"asked": request.query})).unwrap();
             }
         });
         for (request, expected) in [

@@ -15,15 +15,24 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::enforcement::Enforcement;
+use crate::enforcement::seen::Count;
 use crate::status::node::{Reports, readiness};
 
 /// How long the loop may be silent before it counts as hung.
 const STALL: Duration = Duration::from_secs(30);
+
+/// How long the policy edge may take to tell what rules have counted.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// The most rules whose counts are shown.
+const RULES: usize = 2000;
 
 /// What the metrics are written in.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -54,12 +63,15 @@ pub async fn serve(
     health: SocketAddr,
     metrics: SocketAddr,
     pulse: watch::Receiver<Pulse>,
+    enforcement: Enforcement,
 ) -> anyhow::Result<()> {
     let health_routes = Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .with_state(pulse.clone());
-    let metrics_routes = Router::new().route("/metrics", get(text)).with_state(pulse);
+    let metrics_routes = Router::new()
+        .route("/metrics", get(text))
+        .with_state((pulse, enforcement));
     let health = bind("--health", health).await?;
     let metrics = bind("--metrics", metrics).await?;
     tokio::spawn(async move { axum::serve(health, health_routes).await });
@@ -94,8 +106,19 @@ async fn readyz(State(pulse): State<watch::Receiver<Pulse>>) -> (StatusCode, Str
     }
 }
 
-async fn text(State(pulse): State<watch::Receiver<Pulse>>) -> Response {
-    let registry = registry(&pulse.borrow().reports);
+async fn text(
+    State((pulse, enforcement)): State<(watch::Receiver<Pulse>, Enforcement)>,
+) -> Response {
+    let counts = tokio::time::timeout(PATIENCE, enforcement.counts()).await;
+    let mut registry = registry(&pulse.borrow().reports);
+    rules(&mut registry, &counts.unwrap_or_default());
+    let lost = Counter::<u64>::default();
+    lost.inc_by(enforcement.denials(Some(u64::MAX)).lost);
+    registry.register(
+        "policy_reports_lost",
+        "Reports of denied or logged packets that were dropped because there were too many at once",
+        lost,
+    );
     let mut text = String::new();
     match encode(&mut text, &registry) {
         Ok(()) => ([(CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
@@ -165,6 +188,44 @@ fn registry(reports: &Reports) -> Registry {
     registry
 }
 
+/// What the rules of policies have counted: those that have counted anything, up to [`RULES`] of them.
+fn rules(registry: &mut Registry, counts: &[Count]) {
+    let packets = Family::<Vec<(&str, String)>, Counter>::default();
+    let bytes = Family::<Vec<(&str, String)>, Counter>::default();
+    let (mut shown, mut omitted) = (0, 0);
+    for count in counts.iter().filter(|count| count.packets > 0) {
+        if shown >= RULES {
+            omitted += 1;
+            continue;
+        }
+        shown += 1;
+        let rule = &count.rule;
+        let labels = vec![
+            ("kind", rule.kind.to_owned()),
+            ("namespace", rule.namespace.clone()),
+            ("name", rule.name.clone()),
+            ("rule", rule.rule.clone()),
+            ("action", rule.action.to_owned()),
+            ("staged", rule.staged.to_string()),
+        ];
+        packets.get_or_create(&labels).inc_by(count.packets);
+        bytes.get_or_create(&labels).inc_by(count.bytes);
+    }
+    registry.register(
+        "policy_rule_packets",
+        "Packets that a policy's rule decided about: first ones of connections, and all that are denied",
+        packets,
+    );
+    registry.register("policy_rule_bytes", "The bytes of these packets", bytes);
+    let left: Gauge = Gauge::default();
+    left.set(omitted);
+    registry.register(
+        "policy_rules_omitted",
+        "Rules that have counted something and are not shown because there are too many",
+        left,
+    );
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -184,6 +245,36 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line}: {text}");
         }
+    }
+
+    #[test]
+    fn rules_are_counted_by_name_and_bounded() {
+        let count = |number: u64| Count {
+            rule: crate::enforcement::seen::RuleName {
+                kind: "NetworkPolicy",
+                namespace: "shop".into(),
+                name: format!("p{number}"),
+                tier: "default".into(),
+                rule: "ingress[0]".into(),
+                direction: "ingress",
+                action: "Allow",
+                staged: false,
+            },
+            packets: number,
+            bytes: 60 * number,
+        };
+        let counts: Vec<Count> = (0..=RULES as u64 + 2).map(count).collect();
+        let mut registry = Registry::with_prefix("margay");
+        rules(&mut registry, &counts);
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        for line in [
+            "margay_policy_rule_packets_total{kind=\"NetworkPolicy\",namespace=\"shop\",name=\"p7\",rule=\"ingress[0]\",action=\"Allow\",staged=\"false\"} 7",
+            "margay_policy_rules_omitted 2",
+        ] {
+            assert!(text.contains(line), "{line}");
+        }
+        assert!(!text.contains("name=\"p0\""), "a rule that counted nothing");
     }
 
     #[tokio::test]

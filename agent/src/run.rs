@@ -64,7 +64,7 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
         Enforcement::start(&node, &pods.all(), watches.policy, watches.endpoints_wanted);
     let addresses = Addresses::start(client.clone(), &node);
     let (pulse, pulses) = watch::channel(Pulse::default());
-    health::serve(options.health, options.metrics, pulses).await?;
+    health::serve(options.health, options.metrics, pulses, enforcement.clone()).await?;
     let (asked, questions) = mpsc::channel(16);
     admin::serve(&options.run_dir.join("admin.sock"), asked)?;
 

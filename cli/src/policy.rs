@@ -1,7 +1,9 @@
-//! `margayctl policy …`: who reaches whom, and why, from manifests alone.
+//! `margayctl policy …`: who reaches whom, and why, from manifests alone; and what a running agent saw of it (`live`).
 //!
 //! The answers are the policy crate's evaluator's, which is written from the API's text and knows
 //! nothing of the compiler. Not here: the rules a node would commit.
+
+mod live;
 
 use std::io::Read;
 use std::path::PathBuf;
@@ -40,6 +42,25 @@ enum Command {
         #[command(flatten)]
         world: World,
         /// How the findings are written
+        #[arg(short, long, value_enum, default_value = "table")]
+        output: Output,
+    },
+    /// The packets that policy denied or logged on this node, with pods, policy and rule
+    Denials {
+        #[command(flatten)]
+        agent: live::Agent,
+        /// Goes on with those to come, until interrupted
+        #[arg(long)]
+        follow: bool,
+        /// How they are written; json is one object a line
+        #[arg(short, long, value_enum, default_value = "table")]
+        output: Output,
+    },
+    /// What each rule of each policy in force on this node has counted
+    Counters {
+        #[command(flatten)]
+        agent: live::Agent,
+        /// How they are written
         #[arg(short, long, value_enum, default_value = "table")]
         output: Output,
     },
@@ -157,6 +178,12 @@ fn answer(command: Command) -> Result<String, String> {
                 }
             }
         }
+        Command::Denials {
+            agent,
+            follow,
+            output,
+        } => live::denials(&agent, follow, output == Output::Json),
+        Command::Counters { agent, output } => live::counters(&agent, output == Output::Json),
         Command::Explain {
             world,
             from,

@@ -17,6 +17,7 @@ pub mod matrix;
 pub mod model;
 mod numbering;
 pub mod origin;
+pub mod packet;
 pub mod port;
 pub mod problem;
 mod region;

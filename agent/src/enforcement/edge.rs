@@ -2,20 +2,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use margay_policy::writer::{Error, Writer};
+use margay_policy::writer::{Error, Reports, Writer};
 use margay_policy::{Compiler, LocalEndpoint, NodeInput, Pool, Ruleset, diff};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::PolicyReport;
 use super::objects::Objects;
+use super::seen::{Count, Ring, Seen};
 use crate::datastore::{Change, Kind};
 
 /// How long after a failed commit the next is tried without a new reason.
 const RETRY: Duration = Duration::from_secs(5);
 /// How often the kernel's table is read back: something else may have changed it.
 const AUDIT: Duration = Duration::from_secs(180);
+/// For how long the kernel is not asked again what it has counted.
+const COUNTED: Duration = Duration::from_secs(2);
 /// The most changes taken in before a commit: those that wait for one must get their turn.
 const BURST: usize = 4096;
 
@@ -26,6 +29,20 @@ type Reply = oneshot::Sender<Result<(), String>>;
 pub(super) enum Request {
     Put(LocalEndpoint, Reply),
     Take(String),
+}
+
+/// What the task is told, by whom.
+pub(super) struct Inputs {
+    /// The CNI server.
+    pub(super) queue: mpsc::Receiver<Request>,
+    /// The watches.
+    pub(super) changes: mpsc::Receiver<Box<Change>>,
+    /// The agent's loop.
+    pub(super) settings: watch::Receiver<Settings>,
+    /// The table, about packets.
+    pub(super) reported: mpsc::Receiver<Reports>,
+    /// Who wants to know what rules have counted.
+    pub(super) counted: mpsc::Receiver<oneshot::Sender<Vec<Count>>>,
 }
 
 /// What the agent's loop knows better.
@@ -51,6 +68,9 @@ pub(super) struct Edge<W> {
     /// Addresses that were an endpoint's; their connections end with the next commit.
     released: BTreeSet<IpAddr>,
     repairs: usize,
+    seen: Seen,
+    /// When the kernel was last asked what it has counted.
+    counted: Option<Instant>,
 }
 
 impl<W: Writer> Edge<W> {
@@ -76,16 +96,26 @@ impl<W: Writer> Edge<W> {
             failure: None,
             released: BTreeSet::new(),
             repairs: 0,
+            seen: Seen::default(),
+            counted: None,
         }
     }
 
+    /// Reported packets go there.
+    pub(super) fn telling(mut self, ring: Ring) -> Self {
+        self.seen = Seen::new(ring);
+        self
+    }
+
     /// Runs until nobody can ask any more.
-    pub(super) async fn run(
-        mut self,
-        mut queue: mpsc::Receiver<Request>,
-        mut changes: mpsc::Receiver<Box<Change>>,
-        mut settings: watch::Receiver<Settings>,
-    ) {
+    pub(super) async fn run(mut self, inputs: Inputs) {
+        let Inputs {
+            mut queue,
+            mut changes,
+            mut settings,
+            mut reported,
+            mut counted,
+        } = inputs;
         let mut waiting = Vec::new();
         let mut audits = tokio::time::interval(AUDIT);
         audits.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -98,6 +128,18 @@ impl<W: Writer> Edge<W> {
                 // Without watches there is no more news; what is known stays in force.
                 Some(change) = changes.recv() => self.objects.handle(*change),
                 Ok(()) = settings.changed() => {}
+                // Neither changes what is wanted of the kernel.
+                Some(reports) = reported.recv() => {
+                    let endpoints = self.endpoints.values();
+                    self.seen.take(&reports, &self.objects.cluster, endpoints);
+                    continue;
+                }
+                Some(reply) = counted.recv() => {
+                    self.count(COUNTED);
+                    // Whoever asked may have given up.
+                    let _ = reply.send(self.seen.counts(&self.objects.cluster));
+                    continue;
+                }
                 _ = audits.tick() => self.audit(),
                 () = tokio::time::sleep(RETRY), if self.failure.is_some() => {}
             }
@@ -144,6 +186,18 @@ impl<W: Writer> Edge<W> {
                 tracing::warn!("policy: connections of {address} cannot be ended: {error}");
             }
         }
+    }
+
+    /// Asks the kernel what its chains have counted, unless it was asked so recently.
+    fn count(&mut self, recently: Duration) {
+        if self.counted.is_some_and(|at| at.elapsed() < recently) {
+            return;
+        }
+        match self.writer.tallies() {
+            Ok(tallies) => self.seen.count(tallies),
+            Err(error) => tracing::warn!("policy: the kernel's counters cannot be read: {error}"),
+        }
+        self.counted = Some(Instant::now());
     }
 
     /// Reads the kernel's table back; if it is not as committed the next commit replaces it.
@@ -220,6 +274,7 @@ impl<W: Writer> Edge<W> {
             if transaction.is_empty() {
                 return Ok(());
             }
+            self.seen.forget_names();
             match self.writer.apply(&transaction).await {
                 Ok(()) => {
                     self.committed = Some(wanted);
@@ -231,6 +286,8 @@ impl<W: Writer> Edge<W> {
             }
         }
         self.committed = None;
+        // A new table counts from 0.
+        self.count(Duration::ZERO);
         self.writer.apply(&wanted.full()).await?;
         self.committed = Some(wanted);
         Ok(())

@@ -10,17 +10,20 @@
 //! watches have a channel of their own.
 
 mod edge;
+mod listen;
 mod objects;
+pub mod seen;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeSet;
 
-use margay_policy::writer::{Netlink, Nft, Writer};
+use margay_policy::writer::{Netlink, Nft, Reports, Writer};
 use margay_policy::{LocalEndpoint, Pool};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use self::edge::{Edge, Request, Settings};
+use self::edge::{Edge, Inputs, Request, Settings};
+use self::seen::{Answer, Count, Ring};
 use crate::dataplane::TunnelMode;
 use crate::datastore::{Change, Kind};
 use crate::endpoints::Endpoint;
@@ -49,6 +52,8 @@ pub struct Enforcement {
     requests: mpsc::Sender<Request>,
     settings: watch::Sender<Settings>,
     report: watch::Receiver<PolicyReport>,
+    counting: mpsc::Sender<oneshot::Sender<Vec<Count>>>,
+    ring: Ring,
 }
 
 impl Enforcement {
@@ -61,11 +66,12 @@ impl Enforcement {
         endpoints_wanted: watch::Sender<bool>,
     ) -> Self {
         let wanted = endpoints_wanted;
+        let reports = listen::start();
         match Netlink::open(Nft::default()) {
-            Ok(netlink) => Self::start_with(node, endpoints, changes, wanted, netlink),
+            Ok(netlink) => Self::launch(node, endpoints, (changes, reports), wanted, netlink),
             Err(error) => {
                 tracing::warn!("policy: no netlink socket ({error}): every change is nft's");
-                Self::start_with(node, endpoints, changes, wanted, Nft::default())
+                Self::launch(node, endpoints, (changes, reports), wanted, Nft::default())
             }
         }
     }
@@ -78,16 +84,44 @@ impl Enforcement {
         endpoints_wanted: watch::Sender<bool>,
         writer: impl Writer + 'static,
     ) -> Self {
+        let (_, reports) = mpsc::channel(1);
+        Self::launch(
+            node,
+            endpoints,
+            (changes, reports),
+            endpoints_wanted,
+            writer,
+        )
+    }
+
+    fn launch(
+        node: &str,
+        endpoints: &[Endpoint],
+        (changes, reported): (mpsc::Receiver<Box<Change>>, mpsc::Receiver<Reports>),
+        endpoints_wanted: watch::Sender<bool>,
+        writer: impl Writer + 'static,
+    ) -> Self {
         let (requests, queue) = mpsc::channel(QUEUE);
+        let (counting, counted) = mpsc::channel(4);
+        let ring = Ring::default();
         let (reports, report) = watch::channel(PolicyReport::default());
         let (settings, set) = watch::channel(Settings::default());
         let endpoints = endpoints.iter().map(local);
         let edge = Edge::new(node, endpoints, endpoints_wanted, writer, reports);
-        tokio::spawn(edge.run(queue, changes, set));
+        let inputs = Inputs {
+            queue,
+            changes,
+            settings: set,
+            reported,
+            counted,
+        };
+        tokio::spawn(edge.telling(ring.clone()).run(inputs));
         Self {
             requests,
             settings,
             report,
+            counting,
+            ring,
         }
     }
 
@@ -134,6 +168,20 @@ impl Enforcement {
     /// The agent is stopping.
     pub async fn take(&self, host_interface: &str) -> Result<(), String> {
         self.send(Request::Take(host_interface.to_owned())).await
+    }
+
+    /// The reported packets after this number; without one, the latest.
+    pub fn denials(&self, after: Option<u64>) -> Answer {
+        self.ring.after(after)
+    }
+
+    /// What each rule in force here has counted; none when the agent is stopping.
+    pub async fn counts(&self) -> Vec<Count> {
+        let (reply, answer) = oneshot::channel();
+        if self.counting.send(reply).await.is_err() {
+            return Vec::new();
+        }
+        answer.await.unwrap_or_default()
     }
 
     /// What has been brought about so far.

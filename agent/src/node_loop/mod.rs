@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use self::announcing::Announcing;
 use self::speaking::{Ended, Speaking};
 use crate::addresses::Addresses;
-use crate::admin::{Query, Question};
+use crate::admin::{Query, Question, Request};
 use crate::dataplane::TunnelMode;
 use crate::datastore::{Change, Failures, Kind};
 use crate::drain::{self, Drain};
@@ -168,7 +168,7 @@ impl NodeLoop {
                 // These two end with their parts, which the tick sees.
                 Ok(()) = blocks.changed() => self.follow().await?,
                 Ok(()) = routed.changed() => self.handle_routed(),
-                Some((query, reply)) = inputs.questions.recv() => self.answer(query, reply),
+                Some((request, reply)) = inputs.questions.recv() => self.answer(request, reply),
                 _ = tick.tick() => self.handle_tick(&inputs.failures).await?,
             }
         }
@@ -414,14 +414,14 @@ impl NodeLoop {
         self.reports.waiting = waiting(missing, &failures.borrow());
     }
 
-    fn answer(&self, query: Query, reply: oneshot::Sender<Value>) {
+    fn answer(&self, request: Request, reply: oneshot::Sender<Value>) {
         let status = || {
             let mut status = node::status(&self.reports, &self.clock);
             let now = node::rfc3339(Timestamp::now());
             status.conditions = vec![wish::ready(&self.reports, &now)];
             status
         };
-        let answer = match query {
+        let answer = match request.query {
             Query::Status => json!(status()),
             Query::Bgp => json!(status().bgp),
             Query::Routes => {
@@ -444,6 +444,16 @@ impl NodeLoop {
             Query::Blocks => {
                 let own = self.parts.addresses.own_block_objects();
                 json!(own.iter().map(|block| &block.spec).collect::<Vec<_>>())
+            }
+            Query::Denials => json!(self.parts.enforcement.denials(request.after)),
+            // The policy edge may be busy; the loop does not wait for it.
+            Query::Counters => {
+                let enforcement = self.parts.enforcement.clone();
+                tokio::spawn(async move {
+                    let counts = enforcement.counts().await;
+                    let _ = reply.send(json!({ "counters": counts }));
+                });
+                return;
             }
             // A whole RIB takes its time; the loop does not wait for it.
             Query::Rib => return self.speaking.tell_rib(reply),

@@ -13,16 +13,25 @@ mod netlink;
 mod nft;
 pub mod text;
 
-use std::{future::Future, net::IpAddr, pin::Pin, time::Duration};
+use std::{collections::BTreeMap, future::Future, net::IpAddr, pin::Pin, time::Duration};
 
 pub use memory::Memory;
-pub use netlink::Netlink;
+pub use netlink::{Logged, Netlink, PacketLog, Reports};
 pub use nft::Nft;
 
-use crate::ruleset::{ReplayError, Ruleset, Transaction};
+use crate::ruleset::{Name, ReplayError, Ruleset, Transaction};
 
 /// What a writer's `apply` returns.
 pub type Applied<'a> = Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;
+
+/// What a chain has counted since it is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Packets.
+    pub packets: u64,
+    /// Their bytes, from the IP header on.
+    pub bytes: u64,
+}
 
 /// A way to commit transactions.
 pub trait Writer: Send + Sync {
@@ -36,6 +45,14 @@ pub trait Writer: Send + Sync {
     /// The kernel does not tell.
     fn audit(&self, _ruleset: &Ruleset) -> Result<Vec<String>, Error> {
         Ok(Vec::new())
+    }
+
+    /// What each chain that counts has counted, by the chain's name.
+    ///
+    /// # Errors
+    /// The kernel does not tell.
+    fn tallies(&self) -> Result<BTreeMap<Name, Tally>, Error> {
+        Ok(BTreeMap::new())
     }
 
     /// Ends every tracked connection of an address that is nobody's any more, and says how many there were.

@@ -13,4 +13,5 @@ mod cases;
 mod lab;
 mod sctp;
 mod table;
+mod told;
 mod verdicts;

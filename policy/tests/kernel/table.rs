@@ -253,6 +253,15 @@ fn village(apps: &[&str], port: u16) -> Ruleset {
         "---\n{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{name: q, namespace: x}}, spec: {{podSelector: {{matchLabels: {{app: a}}}}, \
          ingress: [{{from: [{{podSelector: {{matchLabels: {{app: b}}}}}}], ports: [{{port: {port}}}, {{port: 1000, endPort: 2000, protocol: UDP}}]}}]}}}}\n"
     ));
+    // Another policy brings rules that count and report.
+    if port > 8000 {
+        documents.push_str(
+            "---\n{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: r, namespace: x}, spec: {podSelector: {matchLabels: {app: c}}, \
+             ingress: [{ports: [{port: 443}]}]}}\n\
+             ---\n{apiVersion: margay.dev/v1, kind: GlobalNetworkPolicy, metadata: {name: l}, spec: {order: 1, selector: \"app == 'c'\", \
+             ingress: [{action: Log, protocol: UDP}]}}\n",
+        );
+    }
     let mut cluster = Cluster::new();
     assert_eq!(load(&documents, &mut cluster).unwrap(), []);
     Compiler::new().compile(&cluster, &input).0
@@ -270,6 +279,7 @@ fn netns_netlink_leaves_the_table_that_nft_makes() {
     let netlink = within(&changed, move || Netlink::open(nft(&open)).unwrap());
     let mut committed = village(&["a", "b", "c"], 80);
     commit(&changed, &committed.full()).unwrap();
+    let mut told = 0;
     for (apps, port) in [
         (&["a", "b", "b"][..], 80),
         (&["a", "b", "b"], 81),
@@ -277,9 +287,12 @@ fn netns_netlink_leaves_the_table_that_nft_makes() {
         (&["a", "b"], 81),
         (&["a", "c"], 81),
         (&["a", "b", "c", "c", "b"], 8080),
+        (&["a", "b", "c", "c", "b"], 80),
+        (&["a", "b", "c", "c", "b"], 8080),
     ] {
         let next = village(apps, port);
         let change = diff(&committed, &next);
+        told += usize::from(change.to_nft_text().contains(" log prefix"));
         match netlink.apply_small(&change) {
             Some(result) => {
                 result.unwrap_or_else(|error| panic!("{error}\n{}", change.to_nft_text()))
@@ -299,6 +312,7 @@ fn netns_netlink_leaves_the_table_that_nft_makes() {
         assert_eq!(netlink.audit(&next).unwrap(), Vec::<String>::new());
         committed = next;
     }
+    assert!(told > 0, "no rule that reports was written");
     for (foreign, told) in [
         (
             "flush chain inet margay from-pods",

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     super::Error,
     message::{
-        Attributes, INET, SUBSYSTEM, TABLE, attribute, attributes, data, key_bytes, verdict,
+        Attributes, INET, SUBSYSTEM, TABLE, attribute, attributes, data, key_bytes, text, verdict,
     },
     socket::Socket,
 };
@@ -124,9 +124,4 @@ fn elements(socket: &mut Socket, set: &str) -> Result<Held, Error> {
         }
     }
     Ok(held)
-}
-
-fn text(bytes: &[u8]) -> String {
-    let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
-    String::from_utf8_lossy(text).into_owned()
 }

@@ -7,16 +7,20 @@
 mod audit;
 mod conntrack;
 mod expression;
+mod log;
 mod message;
 mod socket;
+mod tally;
 
 use std::{
+    collections::BTreeMap,
     net::IpAddr,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use super::{Applied, Error, Nft, Writer};
-use crate::ruleset::{Ruleset, Transaction};
+use super::{Applied, Error, Nft, Tally, Writer};
+use crate::ruleset::{Name, Ruleset, Transaction};
+pub use log::{Logged, PacketLog, Reports};
 use message::Batch;
 use socket::Socket;
 
@@ -70,6 +74,10 @@ impl Writer for Netlink {
 
     fn audit(&self, ruleset: &Ruleset) -> Result<Vec<String>, Error> {
         audit::audit(&mut self.socket(), ruleset)
+    }
+
+    fn tallies(&self) -> Result<BTreeMap<Name, Tally>, Error> {
+        tally::tallies(&mut self.socket())
     }
 
     fn forget(&self, address: IpAddr) -> Result<usize, Error> {

@@ -104,11 +104,41 @@ impl Socket {
         self.answer(sequence, sequence)
     }
 
+    /// As [`Self::order`], of a family and a resource, which is what logs are told apart by.
+    pub(super) fn order_of(
+        &mut self,
+        kind: u16,
+        about: (u8, u16),
+        order: &Attributes,
+    ) -> Result<(), Error> {
+        let sequence = self.ask_of(kind, NLM_F_ACK, about, order)?;
+        self.answer(sequence, sequence)
+    }
+
+    pub(super) fn fd(&self) -> &OwnedFd {
+        &self.fd
+    }
+
+    /// What is needed to read from it otherwise.
+    pub(super) fn parts(&mut self) -> (&OwnedFd, &mut [u8]) {
+        (&self.fd, &mut self.buffer)
+    }
+
     fn ask(&mut self, kind: u16, flags: u16, family: u8, body: &Attributes) -> Result<u32, Error> {
+        self.ask_of(kind, flags, (family, 0), body)
+    }
+
+    fn ask_of(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        about: (u8, u16),
+        body: &Attributes,
+    ) -> Result<u32, Error> {
         let sequence = self.next;
         self.next = self.next.wrapping_add(1);
         let mut bytes = Vec::new();
-        write(&mut bytes, kind, flags, sequence, (family, 0), body.bytes());
+        write(&mut bytes, kind, flags, sequence, about, body.bytes());
         let kernel = SocketAddrNetlink::new(0, 0);
         sendto(&self.fd, &bytes, SendFlags::empty(), &kernel).map_err(refused)?;
         Ok(sequence)
@@ -151,7 +181,7 @@ impl Socket {
 }
 
 /// A message's type, number and payload, and what follows it.
-fn split(bytes: &[u8]) -> Option<(u16, u32, &[u8], &[u8])> {
+pub(super) fn split(bytes: &[u8]) -> Option<(u16, u32, &[u8], &[u8])> {
     let length = u32::from_ne_bytes(*bytes.first_chunk()?) as usize;
     let kind = u16::from_ne_bytes(bytes.get(4..6)?.try_into().ok()?);
     let sequence = u32::from_ne_bytes(bytes.get(8..12)?.try_into().ok()?);
