@@ -136,10 +136,10 @@ test-kube: build ## Margay on a real kube-apiserver with etcd; ONLY="rules" runs
 
 .PHONY: test-cluster
 test-cluster: TARGETS := --all-targets
-test-cluster: build ## Margay on a genuine cluster of three nodes with kubelets and containerd; ONLY="reference" runs a part (root)
+test-cluster: image helm ## Margay on a genuine cluster of three nodes with kubelets and containerd; ONLY="reference" runs a part (root)
 	@scripts/packages.sh cluster
 	@$(STEP) "kube-binaries" scripts/kube-binaries.sh
-	@MARGAY_BIN_DIR=$(BIN) $(STEP) "cluster" cargo test --quiet --locked --workspace --test cluster -- run $(ONLY)
+	@MARGAY_BIN_DIR=$(BIN) MARGAY_IMAGE_TAR=$(TARGET)/image/margay.tar $(STEP) "cluster" cargo test --quiet --locked --workspace --test cluster -- run $(ONLY)
 
 .PHONY: bench-lab
 bench-lab: PROFILE := release

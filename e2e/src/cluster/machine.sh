@@ -36,12 +36,17 @@ cd root
 pivot_root . run/old
 cd /
 umount -l /run/old
+# A pod may ask to see the mounts that come later; it is asked of a mount that others share.
+mount --make-rshared /
 rmdir /run/old
 
 # As the package of a node's image would: the reference plugins, of which containerd needs one.
+# Not links: a pod that has the folder mounted would find nothing behind them.
 mkdir -p /opt/cni/bin /etc/cni/net.d
-rm -f /etc/cni/net.d/*
-ln -sf /usr/lib/cni/* /opt/cni/bin/
+rm -rf /etc/cni/net.d/* /opt/cni/bin/*
+for name in loopback ptp bridge host-local portmap bandwidth; do
+  cp "/usr/lib/cni/$name" /opt/cni/bin/
+done
 
 trap 'exit 0' TERM
 touch /run/machine/ready

@@ -14,6 +14,8 @@
 pub mod cgroups;
 pub mod control_plane;
 pub mod first_packet;
+pub mod flow;
+pub mod helm;
 pub mod image;
 pub mod machine;
 pub mod node;

@@ -133,6 +133,29 @@ impl Node {
         Ok(())
     }
 
+    /// Gives an image that containerd has another name.
+    ///
+    /// # Errors
+    /// When there is no such image.
+    pub fn tag(&self, image: &str, name: &str) -> anyhow::Result<()> {
+        let arguments = [
+            "--namespace",
+            "k8s.io",
+            "images",
+            "tag",
+            "--force",
+            image,
+            name,
+        ];
+        self.machine.run("ctr", &arguments)?;
+        Ok(())
+    }
+
+    /// Whether kubelet was started.
+    pub fn has_kubelet(&self) -> bool {
+        self.kubelet.is_some()
+    }
+
     /// Starts kubelet.
     ///
     /// # Errors

@@ -122,6 +122,37 @@ pub async fn delete(client: &Client, name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Deletes a Deployment with its pods at once, and waits until none of their processes is left.
+/// The API server forgets the pods before: kubelet 1.20 keeps them for up to a minute.
+///
+/// # Errors
+/// When the server refuses, or a process stays.
+pub async fn delete_at_once(
+    cluster: &Cluster,
+    client: &Client,
+    name: &str,
+    pods: &[Place],
+) -> anyhow::Result<()> {
+    delete(client, name).await?;
+    let api: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
+    let now = DeleteParams::default().grace_period(0);
+    let selector = ListParams::default().labels(&format!("app={name}"));
+    api.delete_collection(&now, &selector).await?;
+    let what = format!("the pods of {name} to be gone");
+    until(&what, patience(60), &cluster.logs(), || async {
+        let left = pods.iter().filter(|pod| {
+            let node = cluster.nodes.iter().find(|node| node.name() == pod.node);
+            node.is_some_and(|node| !cgroups::of_pod(&node.machine.group, &pod.uid).is_empty())
+        });
+        match left.count() {
+            0 => Ok(()),
+            left => Err(format!("{left} run")),
+        }
+    })
+    .await?;
+    Ok(())
+}
+
 /// Pods with a label that are Ready, and how many there are in all.
 ///
 /// # Errors

@@ -8,13 +8,15 @@ use margay_e2e::lab::command::finish;
 use margay_e2e::lab::patience::patience;
 
 /// How many lines of a log are shown.
-const LINES: usize = 15;
+const LINES: usize = 8;
+/// How much of a line, in characters.
+const WIDTH: usize = 300;
 
 pub async fn print(cluster: &Cluster) {
     for arguments in [
         "get nodes -o wide",
         "get pods -A -o wide",
-        "get events -A --sort-by=.lastTimestamp",
+        "get events -A --sort-by=.lastTimestamp --field-selector type=Warning",
     ] {
         println!("-- kubectl {arguments}");
         let mut command = cluster.control_plane.kubectl();
@@ -24,8 +26,11 @@ pub async fn print(cluster: &Cluster) {
     for node in &cluster.nodes {
         for log in node.logs() {
             println!("-- {}", log.display());
-            let mut command = Command::new("tail");
-            command.arg("-n").arg(LINES.to_string()).arg(&log);
+            // klog's errors and warnings, and containerd's.
+            let mut command = Command::new("grep");
+            command
+                .args(["-E", "^[EWF][0-9]{4} |level=(error|warning|fatal)|panic"])
+                .arg(&log);
             show(command, LINES);
         }
         let mut command = node.machine.command("sh");
@@ -44,6 +49,7 @@ fn show(command: Command, lines: usize) {
                 + &String::from_utf8_lossy(&output.stderr);
             let all: Vec<&str> = text.lines().collect();
             for line in &all[all.len().saturating_sub(lines)..] {
+                let line: String = line.chars().take(WIDTH).collect();
                 println!("    {line}");
             }
         }

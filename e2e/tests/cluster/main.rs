@@ -8,6 +8,8 @@
 #![allow(unreachable_pub, reason = "a test has no outside")]
 
 mod diagnosis;
+mod footprint;
+mod margay;
 mod reference;
 mod steps;
 
@@ -114,6 +116,9 @@ async fn journeys(
     let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|one| name.contains(one));
     if is_wanted("reference") {
         reference::journey(steps, cluster).await?;
+    }
+    if is_wanted("margay") {
+        margay::journey(steps, cluster).await?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::ensure;
 use margay_e2e::cluster::first_packet::FirstPackets;
 use margay_e2e::cluster::{Cluster, reference, workload};
-use margay_e2e::lab::patience::patience;
+use margay_e2e::lab::patience::{patience, until};
 use margay_e2e::lab::spec::SERVED_PORT;
 
 use crate::steps::{Failed, Steps};
@@ -22,7 +22,11 @@ pub async fn journey(steps: &mut Steps, cluster: &mut Cluster) -> Result<(), Fai
         .run("reference: 30 pods Ready, each sends", thirty(cluster))
         .await?;
     steps.figure(&figure);
-    Ok(())
+    steps
+        .run("reference: its configuration goes", async {
+            reference::remove(cluster)
+        })
+        .await
 }
 
 async fn thirty(cluster: &Cluster) -> anyhow::Result<String> {
@@ -49,8 +53,7 @@ async fn thirty(cluster: &Cluster) -> anyhow::Result<String> {
             neighbour.name
         );
     }
-    workload::delete(&client, "web").await?;
-    workload::until_ready(cluster, &client, "app=web", 0, patience(120)).await?;
+    workload::delete_at_once(cluster, &client, "web", &pods).await?;
     Ok(format!(
         "30 pods Ready after {time:.1} s, on {:?}",
         workload::spread(&pods)

@@ -3,11 +3,14 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
+use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
-use margay_e2e::cluster::Cluster;
+use margay_e2e::cluster::{Cluster, helm};
 use margay_e2e::lab::patience::{patience, until};
+
+use crate::footprint::Footprint;
 
 /// A step that failed; what went wrong has been printed.
 #[derive(Debug)]
@@ -19,6 +22,8 @@ pub struct Steps {
     began: Instant,
     done: usize,
     failed: usize,
+    /// What the nodes looked like before Margay came.
+    pub before: Vec<Footprint>,
 }
 
 impl Steps {
@@ -27,6 +32,7 @@ impl Steps {
             began: Instant::now(),
             done: 0,
             failed: 0,
+            before: Vec::new(),
         }
     }
 
@@ -90,6 +96,49 @@ fn begin(name: &str) -> Instant {
     print!("step {name} ... ");
     let _ = std::io::stdout().flush();
     Instant::now()
+}
+
+/// Waits until every node has made itself known.
+pub async fn nodes_known(cluster: &Cluster) -> anyhow::Result<()> {
+    let api: Api<Node> = Api::all(cluster.client().await?);
+    until(
+        "every node to be known",
+        patience(60),
+        &cluster.logs(),
+        || async {
+            let nodes = api.list(&ListParams::default()).await;
+            let known = nodes.map_err(|error| error.to_string())?.items.len();
+            if known == cluster.nodes.len() {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            Err(format!("{known} are"))
+        },
+    )
+    .await?;
+    Ok(())
+}
+
+/// Waits until the agent of every node is Ready.
+pub async fn agents_ready(cluster: &Cluster) -> anyhow::Result<()> {
+    let api: Api<DaemonSet> = Api::namespaced(cluster.client().await?, helm::NAMESPACE);
+    let name = format!("{}-agent", helm::RELEASE);
+    until(
+        "every agent to be Ready",
+        patience(90),
+        &cluster.logs(),
+        || async {
+            let set = api.get(&name).await.map_err(|error| error.to_string())?;
+            let ready = set.status.map_or(0, |status| status.number_ready);
+            if usize::try_from(ready) == Ok(cluster.nodes.len()) {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            Err(format!("{ready} are"))
+        },
+    )
+    .await?;
+    Ok(())
 }
 
 /// Waits until every node is Ready, as kubelet says.
