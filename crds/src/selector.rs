@@ -125,6 +125,14 @@ impl Selector {
         Self::parse(text).map_err(|message| FieldError::invalid(path, text, message))
     }
 
+    /// Labels that whatever is selected carries, each with the values of which it has one where only some will do. There
+    /// may be more to it: this is for finding what may be selected.
+    pub fn needed(&self) -> Vec<(String, Option<BTreeSet<String>>)> {
+        let mut needed = Vec::new();
+        self.0.needed(&mut needed);
+        needed
+    }
+
     /// Whether an object with these labels is selected.
     pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
         self.0.matches(labels)
@@ -145,6 +153,21 @@ fn not_understood(text: &str, rest: &str) -> String {
 }
 
 impl Expression {
+    fn needed(&self, needed: &mut Vec<(String, Option<BTreeSet<String>>)>) {
+        match self {
+            Expression::Equals(key, v) => {
+                needed.push((key.clone(), Some(BTreeSet::from([v.clone()]))));
+            }
+            Expression::In(key, set) => needed.push((key.clone(), Some(set.clone()))),
+            Expression::Has(key)
+            | Expression::Contains(key, _)
+            | Expression::StartsWith(key, _)
+            | Expression::EndsWith(key, _) => needed.push((key.clone(), None)),
+            Expression::And(parts) => parts.iter().for_each(|part| part.needed(needed)),
+            Expression::All | Expression::Global | Expression::Not(_) | Expression::Or(_) => {}
+        }
+    }
+
     fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
         let with =
             |key: &str, test: &dyn Fn(&str) -> bool| labels.get(key).is_some_and(|v| test(v));

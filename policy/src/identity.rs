@@ -140,8 +140,14 @@ impl Terms {
 
     /// The terms that have come into force since this was last called. Those that have gone again are not among them.
     pub(crate) fn take_fresh(&mut self) -> Vec<TermId> {
-        let fresh = std::mem::take(&mut self.fresh);
-        fresh.difference(&self.stale).copied().collect()
+        let mut fresh = std::mem::take(&mut self.fresh);
+        let stale = std::mem::take(&mut self.stale);
+        let (passing, stale) = stale.into_iter().partition(|id| fresh.contains(id));
+        self.stale = passing;
+        fresh.retain(|id| !self.stale.contains(id));
+        self.forget();
+        self.stale = stale;
+        fresh.into_iter().collect()
     }
 
     /// The terms that nothing asks any more.
@@ -149,14 +155,19 @@ impl Terms {
         self.stale.iter().copied()
     }
 
-    /// Lets the terms go that nothing asks any more: no identity knows them by now.
-    pub(crate) fn forget(&mut self) {
-        for id in std::mem::take(&mut self.stale) {
+    /// Takes the terms that nothing asks any more out of force. Their ids stay theirs until [`Self::forget`].
+    pub(crate) fn retire(&mut self) {
+        for id in &self.stale {
             if let Some((term, _)) = self.slots.get(id.0 as usize) {
                 self.ids.remove(term);
-                self.free.push(id);
             }
         }
+    }
+
+    /// Lets the terms go that nothing asks any more: no identity knows them by now.
+    pub(crate) fn forget(&mut self) {
+        self.retire();
+        self.free.extend(std::mem::take(&mut self.stale));
     }
 
     pub(crate) fn id(&self, term: &Term) -> Option<TermId> {
@@ -190,11 +201,16 @@ impl Identity {
         Self(BTreeSet::from([Facts::new()]))
     }
 
-    fn of(facts: Facts) -> Self {
+    pub(crate) fn of(facts: Facts) -> Self {
         Self(BTreeSet::from([facts]))
     }
 
-    fn is_nothing(&self) -> bool {
+    /// Either of these sets of answers, of which there must be one.
+    pub(crate) fn any_of(alternatives: BTreeSet<Facts>) -> Self {
+        Self(alternatives)
+    }
+
+    pub(crate) fn is_nothing(&self) -> bool {
         self.0.iter().all(Facts::is_empty)
     }
 
@@ -427,7 +443,7 @@ impl<'t> Matcher<'t> {
 /// The blocks in force, cut into disjoint intervals. Whole-length prefixes (and exceptions) cut nothing: they are listed
 /// as single addresses, which are looked up in the hash map.
 #[derive(Debug, Default)]
-struct Blocks {
+pub(crate) struct Blocks {
     intervals: Vec<(IpAddr, IpAddr, Facts)>,
     singles: BTreeSet<IpAddr>,
     added: BTreeMap<IpAddr, Vec<Fact>>,
@@ -438,7 +454,7 @@ struct Blocks {
 type Ranges = BTreeMap<Family, Vec<(u128, u128, TermId)>>;
 
 impl Blocks {
-    fn cut(terms: &Terms, cluster: &Cluster) -> Self {
+    pub(crate) fn cut(terms: &Terms, cluster: &Cluster) -> Self {
         let mut blocks = Self::default();
         let mut ranges = Ranges::new();
         for (term, id) in &terms.ids {
@@ -529,7 +545,7 @@ impl Blocks {
         }
     }
 
-    fn interval_of(&self, address: IpAddr) -> Option<&Facts> {
+    pub(crate) fn interval_of(&self, address: IpAddr) -> Option<&Facts> {
         let after = self
             .intervals
             .partition_point(|(first, _, _)| *first <= address);
@@ -537,7 +553,34 @@ impl Blocks {
         (address <= *last).then_some(identity)
     }
 
-    fn facts(&self, address: IpAddr) -> Facts {
+    pub(crate) fn intervals(&self) -> &[(IpAddr, IpAddr, Facts)] {
+        &self.intervals
+    }
+
+    /// Whether the address is listed for itself.
+    pub(crate) fn is_single(&self, address: IpAddr) -> bool {
+        self.singles.contains(&address)
+    }
+
+    /// The intervals that are not the same in both.
+    pub(crate) fn differences(&self, other: &Self) -> Vec<(IpAddr, IpAddr)> {
+        let these: BTreeSet<_> = self.intervals.iter().collect();
+        let those: BTreeSet<_> = other.intervals.iter().collect();
+        let different = these.symmetric_difference(&those);
+        different.map(|(first, last, _)| (*first, *last)).collect()
+    }
+
+    /// The single addresses that are not the same in both.
+    pub(crate) fn different_singles(&self, other: &Self) -> Vec<IpAddr> {
+        let all = self.singles.union(&other.singles).copied();
+        let differs = |address: &IpAddr| {
+            self.added.get(address) != other.added.get(address)
+                || self.excepted.get(address) != other.excepted.get(address)
+        };
+        all.filter(differs).collect()
+    }
+
+    pub(crate) fn facts(&self, address: IpAddr) -> Facts {
         let mut facts = self.interval_of(address).cloned().unwrap_or_default();
         for id in self.excepted.get(&address).into_iter().flatten() {
             facts.remove(&Fact::Matches(*id));

@@ -9,6 +9,7 @@
 
 pub mod compile;
 mod decision;
+mod engine;
 pub mod evaluate;
 mod identity;
 pub mod lint;
@@ -28,6 +29,7 @@ mod tests;
 pub mod writer;
 
 pub use compile::{Compiler, LocalEndpoint, NodeInput, Pool};
+pub use engine::Engine;
 pub use model::Cluster;
 pub use origin::{Origin, RuleId};
 pub use problem::Problem;

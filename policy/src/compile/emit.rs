@@ -63,11 +63,11 @@ const PORT_VXLAN: u16 = 4789;
 /// among them.
 const DISCOVERY_TYPES: [u8; 6] = [131, 132, 133, 135, 136, 143];
 
-const POD_INTERFACES: &str = "pods";
-const FROM_PODS: &str = "from-pods";
-const TO_PODS: &str = "to-pods";
-const SOURCES: &str = "sources";
-const ITSELF: &str = "itself";
+pub(crate) const POD_INTERFACES: &str = "pods";
+pub(crate) const FROM_PODS: &str = "from-pods";
+pub(crate) const TO_PODS: &str = "to-pods";
+pub(crate) const SOURCES: &str = "sources";
+pub(crate) const ITSELF: &str = "itself";
 const DISCOVERY: &str = "discovery";
 const JUDGED: &str = "judged";
 const REMEMBER: &str = "remember";
@@ -78,6 +78,11 @@ pub(super) const DENIED: &str = "denied";
 const DENIED_MARK: u16 = 1;
 /// The lowest generation; 0 is the mark of connections that nobody has judged.
 const FIRST_GENERATION: u16 = 2;
+
+/// The table of a node without endpoints.
+pub(crate) fn empty() -> Ruleset {
+    emit(&[], &BTreeMap::new(), &AddressBook::default())
+}
 
 pub(super) fn emit(
     members: &[Member<'_>],
@@ -98,6 +103,11 @@ fn emit_generation(ruleset: &mut Ruleset) {
     let chains = generation_chains(Sum::of(ruleset));
     let chains = chains.map(|(name, chain)| (name.to_owned(), chain));
     ruleset.chains.extend(chains);
+}
+
+/// Whether the chain is one of those that know the generation.
+pub(crate) fn knows_generation(chain: &str) -> bool {
+    [JUDGED, REMEMBER].contains(&chain)
 }
 
 /// The chains that know the generation, by name.
@@ -126,9 +136,8 @@ impl Sum {
         for (name, map) in &ruleset.maps {
             map.elements.iter().for_each(|pair| sum.add(&(name, pair)));
         }
-        let known = [JUDGED, REMEMBER];
         for (name, chain) in &ruleset.chains {
-            if !known.contains(&name.as_str()) {
+            if !knows_generation(name) {
                 sum.add(&(name, chain));
             }
         }
@@ -161,7 +170,7 @@ fn to_pod() -> Match {
     Match::InterfacePrefix(Field::OutInterface, INTERFACE_PREFIX.to_owned())
 }
 
-fn with_family(name: &str, family: Family) -> Name {
+pub(crate) fn with_family(name: &str, family: Family) -> Name {
     format!("{name}{}", family.digit())
 }
 
@@ -319,7 +328,7 @@ pub(super) fn denied_rules(rule: Option<RuleId>) -> Vec<Rule> {
 
 fn emit_identities(book: &AddressBook, ruleset: &mut Ruleset) {
     for family in Family::ALL {
-        let addresses = book
+        let elements = book
             .addresses
             .iter()
             .filter(|(address, _)| Family::of(**address) == family)
@@ -327,10 +336,10 @@ fn emit_identities(book: &AddressBook, ruleset: &mut Ruleset) {
         let map = Map {
             key: KeyType::Address(family),
             value: ValueType::Identity,
-            elements: addresses.collect(),
+            elements: elements.collect(),
         };
-        ruleset.maps.insert(with_family("addresses", family), map);
-        let networks = book
+        ruleset.maps.insert(addresses(family).to_owned(), map);
+        let elements = book
             .intervals
             .iter()
             .filter(|interval| Family::of(interval.first) == family)
@@ -343,9 +352,9 @@ fn emit_identities(book: &AddressBook, ruleset: &mut Ruleset) {
         let map = Map {
             key: KeyType::Range(family),
             value: ValueType::Identity,
-            elements: networks.collect(),
+            elements: elements.collect(),
         };
-        ruleset.maps.insert(with_family("networks", family), map);
+        ruleset.maps.insert(networks(family).to_owned(), map);
     }
     for (name, field) in [
         ("identify-source", Field::Source as fn(Family) -> Field),
@@ -353,11 +362,11 @@ fn emit_identities(book: &AddressBook, ruleset: &mut Ruleset) {
     ] {
         let mut rules = vec![Rule::always(Action::ClearIdentity)];
         // Networks first: a single address overrules the interval around it.
-        for map in ["networks", "addresses"] {
+        for map in [networks, addresses] {
             for family in Family::ALL {
                 rules.push(Rule::always(Action::Identify(
                     field(family),
-                    with_family(map, family),
+                    map(family).to_owned(),
                 )));
             }
         }
@@ -365,15 +374,61 @@ fn emit_identities(book: &AddressBook, ruleset: &mut Ruleset) {
     }
 }
 
-fn class_names(classes: &BTreeMap<ClassKey, Class>) -> BTreeMap<&ClassKey, Name> {
-    let numbers = numbering::number(classes.keys().collect());
-    let name = |key: &ClassKey, number: u32| match key {
+/// The map from single addresses to identities.
+pub(crate) const fn addresses(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "addresses4",
+        Family::V6 => "addresses6",
+    }
+}
+
+/// The map from intervals of addresses to identities.
+pub(crate) const fn networks(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "networks4",
+        Family::V6 => "networks6",
+    }
+}
+
+/// The chain, and the map, of a class with this number.
+pub(crate) fn class_name(key: &ClassKey, number: u32) -> Name {
+    match key {
         ClassKey::Closed => "closed".to_owned(),
         ClassKey::Isolated { direction, .. } => format!("{}-{number:08x}", direction.as_str()),
+    }
+}
+
+/// The chain of a decision with this number.
+pub(crate) fn decision_name(number: u32) -> Name {
+    format!("ports-{number:08x}")
+}
+
+/// The chain of a class, whose map is of the same name if it `lists` identities.
+pub(crate) fn class_chain(key: &ClassKey, name: &str, lists: bool, default: Verdict) -> Chain {
+    let identify = match key {
+        ClassKey::Isolated {
+            direction: Direction::Egress,
+            ..
+        } => "identify-destination",
+        _ => "identify-source",
     };
+    let mut rules = Vec::new();
+    if lists {
+        rules.push(Rule::always(Verdict::Jump(identify.to_owned())));
+        rules.push(Rule::always(Action::VerdictMap(
+            Field::Identity,
+            name.to_owned(),
+        )));
+    }
+    rules.push(Rule::always(default));
+    Chain::of(rules)
+}
+
+fn class_names(classes: &BTreeMap<ClassKey, Class>) -> BTreeMap<&ClassKey, Name> {
+    let numbers = numbering::number(classes.keys().collect());
     numbers
         .into_iter()
-        .map(|(key, number)| (key, name(key, number)))
+        .map(|(key, number)| (key, class_name(key, number)))
         .collect()
 }
 
@@ -384,15 +439,14 @@ fn emit_classes(classes: &BTreeMap<ClassKey, Class>, ruleset: &mut Ruleset) {
         .filter(|decision| decision.simple().is_none())
         .collect();
     let numbers = numbering::number(decisions);
-    let chain_of = |number: &u32| format!("ports-{number:08x}");
     let mut of_rules = ports::Chains::new();
     for (decision, number) in &numbers {
         let chain = ports::chain(decision, &mut of_rules);
-        ruleset.chains.insert(chain_of(number), chain);
+        ruleset.chains.insert(decision_name(*number), chain);
     }
     let mut verdict = |decision: &Decision| match (decision.simple(), numbers.get(decision)) {
         (Some((passes, rule)), _) => ports::verdict(passes, rule, &mut of_rules),
-        (None, Some(number)) => Verdict::Goto(chain_of(number)),
+        (None, Some(number)) => Verdict::Goto(decision_name(*number)),
         (None, None) => Verdict::Goto(DENIED.to_owned()),
     };
     let names = class_names(classes);
@@ -400,28 +454,16 @@ fn emit_classes(classes: &BTreeMap<ClassKey, Class>, ruleset: &mut Ruleset) {
         let Some(name) = names.get(key) else {
             continue;
         };
-        let mut rules = Vec::new();
         if !class.by_identity.is_empty() {
-            let identify = match key {
-                ClassKey::Isolated {
-                    direction: Direction::Egress,
-                    ..
-                } => "identify-destination",
-                _ => "identify-source",
-            };
-            rules.push(Rule::always(Verdict::Jump(identify.to_owned())));
-            rules.push(Rule::always(Action::VerdictMap(
-                Field::Identity,
-                name.clone(),
-            )));
             let elements = class
                 .by_identity
                 .iter()
                 .map(|(identity, decision)| (Key::Identity(*identity), verdict(decision)));
             add_verdicts(ruleset, name, KeyType::Identity, elements.collect());
         }
-        rules.push(Rule::always(verdict(&class.default)));
-        ruleset.chains.insert(name.clone(), Chain::of(rules));
+        let lists = !class.by_identity.is_empty();
+        let chain = class_chain(key, name, lists, verdict(&class.default));
+        ruleset.chains.insert(name.clone(), chain);
     }
     ruleset.chains.extend(of_rules);
 }

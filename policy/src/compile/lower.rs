@@ -29,12 +29,12 @@ pub(crate) type Clause = Vec<Literal>;
 #[derive(Debug)]
 pub(crate) struct Lowered {
     /// Its place in its list.
-    pub(super) index: usize,
+    pub(crate) index: usize,
     pub(super) action: RuleAction,
     /// What must hold of the peer.
     pub(super) peer: Vec<Clause>,
     /// What must hold of the subject.
-    pub(super) subject: Vec<Clause>,
+    pub(crate) subject: Vec<Clause>,
     pub(super) traffic: Traffic,
     /// The Service whose endpoints' ports bound the traffic.
     pub(super) serves: Option<ObjectKey>,

@@ -16,9 +16,9 @@ pub(crate) mod class;
 pub(crate) mod emit;
 pub(crate) mod flat;
 mod lower;
-mod nat;
-mod ports;
-mod select;
+pub(crate) mod nat;
+pub(crate) mod ports;
+pub(crate) mod select;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -155,16 +155,16 @@ impl Compiler {
 
 /// A local endpoint together with what the API says about its pod.
 #[derive(Debug)]
-struct Endpoint<'a> {
+pub(crate) struct Endpoint<'a> {
     interface: &'a str,
-    addresses: &'a [IpAddr],
-    namespace: &'a str,
+    pub(crate) addresses: &'a [IpAddr],
+    pub(crate) namespace: &'a str,
     pod: &'a str,
-    labels: &'a Labels,
-    service_account: &'a str,
-    ports: &'a [NamedPort],
+    pub(crate) labels: &'a Labels,
+    pub(crate) service_account: &'a str,
+    pub(crate) ports: &'a [NamedPort],
     /// Whether nothing is known that policies could select it by, or it has ended.
-    closed: bool,
+    pub(crate) closed: bool,
 }
 
 static NO_LABELS: Labels = Labels::new();
@@ -196,7 +196,8 @@ fn endpoints<'a>(
     endpoints
 }
 
-fn check_interface(name: &str) -> Result<(), String> {
+/// Whether an interface can be a pod's; if not, why.
+pub(crate) fn check_interface(name: &str) -> Result<(), String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if name.starts_with(INTERFACE_PREFIX)
         && name.len() <= INTERFACE_NAME_LIMIT
@@ -210,7 +211,8 @@ fn check_interface(name: &str) -> Result<(), String> {
     ))
 }
 
-fn known<'a>(cluster: &'a Cluster, local: &'a LocalEndpoint) -> Endpoint<'a> {
+/// An endpoint with what the API says about its pod.
+pub(crate) fn known<'a>(cluster: &'a Cluster, local: &'a LocalEndpoint) -> Endpoint<'a> {
     let same_uid = |pod: &&Pod| match (&pod.uid, &local.uid) {
         (Some(api), Some(runtime)) => api == runtime,
         _ => true,

@@ -12,9 +12,28 @@ use crate::{
 };
 
 const TUNNELS: &str = "tunnels";
+const POSTROUTING: &str = "postrouting";
+
+/// Whether a chain or set is NAT's: it has no part in what is judged.
+pub(crate) fn is_nat(name: &str) -> bool {
+    name == POSTROUTING
+        || name == TUNNELS
+        || ["nat-sources", "pools", "nodes"].iter().any(|prefix| {
+            name.strip_prefix(prefix)
+                .is_some_and(|rest| rest.len() == 1)
+        })
+}
+
+/// The names of everything that [`emit`] may add: its chain and its sets.
+pub(crate) fn names() -> (&'static str, Vec<String>) {
+    let sets = Family::ALL.into_iter().flat_map(|family| {
+        ["nat-sources", "pools", "nodes"].map(|name| format!("{name}{}", family.digit()))
+    });
+    (POSTROUTING, sets.chain([TUNNELS.to_owned()]).collect())
+}
 
 /// Adds the chain and its sets. Without a pool that wants NAT there is neither: a NAT chain costs every connection.
-pub(super) fn emit(node: &NodeInput, ruleset: &mut Ruleset) {
+pub(crate) fn emit(node: &NodeInput, ruleset: &mut Ruleset) {
     if !node.pools.iter().any(|pool| pool.nat_outgoing) {
         return;
     }
@@ -73,7 +92,7 @@ pub(super) fn emit(node: &NodeInput, ruleset: &mut Ruleset) {
         hook: Some(Hook::PostroutingNat),
         rules,
     };
-    ruleset.chains.insert("postrouting".to_owned(), chain);
+    ruleset.chains.insert(POSTROUTING.to_owned(), chain);
 }
 
 /// The pools' networks as disjoint intervals: the kernel refuses overlapping ones, and pools may be nested.

@@ -15,10 +15,10 @@ use crate::{
 };
 
 /// The chains of rules, by name.
-pub(super) type Chains = BTreeMap<Name, Chain>;
+pub(crate) type Chains = BTreeMap<Name, Chain>;
 
 /// Where a decision that is the same for all traffic leads to, with the rule's chain.
-pub(super) fn verdict(passes: bool, rule: Option<RuleId>, chains: &mut Chains) -> Verdict {
+pub(crate) fn verdict(passes: bool, rule: Option<RuleId>, chains: &mut Chains) -> Verdict {
     let Some(rule) = rule else {
         return if passes {
             Verdict::Return
@@ -41,7 +41,7 @@ fn chain_of(word: &str, rule: RuleId, rules: Vec<Rule>, chains: &mut Chains) -> 
 }
 
 /// The decision's own chain, for all but simple ones. What is left to the last rule is what would take the most to say.
-pub(super) fn chain(decision: &Decision, chains: &mut Chains) -> Chain {
+pub(crate) fn chain(decision: &Decision, chains: &mut Chains) -> Chain {
     let mut rules = notes(decision, chains);
     let mut parts = Vec::new();
     let (mut passing, mut dropped) = (

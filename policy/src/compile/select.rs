@@ -7,8 +7,8 @@ use margay_crds as crds;
 use super::Endpoint;
 use crate::{
     model::{
-        Cluster, Direction, NAMESPACE_PREFIX, Order, OwnPolicy, PolicyKind, PolicyRef,
-        SERVICE_ACCOUNT_PREFIX,
+        Cluster, ClusterPolicy, Direction, NAMESPACE_PREFIX, ObjectKey, Order, OwnPolicy, Policy,
+        PolicyKind, PolicyRef, SERVICE_ACCOUNT_PREFIX,
     },
     selector::Labels,
 };
@@ -23,10 +23,14 @@ pub(super) struct Selected<'a> {
 
 impl<'a> Selected<'a> {
     pub(super) fn new(cluster: &Cluster, endpoint: Endpoint<'a>) -> Self {
-        let subject = Subject::new(cluster, &endpoint);
+        let (namespace, account) = (endpoint.namespace, endpoint.service_account);
+        let subject = Subject::new(cluster, namespace, endpoint.labels, account);
         let of = |direction| match endpoint.closed {
             true => Vec::new(),
-            false => subject.policies(direction),
+            false => {
+                let places = subject.policies(cluster, direction).into_iter();
+                places.map(|(.., reference)| reference).collect()
+            }
         };
         Self {
             ingress: of(Direction::Ingress),
@@ -45,86 +49,114 @@ impl<'a> Selected<'a> {
 }
 
 /// The place of a policy among all.
-type Place = (Order, String, Order, PolicyRef);
+pub(crate) type Place = (Order, String, Order, PolicyRef);
 
-struct Subject<'c, 'e, 'a> {
-    cluster: &'c Cluster,
-    endpoint: &'e Endpoint<'a>,
+/// The place of a policy, if there is one of the name.
+pub(crate) fn place(cluster: &Cluster, reference: &PolicyRef) -> Option<Place> {
+    let (tier, order) = match reference.kind {
+        PolicyKind::NetworkPolicy => {
+            let key = ObjectKey::new(&reference.namespace, &reference.name);
+            cluster.policy(&key)?;
+            let order = Order::of(Some(Order::NETWORK_POLICY));
+            (crds::Tier::DEFAULT, order)
+        }
+        PolicyKind::ClusterNetworkPolicy => {
+            let policy = cluster.cluster_policy(&reference.name)?;
+            let tier = match policy.is_baseline {
+                true => crds::Tier::BASELINE,
+                false => crds::Tier::ADMIN,
+            };
+            (tier, Order::of(Some(policy.priority.into())))
+        }
+        PolicyKind::OwnNetworkPolicy | PolicyKind::GlobalNetworkPolicy => {
+            let policy = cluster.own_policy(reference)?;
+            (&*policy.tier, policy.order)
+        }
+    };
+    let tier = cluster.tier(tier);
+    Some((tier.order, tier.name, order, reference.clone()))
+}
+
+/// What policies can tell of an endpoint as their subject.
+#[derive(Debug)]
+pub(crate) struct Subject {
+    namespace: String,
+    own: Labels,
     /// The labels of its namespace, as Kubernetes' selectors see them.
-    namespace: Labels,
+    around: Labels,
     /// Its labels with their surroundings, as selectors of ours see them.
     labels: Labels,
 }
 
-impl<'c, 'e, 'a> Subject<'c, 'e, 'a> {
-    fn new(cluster: &'c Cluster, endpoint: &'e Endpoint<'a>) -> Self {
-        let (namespace, account) = (endpoint.namespace, endpoint.service_account);
-        let labels = cluster.workload_labels(namespace, endpoint.labels, account);
+impl Subject {
+    pub(crate) fn new(cluster: &Cluster, namespace: &str, own: &Labels, account: &str) -> Self {
+        let labels = cluster.workload_labels(namespace, own, account);
         Self {
-            cluster,
-            endpoint,
-            namespace: cluster.namespace_labels(namespace),
+            namespace: namespace.to_owned(),
+            own: own.clone(),
+            around: cluster.namespace_labels(namespace),
             labels: cluster.with_surroundings(labels, namespace, Some(account)),
         }
     }
 
-    fn policies(&self, direction: Direction) -> Vec<PolicyRef> {
-        let mut places = self.kubernetes(direction);
-        places.extend(self.cluster_wide(direction));
-        places.extend(self.own(direction));
+    /// The policies with a say in this direction, first to last.
+    pub(crate) fn policies(&self, cluster: &Cluster, direction: Direction) -> Vec<Place> {
+        let kubernetes = cluster
+            .policies_in(&self.namespace)
+            .filter(|policy| self.is_of(policy, direction))
+            .map(|policy| {
+                PolicyRef::new(PolicyKind::NetworkPolicy, &policy.namespace, &policy.name)
+            });
+        let cluster_wide = cluster
+            .cluster_policies()
+            .filter(|policy| self.is_of_cluster_policy(policy, direction))
+            .map(ClusterPolicy::reference);
+        let own = cluster
+            .own_policies()
+            .filter(|policy| policy.rules(direction).is_some() && self.is_selected_by(policy))
+            .map(|policy| policy.reference.clone());
+        let all = kubernetes.chain(cluster_wide).chain(own);
+        let mut places: Vec<Place> = all
+            .filter_map(|reference| place(cluster, &reference))
+            .collect();
         places.sort_unstable();
         places
-            .into_iter()
-            .map(|(.., reference)| reference)
-            .collect()
     }
 
-    fn place(&self, tier: &str, order: Order, reference: PolicyRef) -> Place {
-        let tier = self.cluster.tier(tier);
-        (tier.order, tier.name, order, reference)
+    /// Whether this policy has a say in this direction.
+    pub(crate) fn is_selected(
+        &self,
+        cluster: &Cluster,
+        reference: &PolicyRef,
+        direction: Direction,
+    ) -> bool {
+        match reference.kind {
+            PolicyKind::NetworkPolicy => {
+                let key = ObjectKey::new(&reference.namespace, &reference.name);
+                let policy = cluster.policy(&key);
+                policy.is_some_and(|policy| {
+                    policy.namespace == self.namespace && self.is_of(policy, direction)
+                })
+            }
+            PolicyKind::ClusterNetworkPolicy => {
+                let policy = cluster.cluster_policy(&reference.name);
+                policy.is_some_and(|policy| self.is_of_cluster_policy(policy, direction))
+            }
+            PolicyKind::OwnNetworkPolicy | PolicyKind::GlobalNetworkPolicy => {
+                let policy = cluster.own_policy(reference);
+                policy.is_some_and(|policy| {
+                    policy.rules(direction).is_some() && self.is_selected_by(policy)
+                })
+            }
+        }
     }
 
-    fn kubernetes(&self, direction: Direction) -> Vec<Place> {
-        let policies = self.cluster.policies_in(self.endpoint.namespace);
-        let selecting = policies.filter(|policy| {
-            policy.isolates(direction) && policy.subject.matches(self.endpoint.labels)
-        });
-        let order = Order::of(Some(Order::NETWORK_POLICY));
-        selecting
-            .map(|policy| {
-                let kind = PolicyKind::NetworkPolicy;
-                let reference = PolicyRef::new(kind, &policy.namespace, &policy.name);
-                self.place(crds::Tier::DEFAULT, order, reference)
-            })
-            .collect()
+    fn is_of(&self, policy: &Policy, direction: Direction) -> bool {
+        policy.isolates(direction) && policy.subject.matches(&self.own)
     }
 
-    fn cluster_wide(&self, direction: Direction) -> Vec<Place> {
-        let selecting = self.cluster.cluster_policies().filter(|policy| {
-            let subject = &policy.subject;
-            !policy.rules(direction).is_empty()
-                && subject.matches(&self.namespace, self.endpoint.labels)
-        });
-        selecting
-            .map(|policy| {
-                let tier = match policy.is_baseline {
-                    true => crds::Tier::BASELINE,
-                    false => crds::Tier::ADMIN,
-                };
-                let order = Order::of(Some(policy.priority.into()));
-                self.place(tier, order, policy.reference())
-            })
-            .collect()
-    }
-
-    fn own(&self, direction: Direction) -> Vec<Place> {
-        let selecting = self
-            .cluster
-            .own_policies()
-            .filter(|policy| policy.rules(direction).is_some() && self.is_selected_by(policy));
-        selecting
-            .map(|policy| self.place(&policy.tier, policy.order, policy.reference.clone()))
-            .collect()
+    fn is_of_cluster_policy(&self, policy: &ClusterPolicy, direction: Direction) -> bool {
+        !policy.rules(direction).is_empty() && policy.subject.matches(&self.around, &self.own)
     }
 
     fn is_selected_by(&self, policy: &OwnPolicy) -> bool {
@@ -136,7 +168,7 @@ impl<'c, 'e, 'a> Subject<'c, 'e, 'a> {
         };
         policy
             .namespace()
-            .is_none_or(|namespace| namespace == self.endpoint.namespace)
+            .is_none_or(|namespace| namespace == self.namespace)
             && matches(&subject.selector)
             && prefixed(&subject.namespaces, NAMESPACE_PREFIX)
             && prefixed(&subject.service_accounts, SERVICE_ACCOUNT_PREFIX)

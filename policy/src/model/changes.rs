@@ -4,7 +4,10 @@
 //! them in between. Neither the list nor the shared copies are part of what a cluster says: two clusters of the same
 //! objects are equal.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    fmt,
+};
 
 use super::{Namespaces, ObjectKey, Peer, Pod, Policy, PolicyRef};
 use crate::selector::{Labels, Selector};
@@ -23,7 +26,7 @@ pub(crate) struct Changes {
 }
 
 /// A list of changes, if somebody wants it.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Journal(Option<Box<Changes>>);
 
 impl Journal {
@@ -52,6 +55,12 @@ impl Clone for Journal {
     }
 }
 
+impl fmt::Debug for Journal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
+}
+
 impl PartialEq for Journal {
     fn eq(&self, _: &Self) -> bool {
         true
@@ -61,7 +70,7 @@ impl PartialEq for Journal {
 impl Eq for Journal {}
 
 /// Labels and selectors of which there is one copy, however many objects have them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub(super) struct Pool {
     labels: HashSet<Labels>,
     selectors: HashSet<Selector>,
@@ -112,6 +121,12 @@ impl Pool {
         self.labels.retain(|labels| !labels.is_unshared());
         self.selectors.retain(|selector| !selector.is_unshared());
         self.limit = 2 * (self.labels.len() + self.selectors.len());
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
     }
 }
 

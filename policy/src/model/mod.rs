@@ -24,7 +24,9 @@ pub(crate) use changes::Changes;
 pub use cluster_policy::{ClusterPeer, ClusterPods, ClusterPolicy, ClusterRule};
 pub use own::{OwnPolicy, Scope};
 pub use tier::{Order, PolicyKind, PolicyRef, Tier};
-pub(crate) use workload::{NAMESPACE_PREFIX, SERVICE_ACCOUNT_KEY, SERVICE_ACCOUNT_PREFIX};
+pub(crate) use workload::{
+    NAMESPACE_PREFIX, ORCHESTRATOR_KEY, SERVICE_ACCOUNT_KEY, SERVICE_ACCOUNT_PREFIX,
+};
 pub use workload::{NetworkSet, ServiceEndpoint};
 
 use crate::{

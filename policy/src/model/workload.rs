@@ -20,7 +20,7 @@ use crate::{
 /// The label with the name of a pod's service account that selectors of ours see.
 pub(crate) const SERVICE_ACCOUNT_KEY: &str = "projectcalico.org/serviceaccount";
 /// The label that tells pods from other workloads; all are pods here.
-const ORCHESTRATOR_KEY: &str = "projectcalico.org/orchestrator";
+pub(crate) const ORCHESTRATOR_KEY: &str = "projectcalico.org/orchestrator";
 /// The label with a namespace's own name that namespace selectors of ours see.
 const NAME_KEY: &str = "projectcalico.org/name";
 /// The label that names the Service of a slice.

@@ -14,9 +14,9 @@ use std::{
 use margay_crds::policy_rule::{RuleAction, RuleSpec, Side as RuleSide};
 use serde_json::{Value, json};
 
-use super::fabric::Fabric;
+use super::fabric::{Fabric, node_input};
 use crate::{
-    Cluster, Ruleset, diff,
+    Cluster, Compiler, Engine, Pool, Ruleset, diff,
     evaluate::{End, Evaluator, Side, Traffic},
     model::{
         Direction, NamedPort, NetworkSet, Node, ObjectKey, Order, OwnPolicy, Pod, PolicyKind,
@@ -62,6 +62,7 @@ const NETS: [&str; 12] = [
 ];
 
 /// SplitMix64: any seed is a good one, and a world follows from its seed alone.
+#[derive(Clone)]
 pub(super) struct Dice(u64);
 
 impl Dice {
@@ -481,7 +482,7 @@ fn policy(dice: &mut Dice, index: usize, cluster: &mut Cluster) {
 /// Something happens.
 fn event(dice: &mut Dice, cluster: &mut Cluster) {
     let pods: Vec<Pod> = cluster.pods().cloned().collect();
-    match dice.below(9) {
+    match dice.below(18) {
         0 => cluster.insert_namespace(dice.pick(&NAMESPACES), dice.labels()),
         1 | 2 if !pods.is_empty() => {
             let mut pod = pods[dice.below(pods.len())].clone();
@@ -510,6 +511,81 @@ fn event(dice: &mut Dice, cluster: &mut Cluster) {
             }
         }
         7 => network_set(dice, 1, cluster),
+        8 if !pods.is_empty() => {
+            let mut pod = pods[dice.below(pods.len())].clone();
+            match dice.below(4) {
+                0 => pod.finished = !pod.finished,
+                1 => pod.service_account = dice.pick(&ACCOUNTS).to_owned(),
+                2 => pod.ports.clear(),
+                _ => pod.addresses.truncate(1),
+            }
+            cluster.insert_pod(pod);
+        }
+        9 => {
+            // Another pod with the address of one that has gone.
+            let index = dice.below(8);
+            let pod = pod(dice, index, cluster);
+            let had = |one: &&Pod| {
+                one.addresses
+                    .iter()
+                    .any(|address| pod.addresses.contains(address))
+            };
+            for before in pods.iter().filter(had) {
+                cluster.remove_pod(&before.namespace, &before.name);
+            }
+            cluster.insert_pod(pod);
+        }
+        10 => {
+            let index = dice.below(8);
+            policy(dice, index, cluster);
+        }
+        11 => {
+            let own = cluster.own_policies().last().cloned();
+            let edited = own.map(|mut own| {
+                let other = own_policy(dice, 0);
+                match dice.below(4) {
+                    0 => own.tier = other.tier,
+                    1 => own.order = other.order,
+                    2 => own.subject = other.subject,
+                    _ => own.ingress = other.ingress,
+                }
+                own
+            });
+            edited
+                .into_iter()
+                .for_each(|own| cluster.insert_own_policy(own));
+        }
+        12 => {
+            let own = cluster
+                .own_policies()
+                .next()
+                .map(|own| own.reference.clone());
+            if let Some(own) = own {
+                cluster.remove_own_policy(&own.namespace, &own.name);
+                cluster.remove_global_policy(&own.name);
+            }
+            cluster.remove_cluster_policy(&format!("c{}", dice.below(8)));
+        }
+        13 => cluster.insert_tier(Tier {
+            name: dice.pick(&TIERS[1..]).to_owned(),
+            order: Order::of(Some(dice.pick(&[5.0, 10.0, 2e6, 2e7]))),
+            passes: dice.once_in(2),
+        }),
+        14 => match dice.once_in(2) {
+            true => cluster.remove_tier(dice.pick(&TIERS[1..])),
+            false => cluster.remove_namespace(dice.pick(&NAMESPACES)),
+        },
+        15 => {
+            let key = ObjectKey::new(dice.pick(&NAMESPACES), dice.pick(&ACCOUNTS));
+            match dice.once_in(3) {
+                true => cluster.remove_service_account(&key.namespace, &key.name),
+                false => cluster.insert_service_account(key, dice.labels()),
+            }
+        }
+        16 => match dice.once_in(2) {
+            true => cluster.remove_network_set("", &format!("s{}", dice.below(2))),
+            false => cluster.remove_endpoint_slice(dice.pick(&NAMESPACES), "slice"),
+        },
         _ => service(dice, cluster),
     }
 }
@@ -666,12 +742,83 @@ fn number(variable: &str, default: u64) -> u64 {
     text.map_or(default, |text| text.parse().unwrap())
 }
 
+/// An engine on each node, and the table that its transactions have led to.
+struct Followers(Vec<(&'static str, Engine, Ruleset)>);
+
+impl Followers {
+    /// Engines that have seen nothing before this world.
+    fn of(dice: &Dice, world: fn(&mut Dice) -> Cluster) -> Self {
+        let engine = |node| {
+            let mut engine = Engine::new(node);
+            *engine.cluster() = world(&mut dice.clone());
+            (node, engine, Ruleset::new())
+        };
+        Self(NODES.map(engine).into())
+    }
+
+    /// Lets the same happen to each.
+    fn happen(&mut self, dice: &mut Dice, what: fn(&mut Dice, &mut Cluster)) {
+        for (_, engine, _) in &mut self.0 {
+            what(&mut dice.clone(), engine.cluster());
+        }
+    }
+
+    /// Each has what a compile from nothing gives, and its transaction led there.
+    fn check(&mut self, seed: u64, cluster: &Cluster, turn: usize) {
+        for (node, engine, table) in &mut self.0 {
+            assert_eq!(engine.known(), cluster, "world {seed}");
+            let mut input = node_input(cluster, node);
+            if turn % 3 == 1 {
+                input.pools = vec![Pool {
+                    cidr: "10.0.0.0/8".parse().unwrap(),
+                    nat_outgoing: true,
+                }];
+            }
+            let gone: Vec<String> = engine
+                .endpoints()
+                .map(|endpoint| endpoint.interface.clone())
+                .filter(|there| !input.endpoints.iter().any(|one| one.interface == *there))
+                .collect();
+            for interface in gone {
+                engine.handle_endpoint_gone(&interface);
+            }
+            for endpoint in input.endpoints.clone() {
+                engine.handle_endpoint(endpoint);
+            }
+            engine.handle_node(input.clone());
+            let change = engine.poll();
+            let (wanted, _) = Compiler::new().compile(cluster, &input);
+            let place = || format!("world {seed}, node {node}, turn {turn}");
+            if *engine.ruleset() != wanted {
+                let wrong = diff(engine.ruleset(), &wanted);
+                panic!(
+                    "{}: what lacks\n{}\n{cluster:#?}",
+                    place(),
+                    wrong.to_nft_text()
+                );
+            }
+            let replayed = change.replay(table);
+            assert_eq!(replayed.as_ref(), Ok(&wanted), "{}", place());
+            assert_eq!(change.len(), diff(table, &wanted).len(), "{}", place());
+            *table = wanted;
+            assert!(engine.poll().is_empty(), "{}: a change of nothing", place());
+        }
+    }
+}
+
 fn check_world(seed: u64) {
     let mut dice = Dice(seed);
+    let mut followers = Followers::of(&dice, world);
     let mut cluster = world(&mut dice);
     let before = check(&mut dice, seed, &cluster);
-    for _ in 0..1 + dice.below(4) {
-        event(&mut dice, &mut cluster);
+    followers.check(seed, &cluster, 0);
+    for turn in 1..2 + dice.below(5) {
+        // Several events at once, now and then.
+        for _ in 0..1 + dice.below(2) {
+            followers.happen(&mut dice, event);
+            event(&mut dice, &mut cluster);
+        }
+        followers.check(seed, &cluster, turn);
     }
     for (node, after) in check(&mut dice, seed, &cluster) {
         let Some(before) = before.get(&node) else {
