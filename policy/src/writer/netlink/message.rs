@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use super::expression;
-use crate::ruleset::{Command, Elements, Key, Rule, Transaction, Value, Verdict};
+use crate::ruleset::{
+    Command, Elements, Key, KeyType, Rule, Transaction, Value, ValueType, Verdict,
+};
 
 pub(super) const TABLE: &str = "margay";
 /// The family of the table (NFPROTO_INET).
@@ -23,8 +25,21 @@ const NEW_CHAIN: u16 = 3;
 const DELETE_CHAIN: u16 = 5;
 const NEW_RULE: u16 = 6;
 const DELETE_RULE: u16 = 8;
+const NEW_SET: u16 = 9;
+const DELETE_SET: u16 = 11;
 const NEW_ELEMENT: u16 = 12;
 const DELETE_ELEMENT: u16 = 14;
+
+/// The flag of a set whose elements have values (NFT_SET_MAP).
+const MAP: u32 = 8;
+/// The kernel's type of verdicts as values (NFT_DATA_VERDICT).
+const DATA_VERDICT: u32 = 0xffff_ff00;
+/// What nft calls the type of a packet's priority field, which identities are noted in (TYPE_CLASSID).
+const TYPE_CLASSID: u32 = 23;
+/// What nft, of every release, keeps beside a map of ours to know how its keys are written: records of a kind, a length
+/// and a value; the order of bytes is the host's for keys (kind 0) and none for verdicts (kind 1).
+const HOST_ORDER: u32 = 1;
+const NO_ORDER: u32 = 0;
 
 /// Set on attributes that contain others.
 const NESTED: u16 = 0x8000;
@@ -136,6 +151,14 @@ impl Batch {
                 Some(())
             }
             Command::AddRule(chain, rule) => self.rule(chain, rule),
+            Command::AddMap(name, KeyType::Identity, ValueType::Verdict) => {
+                self.class_map(name);
+                Some(())
+            }
+            Command::DeleteMap(name) => {
+                self.named(DELETE_SET, 0, 2, name);
+                Some(())
+            }
             _ => None,
         }
     }
@@ -144,6 +167,28 @@ impl Batch {
         let mut body = Attributes::default();
         body.text(1, TABLE).text(attribute, name);
         self.messages.push((kind, flags, body));
+    }
+
+    /// The map of a class: the one kind that comes and goes.
+    fn class_map(&mut self, name: &str) {
+        let mut order = Vec::new();
+        for (kind, value) in [(0, HOST_ORDER), (1, NO_ORDER)] {
+            order.extend([kind, 4]);
+            order.extend(value.to_ne_bytes());
+        }
+        // Its number in the batch; rules and elements refer to it by its name.
+        let number = self.messages.len() as u32 + 1;
+        let mut body = Attributes::default();
+        body.text(1, TABLE)
+            .text(2, name)
+            .number(3, MAP)
+            .number(4, TYPE_CLASSID)
+            .number(5, 4)
+            .number(6, DATA_VERDICT)
+            .number(7, 0)
+            .number(10, number)
+            .put(13, &order);
+        self.messages.push((NEW_SET, NLM_F_CREATE, body));
     }
 
     fn rule(&mut self, chain: &str, rule: &Rule) -> Option<()> {

@@ -2,7 +2,7 @@
 //!
 //! What changes from event to event is a few elements and a few short chains; starting `nft` for it takes milliseconds,
 //! telling the kernel microseconds. Whole tables, new sets and what else is rare stay `nft`'s: a transaction goes one way
-//! or the other as a whole. Sets are never made here, so that what `nft` keeps beside them is always its own.
+//! or the other as a whole. Of maps only those of classes are made here, with what every `nft` knows to keep beside them.
 
 mod audit;
 mod conntrack;
