@@ -17,7 +17,7 @@ pub use self::addresses::PodAddresses;
 pub use self::store::{PodRoutes, PodStore};
 use crate::cni_server::{BoxError, LinkMade, LinkSpec, Links, PodIdentity, Policy};
 use crate::dataplane::pod_link;
-use crate::dataplane::{PodKernel, PodLink, SysctlTree};
+use crate::dataplane::{KernelError, PodKernel, PodLink, SysctlTree};
 use crate::endpoints::{Endpoint, EndpointKey};
 use crate::enforcement::Enforcement;
 use crate::routing::Routing;
@@ -51,25 +51,44 @@ impl<K: PodKernel> PodLinks<K> {
             mtu,
         )
     }
+
+    /// A pod whose link could not be made is not one of this node's.
+    async fn forget_if_failed<T>(
+        &self,
+        spec: &LinkSpec,
+        result: Result<T, KernelError>,
+    ) -> Result<T, BoxError> {
+        if result.is_err() {
+            PodStore::remove(&self.pods, key(&spec.attachment)).await;
+        }
+        result.map_err(Into::into)
+    }
 }
 
 impl<K: PodKernel + 'static> Links for PodLinks<K> {
-    async fn create(&self, spec: &LinkSpec) -> Result<LinkMade, BoxError> {
+    async fn prepare(&self, spec: &LinkSpec) -> Result<(), BoxError> {
         let link = self.link(spec, self.mtu(spec)?);
         let endpoint = endpoint(spec, &link.host_interface, link.mtu);
         PodStore::insert(&self.pods, endpoint).await?;
-        match pod_link::create(&self.kernel, &self.sysctls, &link).await {
-            Ok(made) => Ok(LinkMade {
-                host_interface: link.host_interface,
-                host_mac: Some(made.host_mac.to_string()),
-                pod_mac: Some(made.pod_mac.to_string()),
-                mtu: Some(link.mtu),
-            }),
-            Err(error) => {
-                PodStore::remove(&self.pods, key(&spec.attachment)).await;
-                Err(error.into())
-            }
-        }
+        let prepared = pod_link::prepare(&self.kernel, &link).await;
+        self.forget_if_failed(spec, prepared).await
+    }
+
+    async fn create(&self, spec: &LinkSpec) -> Result<LinkMade, BoxError> {
+        // The MTU that the pair was made with: the uplink's may have changed meanwhile.
+        let known = self.pods.get(&key(&spec.attachment));
+        let mtu = known.map_or_else(|| self.mtu(spec), |endpoint| Ok(endpoint.mtu))?;
+        let link = self.link(spec, mtu);
+        let endpoint = endpoint(spec, &link.host_interface, link.mtu);
+        PodStore::insert(&self.pods, endpoint).await?;
+        let finished = pod_link::finish(&self.kernel, &self.sysctls, &link).await;
+        let made = self.forget_if_failed(spec, finished).await?;
+        Ok(LinkMade {
+            host_interface: link.host_interface,
+            host_mac: Some(made.host_mac.to_string()),
+            pod_mac: Some(made.pod_mac.to_string()),
+            mtu: Some(link.mtu),
+        })
     }
 
     async fn activate(&self, spec: &LinkSpec, made: &LinkMade) -> Result<(), BoxError> {

@@ -441,6 +441,9 @@ pub struct PeerSession {
     /// Why it last went down or does not come up, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
+    /// The peer sends nearly as much as it may, or more, in words (`maxPrefixes`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
     /// Prefixes from the peer when this was written.
     #[serde(default)]
     pub prefixes_received: u64,

@@ -238,6 +238,14 @@ pub struct Pool {
     pub closed: Option<Closed>,
 }
 
+impl Pool {
+    /// Whether its addresses are Services', which are never routed by a node, and not pods' or
+    /// nodes'. A pool is for the one or for the other.
+    pub fn is_for_services(&self) -> bool {
+        self.allowed_uses.contains(&AllowedUse::LoadBalancer)
+    }
+}
+
 impl IPPool {
     /// The typed pool, or every field that is wrong.
     pub fn check(&self) -> Result<Pool, Vec<FieldError>> {

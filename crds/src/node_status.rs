@@ -130,6 +130,9 @@ pub struct PeerStatus {
     /// The last error in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
+    /// The peer sends nearly as much as it may, or more, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
     /// Prefixes in the Adj-RIB-In.
     #[serde(default)]
     pub prefixes_received: u64,

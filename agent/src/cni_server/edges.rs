@@ -80,8 +80,12 @@ pub struct LinkMade {
 
 /// The pods' interfaces.
 pub trait Links: Send + Sync + 'static {
-    /// Makes the pair with everything inside the pod, and leaves the node's end down. A pair left
-    /// over under the same name is replaced. After an error nothing is left.
+    /// Makes a bare pair, before the pod's addresses are known: `spec` has none. A pair left over
+    /// under the same name is replaced. After an error nothing is left.
+    fn prepare(&self, spec: &LinkSpec) -> impl Future<Output = Result<(), BoxError>> + Send;
+
+    /// Sets up what [`Links::prepare`] made, with everything inside the pod, and leaves the node's
+    /// end down. After an error nothing is left.
     fn create(&self, spec: &LinkSpec) -> impl Future<Output = Result<LinkMade, BoxError>> + Send;
 
     /// Sets the node's end up and makes the routes to the pod: from here on packets pass.

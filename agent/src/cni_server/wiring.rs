@@ -1,4 +1,5 @@
-//! The journey of an address: assign, make the pair down, commit the policy, set it up.
+//! The journey of an address: assign, while the bare pair is made; finish the pair, down; commit the
+//! policy; set it up.
 //!
 //! Whatever fails, all that was made before is undone in reverse, and errors on the way back are
 //! told with the first. An address goes last: as long as it is held, the block says whose it is,
@@ -48,15 +49,22 @@ impl<A: Addresses, L: Links, P: Policy> Wiring<A, L, P> {
 
     async fn wire(&self, request: &AddRequest) -> Result<Added, CniError> {
         let owner = owner(request);
-        let addresses = match self.addresses.assign(&owner).await {
-            Ok(addresses) => addresses,
+        let mut spec = link_spec(request, Vec::new());
+        // The API server's disk and the kernel need their time: they take it side by side.
+        let (addresses, prepared) =
+            tokio::join!(self.addresses.assign(&owner), self.links.prepare(&spec));
+        match addresses {
+            Ok(addresses) => spec.addresses = addresses,
             Err(error) => {
                 let failure = address_error(&error);
-                return Err(self.undo(request, failure, Progress::Assigned).await);
+                return Err(self.undo(request, failure, Progress::Created).await);
             }
+        }
+        let created = match prepared {
+            Ok(()) => self.links.create(&spec).await,
+            Err(error) => Err(error),
         };
-        let spec = link_spec(request, addresses);
-        let made = match self.links.create(&spec).await {
+        let made = match created {
             Ok(made) => made,
             Err(error) => {
                 let failure = step_error("cannot make the pod's interface", &error);
@@ -114,9 +122,7 @@ impl<A: Addresses, L: Links, P: Policy> Wiring<A, L, P> {
         let mut also = Vec::new();
         let (pod, attachment) = (&request.pod, &request.attachment);
         // The interface goes before its policy: no moment with the one and without the other.
-        if reached >= Progress::Created
-            && let Err(error) = self.links.remove(pod, attachment).await
-        {
+        if let Err(error) = self.links.remove(pod, attachment).await {
             also.push(format!("cannot remove the pod's interface: {error}"));
         }
         if reached >= Progress::Committed
@@ -319,9 +325,7 @@ impl<A: Addresses, L: Links, P: Policy> PodNetwork for Wiring<A, L, P> {
 /// How far an attachment had come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Progress {
-    /// Addresses were asked for.
-    Assigned,
-    /// The pair was asked for.
+    /// Addresses and the pair were asked for.
     Created,
     /// The policy was asked for.
     Committed,

@@ -1,8 +1,9 @@
 //! A pod's wiring: a veth pair with its far end straight in the pod's namespace.
 //!
-//! Two phases. [`create`] makes the pair and sets up everything inside the pod, and leaves the
-//! node's end **down**: without a carrier the pod can send nothing. The caller then commits the
-//! pod's policy, and [`activate`] sets the node's end up. The pod's host route has one owner, the
+//! Three phases. [`prepare`] makes the bare pair, while the pod's addresses are still being written
+//! down. [`finish`] sets up everything inside the pod, and leaves the node's end **down**: without
+//! a carrier the pod can send nothing. The caller then commits the pod's policy, and [`activate`]
+//! sets the node's end up. The pod's host route has one owner, the
 //! route table ([`super::Dataplane`]): the caller adds [`PodLink::host_routes`] to the desired
 //! routes and applies; nothing in this module writes routes outside the pod.
 //!
@@ -152,7 +153,7 @@ pub struct PodSideState {
     pub default_gateways: Vec<IpAddr>,
 }
 
-/// What [`create`] made.
+/// What [`finish`] made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CreatedPodLink {
     /// The index of the node's end.
@@ -163,19 +164,15 @@ pub struct CreatedPodLink {
     pub pod_mac: Mac,
 }
 
-/// Makes the pair and sets up the pod's side; the node's end stays down.
+/// Makes the pair, and nothing in it: what takes the kernel longest and needs no address yet. Both
+/// ends are down. [`finish`] goes on.
 ///
-/// A host interface left over under the same name (of a sandbox that died) is replaced. When
-/// anything fails, nothing is left behind.
+/// A host interface left over under the same name (of a sandbox that died) is replaced.
 ///
 /// # Errors
 /// The name of the pod's interface is taken, the namespace is not one or is the node's own, an
 /// interface name is not one, or the kernel refuses.
-pub async fn create<K: PodKernel>(
-    kernel: &K,
-    sysctls: &SysctlTree,
-    link: &PodLink,
-) -> Result<CreatedPodLink, KernelError> {
+pub async fn prepare<K: PodKernel>(kernel: &K, link: &PodLink) -> Result<(), KernelError> {
     check_name(&link.host_interface)?;
     check_name(&link.pod_interface)?;
     remove(kernel, &link.host_interface).await?;
@@ -191,8 +188,20 @@ pub async fn create<K: PodKernel>(
     kernel.create_veth(&spec).await.map_err(|error| {
         let (name, path) = (&link.pod_interface, link.namespace.display());
         error.with_words_if_exists(|| format!("interface {name} in {path}"))
-    })?;
-    match finish(kernel, sysctls, link).await {
+    })
+}
+
+/// Sets up what [`prepare`] made: the node's end, which stays down, and everything inside the pod.
+/// When anything fails, nothing of the pair is left behind.
+///
+/// # Errors
+/// The pair or the namespace is gone, or the kernel refuses.
+pub async fn finish<K: PodKernel>(
+    kernel: &K,
+    sysctls: &SysctlTree,
+    link: &PodLink,
+) -> Result<CreatedPodLink, KernelError> {
+    match set_up(kernel, sysctls, link).await {
         Ok(created) => Ok(created),
         Err(error) => {
             // The first error is the one to tell; a pair that cannot be removed either will be
@@ -205,7 +214,20 @@ pub async fn create<K: PodKernel>(
     }
 }
 
-async fn finish<K: PodKernel>(
+/// [`prepare`] and [`finish`] in one, for who knows the addresses from the beginning.
+///
+/// # Errors
+/// As both.
+pub async fn create<K: PodKernel>(
+    kernel: &K,
+    sysctls: &SysctlTree,
+    link: &PodLink,
+) -> Result<CreatedPodLink, KernelError> {
+    prepare(kernel, link).await?;
+    finish(kernel, sysctls, link).await
+}
+
+async fn set_up<K: PodKernel>(
     kernel: &K,
     sysctls: &SysctlTree,
     link: &PodLink,

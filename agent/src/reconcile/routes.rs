@@ -120,7 +120,7 @@ pub fn intent(
         if !is_lent && blocks.iter().any(|block| is_within(destination, *block)) {
             return None;
         }
-        if is_service_space(prefix, services, pools.iter().map(|pool| &pool.cidr)) {
+        if is_service_space(prefix, services, pools) {
             return None;
         }
         // The scope is the interface's index, where the next hop means nothing without one.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use margay_bgp::types::Prefix;
-use margay_crds::{Aggregation, ServiceRanges};
+use margay_crds::{Aggregation, Pool, ServiceRanges};
 
 use super::service::Class;
 
@@ -54,14 +54,15 @@ pub(super) fn aggregates(ranges: &ServiceRanges) -> BTreeSet<Prefix> {
 }
 
 /// Whether a destination belongs to Services and not to pods: it lies within a range of
-/// `services`, and no range of `pools` that it lies within is longer than that one.
-pub fn is_service_space<'a>(
-    destination: &Prefix,
-    services: &ServiceRanges,
-    pools: impl Iterator<Item = &'a IpNetwork>,
-) -> bool {
-    let service = longest(destination, services.all());
-    service.is_some() && service >= longest(destination, pools)
+/// `services` or a pool for Services, and no other pool that it lies within is longer than that one.
+pub fn is_service_space(destination: &Prefix, services: &ServiceRanges, pools: &[Pool]) -> bool {
+    let ranges = |for_services: bool| {
+        let pools = pools.iter();
+        let pools = pools.filter(move |pool| pool.is_for_services() == for_services);
+        pools.map(|pool| &pool.cidr)
+    };
+    let service = longest(destination, services.all().chain(ranges(true)));
+    service.is_some() && service >= longest(destination, ranges(false))
 }
 
 /// The length of the longest range that holds a prefix.
@@ -73,6 +74,8 @@ fn longest<'a>(prefix: &Prefix, ranges: impl Iterator<Item = &'a IpNetwork>) -> 
 
 #[cfg(test)]
 mod tests {
+    use margay_crds::IPPool;
+
     use super::*;
 
     #[test]
@@ -83,7 +86,18 @@ mod tests {
             external: vec![range("10.244.9.0/24")],
             ..ServiceRanges::default()
         };
-        let pools = [range("10.244.0.0/16"), range("172.16.0.0/12")];
+        let pool = |cidr: &str, uses: &[&str]| {
+            let spec = serde_json::json!({"cidr": cidr, "allowedUses": uses});
+            let pool = IPPool::new("p", serde_json::from_value(spec).unwrap());
+            pool.check().unwrap()
+        };
+        let pods = ["Workload", "Tunnel"];
+        let pools = [
+            pool("10.244.0.0/16", &pods),
+            pool("172.16.0.0/12", &pods),
+            pool("10.244.77.0/24", &["LoadBalancer"]),
+            pool("198.51.100.0/24", &["LoadBalancer"]),
+        ];
         for (destination, expected) in [
             ("10.96.0.7/32", true),
             ("10.96.0.0/16", true),
@@ -94,17 +108,21 @@ mod tests {
             ("10.244.9.7/32", true),
             ("172.16.3.0/26", false),
             ("192.0.2.0/24", false),
+            // A pool that gives Services their addresses.
+            ("198.51.100.7/32", true),
+            ("10.244.77.7/32", true),
+            ("10.244.78.7/32", false),
             // More than the range: a router's aggregate.
             ("0.0.0.0/0", false),
         ] {
             let prefix = destination.parse().unwrap();
-            let found = is_service_space(&prefix, &services, pools.iter());
+            let found = is_service_space(&prefix, &services, &pools);
             assert_eq!(found, expected, "{destination}");
         }
         assert!(!is_service_space(
             &"10.96.0.7/32".parse().unwrap(),
             &ServiceRanges::default(),
-            pools.iter()
+            &pools
         ));
     }
 }

@@ -234,6 +234,7 @@ fn peer_status(peer: &PeerSummary, clock: &WallClock) -> PeerStatus {
         state: peer.state.to_string(),
         since: clock.of(peer.since),
         last_error: peer.last_error.clone(),
+        warning: peer.warning.clone(),
         prefixes_received: peer.prefixes_received,
         prefixes_sent: peer.prefixes_sent,
     }

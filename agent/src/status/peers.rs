@@ -167,6 +167,7 @@ impl Own<'_> {
             state: session.state.to_string(),
             since: self.clock.of(session.since),
             last_error: session.last_error.clone(),
+            warning: session.warning.clone(),
             prefixes_received: session.prefixes_received,
             prefixes_sent: session.prefixes_sent,
             updated: rfc3339(self.now.1),
@@ -186,10 +187,12 @@ impl Own<'_> {
     /// The new entry if it is worth a write, or what stands there.
     fn renewed(&self, before: &PeerSession, new: PeerSession) -> PeerSession {
         let counters = |one: &PeerSession| (one.prefixes_received, one.prefixes_sent);
-        let since = |one: &PeerSession| is_up(one).then(|| one.since.clone());
-        let delay = if is_up(before) != is_up(&new) || since(before) != since(&new) {
+        let words =
+            |one: &PeerSession| (one.last_error.clone(), one.warning.is_some(), one.as_number);
+        // Down since another moment: it has been up in between.
+        let delay = if is_up(before) != is_up(&new) || before.since != new.since {
             STATE_DELAY
-        } else if before.last_error != new.last_error || before.as_number != new.as_number {
+        } else if words(before) != words(&new) {
             REASON_DELAY
         } else if counters(before) != counters(&new) {
             COUNTER_DELAY
@@ -333,6 +336,12 @@ mod tests {
         // Active, Connect and Idle again: nobody need know.
         session.state = State::Connect;
         assert_eq!(bench.update("n0", &session, 640, &down), None);
+        // Up and down again in between, for another reason: that is told, and not a minute later.
+        session.since += Duration::from_secs(620);
+        session.last_error = Some("too many prefixes".to_owned());
+        let again = bench.update("n0", &session, 640, &down).unwrap();
+        let reason = again.sessions[0].last_error.as_deref();
+        assert_eq!(reason, Some("too many prefixes"));
     }
 
     #[tokio::test]

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{Api, Patch, PatchParams};
-use margay_crds::{BGPConfiguration, NodeStatus};
+use kube::api::{Api, DeleteParams, Patch, PatchParams};
+use margay_crds::{BGPConfiguration, IPPool, NodeStatus};
 use margay_e2e::lab::command::run;
 use margay_e2e::lab::latency::{Watch, median};
 use margay_e2e::lab::{Tor, bird, process, routes};
@@ -42,6 +42,7 @@ async fn netns_services_are_announced_where_they_are_served() {
     draining_keeps_the_route(&ground).await;
     withdrawals_are_fast(&ground).await;
     services_opt_out_and_nodes_are_excluded(&ground).await;
+    an_address_of_the_controller_is_announced(&ground).await;
     a_killed_agent_withdraws_nothing(&mut ground).await;
     without_the_store_all_stays(&mut ground).await;
     println!(
@@ -299,6 +300,45 @@ async fn services_opt_out_and_nodes_are_excluded(ground: &Ground) {
     for prefix in [ROUTE, BALANCER_RANGE, CLUSTER_RANGE] {
         until_origins(ground, prefix, &both).await;
     }
+}
+
+/// From the Service to the route: the controller gives the address and writes it in the status,
+/// the node with the endpoint announces it; with the Service both go.
+async fn an_address_of_the_controller_is_announced(ground: &Ground) {
+    let pools: Api<IPPool> = Api::all(ground.cluster.client.clone());
+    let pool = json!({
+        "metadata": {"name": "balancers"},
+        "spec": {"cidr": "198.51.100.64/26", "blockSize": 28, "allowedUses": ["LoadBalancer"]},
+    });
+    ground.create(&pools, pool).await;
+    let shop = json!({
+        "metadata": {"name": "shop", "namespace": "default"},
+        "spec": {
+            "type": "LoadBalancer", "externalTrafficPolicy": "Local", "clusterIP": "10.96.0.8",
+            "ports": [{"port": 80}],
+        },
+    });
+    ground.create(&services(ground), shop).await;
+    write_endpoints(ground, "shop", &["node2 ready"]).await;
+    let given = ground
+        .until("an address for the Service", 20, || async {
+            let shop = services(ground).get("shop").await;
+            let shop = shop.map_err(|error| error.to_string())?;
+            let status = shop.status.and_then(|status| status.load_balancer);
+            let ingress = status.and_then(|status| status.ingress).unwrap_or_default();
+            let first = ingress.into_iter().next().and_then(|one| one.ip);
+            first.ok_or("none".to_owned())
+        })
+        .await;
+    assert!(given.starts_with("198.51.100."), "{given}");
+    let route = format!("{given}/32");
+    let told = until_origins(ground, &route, &["node2"]).await;
+    assert!(told.contains("(64512,100)"), "{told}");
+    no_service_routes(ground);
+    let delete = DeleteParams::default();
+    services(ground).delete("shop", &delete).await.unwrap();
+    until_origins(ground, &route, &[]).await;
+    until_origins(ground, ROUTE, &["node1", "node2"]).await;
 }
 
 /// The speaker that comes back has told everything before it says that it has.

@@ -169,6 +169,13 @@ impl Addresses for World {
 }
 
 impl Links for World {
+    async fn prepare(&self, spec: &LinkSpec) -> Result<(), BoxError> {
+        self.step("prepare")?;
+        assert!(spec.addresses.is_empty(), "no address is known yet");
+        self.with(|state| state.links.insert(spec.pod.name.clone(), false));
+        Ok(())
+    }
+
     async fn create(&self, spec: &LinkSpec) -> Result<LinkMade, BoxError> {
         self.step("create")?;
         self.with(|state| {
@@ -176,7 +183,7 @@ impl Links for World {
                 state.held.contains_key(&spec.attachment),
                 "an address comes first"
             );
-            state.links.insert(spec.pod.name.clone(), false);
+            assert_eq!(state.links.get(&spec.pod.name), Some(&false), "prepared");
         });
         Ok(LinkMade {
             host_interface: format!("mgy-{}", spec.pod.name),

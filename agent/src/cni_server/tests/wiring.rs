@@ -19,7 +19,10 @@ fn place() -> (tempfile::TempDir, World, Wiring<World, World, World>) {
 async fn policy_is_in_force_before_the_interface_is_up() {
     let (_place, world, wiring) = place();
     let added = wiring.add(add("c1", "web")).await.unwrap();
-    assert_eq!(world.diary(), ["assign", "create", "commit", "activate"]);
+    assert_eq!(
+        world.diary(),
+        ["assign", "prepare", "create", "commit", "activate"]
+    );
     assert_eq!(added.host_interface, "mgy-web");
     assert_eq!(
         added.addresses,
@@ -46,28 +49,26 @@ async fn policy_is_in_force_before_the_interface_is_up() {
 
 #[tokio::test]
 async fn a_failure_at_any_step_leaves_nothing() {
-    let cases: [(&str, &[&str]); 5] = [
-        ("assign", &["assign", "release"]),
-        ("assign half", &["assign", "release"]),
-        ("create", &["assign", "create", "remove", "release"]),
-        (
-            "commit",
-            &[
-                "assign", "create", "commit", "remove", "withdraw", "release",
-            ],
-        ),
+    let made = ["assign", "prepare"];
+    let undone = ["remove", "release"];
+    let undone_with_policy = ["remove", "withdraw", "release"];
+    let cases: [(&str, &[&str], &[&str]); 6] = [
+        ("assign", &[], &undone),
+        ("assign half", &[], &undone),
+        ("prepare", &[], &undone),
+        ("create", &["create"], &undone),
+        ("commit", &["create", "commit"], &undone_with_policy),
         (
             "activate",
-            &[
-                "assign", "create", "commit", "activate", "remove", "withdraw", "release",
-            ],
+            &["create", "commit", "activate"],
+            &undone_with_policy,
         ),
     ];
-    for (step, diary) in cases {
+    for (step, there, back) in cases {
         let (_place, world, wiring) = place();
         world.break_steps(&[step]);
         let error = wiring.add(add("c1", "web")).await.unwrap_err();
-        assert_eq!(world.diary(), diary, "{step}");
+        assert_eq!(world.diary(), [&made[..], there, back].concat(), "{step}");
         assert!(world.is_clean(), "{step}");
         if step.starts_with("assign") {
             assert_eq!(error.code, Code::TRY_AGAIN);

@@ -72,10 +72,11 @@ fn with_rules(
     config.import = if internal {
         (!import.is_empty()).then(|| Filter::new(import, Verdict::Accept))
     } else {
-        let pools = cluster.view.pools().iter().map(|pool| pool.cidr);
+        let pools = cluster.view.pools().iter();
+        let pools = pools.filter(|pool| !pool.is_for_services());
         let asked = cluster.settings.import_cidrs.iter().chain(import_cidrs);
         let space: Vec<_> = pools
-            .map(|cidr| PrefixMatch::within(Prefix::from(cidr)))
+            .map(|pool| PrefixMatch::within(Prefix::from(pool.cidr)))
             .chain(asked.map(|cidr| asked_for(*cidr)))
             .collect();
         // A rule without prefixes would be one about everything.

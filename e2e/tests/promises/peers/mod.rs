@@ -5,6 +5,7 @@
 //! | `router` | a router beside the lab's own, running BIRD, FRR or GoBGP |
 //! | `passwords` | from Secrets: right, wrong, missing, rotated live |
 //! | `places` | ranges, gateways, an AS of its own for one session |
+//! | `switches` | two ToRs of GoBGP at once; down, about to go, too many prefixes, families, times |
 //! | `links` | pods over a fabric without addresses |
 //! | `thousand`, `crowd` | one agent in a mesh of a thousand simulated nodes |
 //! | `filters`, `table` | BGPFilters edited one after another, and what passes then on both sides |
@@ -15,6 +16,7 @@ mod links;
 mod passwords;
 mod places;
 mod router;
+mod switches;
 mod table;
 mod thousand;
 
