@@ -161,6 +161,13 @@ bench-ipam: build lab-packages ## Addresses beside ptp and host-local, requests 
 	@MARGAY_KUBE_PROGRAMS=kube-apiserver $(STEP) "kube-binaries" scripts/kube-binaries.sh
 	$(BIN)/bench-ipam $(if $(BENCH),$(BENCH),--out docs/bench)
 
+.PHONY: bench-cluster
+bench-cluster: PROFILE := release
+bench-cluster: image helm ## Pods on a genuine cluster beside ptp and host-local, the agent while nothing happens: docs/bench/cluster.md; BENCH="--rounds 1 --idle 60" for a few minutes (root)
+	@scripts/packages.sh cluster
+	@$(STEP) "kube-binaries" scripts/kube-binaries.sh
+	MARGAY_IMAGE_TAR=$(TARGET)/image/margay.tar $(BIN)/bench-cluster $(if $(BENCH),$(BENCH),--out docs/bench)
+
 .PHONY: lab-packages
 lab-packages:
 	@scripts/packages.sh lab

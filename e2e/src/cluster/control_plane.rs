@@ -223,8 +223,6 @@ static AUDIT: std::sync::LazyLock<Value> = std::sync::LazyLock::new(|| {
 fn etcd(lab: &mut Lab, programs: &Path, folder: &Path) -> anyhow::Result<()> {
     let mut command = Command::new(programs.join("etcd"));
     command.arg("--data-dir").arg(folder.join("etcd"));
-    // What a test loses in a power cut it does not miss.
-    command.arg("--unsafe-no-fsync");
     let namespace = lab.plan.namespace(&lab.plan.store.name);
     process::start(&mut lab.ledger, Launch::new("etcd", namespace, command))?;
     Ok(())

@@ -26,11 +26,10 @@ pub async fn print(cluster: &Cluster) {
     for node in &cluster.nodes {
         for log in node.logs() {
             println!("-- {}", log.display());
-            // klog's errors and warnings, and containerd's.
+            // klog's errors and containerd's.
             let mut command = Command::new("grep");
-            command
-                .args(["-E", "^[EWF][0-9]{4} |level=(error|warning|fatal)|panic"])
-                .arg(&log);
+            command.args(["-E", "^[EF][0-9]{4} |level=(error|fatal)|panic"]);
+            command.arg(&log);
             show(command, LINES);
         }
         let mut command = node.machine.command("sh");

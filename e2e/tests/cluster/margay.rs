@@ -20,6 +20,7 @@ use margay_e2e::lab::spec::SERVED_PORT;
 use margay_e2e::lab::{fabric, objects};
 use serde_json::json;
 
+use crate::coexistence;
 use crate::footprint::Footprint;
 use crate::steps::{self, Failed, Steps};
 
@@ -34,6 +35,7 @@ const NODE_PORT: u16 = 30080;
 pub async fn journey(steps: &mut Steps, cluster: &mut Cluster) -> Result<(), Failed> {
     install(steps, cluster).await?;
     let pods = traffic(steps, cluster).await?;
+    coexistence::journey(steps, cluster, &pods).await?;
     disturb(steps, cluster, &pods).await?;
     leave(steps, cluster).await
 }
@@ -176,7 +178,7 @@ async fn thirty(cluster: &Cluster) -> anyhow::Result<(Vec<Place>, String)> {
 }
 
 /// One pod of each node.
-fn one_each(pods: &[Place]) -> Vec<&Place> {
+pub fn one_each(pods: &[Place]) -> Vec<&Place> {
     let mut nodes = BTreeSet::new();
     pods.iter()
         .filter(|pod| nodes.insert(pod.node.clone()))
@@ -215,7 +217,7 @@ fn reach(cluster: &Cluster, pods: &[Place]) -> anyhow::Result<String> {
     Ok(format!("{asked} fetches"))
 }
 
-async fn services(cluster: &Cluster, pods: &[Place]) -> anyhow::Result<()> {
+pub async fn services(cluster: &Cluster, pods: &[Place]) -> anyhow::Result<()> {
     let client = cluster.client().await?;
     let api: Api<Service> = Api::namespaced(client, workload::NAMESPACE);
     let object = json!({
@@ -446,7 +448,7 @@ async fn disturb(steps: &mut Steps, cluster: &mut Cluster, pods: &[Place]) -> Re
 }
 
 /// Three pods come up and reach each other: the network is not only what it was.
-async fn new_pods(cluster: &Cluster, name: &str) -> anyhow::Result<()> {
+pub async fn new_pods(cluster: &Cluster, name: &str) -> anyhow::Result<()> {
     let client = cluster.client().await?;
     let spec = workload::pod_spec(cluster.ground.lab.plan.store.address.ip());
     workload::deploy(&client, workload::deployment(name, 3, &spec)).await?;

@@ -13,7 +13,7 @@ use crate::steps::{Failed, Steps};
 pub async fn journey(steps: &mut Steps, cluster: &mut Cluster) -> Result<(), Failed> {
     steps
         .run("reference: nodes Ready with ptp and host-local", async {
-            reference::install(cluster)?;
+            reference::install(cluster, reference::CONFLIST)?;
             cluster.start_kubelets()?;
             crate::steps::nodes_ready(cluster).await
         })
@@ -23,8 +23,27 @@ pub async fn journey(steps: &mut Steps, cluster: &mut Cluster) -> Result<(), Fai
         .await?;
     steps.figure(&figure);
     steps
-        .run("reference: its configuration goes", async {
-            reference::remove(cluster)
+        .run("reference: its configuration and interfaces go", async {
+            // In this order: a runtime without a network does not end a sandbox.
+            until(
+                "the pods' interfaces to be gone",
+                patience(60),
+                &cluster.logs(),
+                || async {
+                    for node in &cluster.nodes {
+                        let left = node
+                            .machine
+                            .run("ip", &["-o", "link", "show", "type", "veth"]);
+                        let left = left.map_err(|error| format!("{error:#}"))?;
+                        if left.contains("veth") {
+                            return Err(left);
+                        }
+                    }
+                    Ok(())
+                },
+            )
+            .await?;
+            reference::remove(cluster, reference::CONFLIST)
         })
         .await
 }

@@ -1,0 +1,234 @@
+//! The two sides by turns on one cluster: pods one after the other, then many at once.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
+use margay_e2e::cluster::first_packet::FirstPackets;
+use margay_e2e::cluster::workload::{self, NAMESPACE};
+use margay_e2e::cluster::{Cluster, helm, reference};
+use margay_e2e::lab::objects;
+use margay_e2e::lab::patience::{patience, until};
+use serde_json::json;
+
+/// Whose network it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    Reference,
+    Margay,
+}
+
+/// In the order of a round.
+pub(crate) const SIDES: [Side; 2] = [Side::Reference, Side::Margay];
+
+/// What one turn of one side has given.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Turn {
+    /// From a pod's creation to its first packet, one pod after the other.
+    pub(crate) first_packet: Vec<Duration>,
+    /// Many pods at once: until the last first packet.
+    pub(crate) last_packet: Duration,
+    /// Until all are Ready.
+    pub(crate) ready: Duration,
+}
+
+impl fmt::Display for Turn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut alone = self.first_packet.clone();
+        alone.sort();
+        write!(
+            f,
+            "first packet {:?} in the middle, at once: last packet {:?}, Ready {:?}",
+            alone.get(alone.len() / 2).copied().unwrap_or_default(),
+            self.last_packet,
+            self.ready
+        )
+    }
+}
+
+/// Installs Margay and waits until everything is ready.
+pub(crate) async fn prepare(cluster: &mut Cluster) -> Result<()> {
+    let image = helm::image()?;
+    for node in &cluster.nodes {
+        node.import(&image)?;
+    }
+    cluster.start_kubelets()?;
+    let client = cluster.client().await?;
+    let nodes: Api<Node> = Api::all(client.clone());
+    until(
+        "the nodes to be known",
+        patience(60),
+        &cluster.logs(),
+        || async {
+            let known = nodes.list(&ListParams::default()).await;
+            let known = known.map_err(|error| error.to_string())?.items.len();
+            let all = known == cluster.nodes.len();
+            all.then_some(()).ok_or(format!("{known} are"))
+        },
+    )
+    .await?;
+    let mut values = helm::values(cluster);
+    // Like for like: the reference has no plugins for ports and rates after it either.
+    values["cni"] = json!({"chain": []});
+    helm::apply(cluster, "install", &values)?;
+    reference::route(cluster)?;
+    workload::until_pods_are_admitted(cluster, &client).await?;
+    // Everything has been read and run once.
+    run(cluster, 2, 6).await.map(drop)
+}
+
+/// Gives the cluster to a side. In the reference's turns nothing of Margay runs.
+pub(crate) async fn switch(cluster: &Cluster, side: Side) -> Result<()> {
+    let client = cluster.client().await?;
+    let daemons: Api<DaemonSet> = Api::namespaced(client.clone(), helm::NAMESPACE);
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), helm::NAMESPACE);
+    let (place, controllers) = match side {
+        Side::Reference => (json!("nowhere"), 0),
+        Side::Margay => (json!(null), 2),
+    };
+    let template = json!({"spec": {"nodeSelector": {"margay.dev/bench": place}}});
+    let patch = json!({"spec": {"template": template}});
+    let name = format!("{}-agent", helm::RELEASE);
+    daemons
+        .patch(&name, &PatchParams::default(), &Patch::Merge(&patch))
+        .await?;
+    let scale = json!({"spec": {"replicas": controllers}});
+    let controller = format!("{}-controller", helm::RELEASE);
+    deployments
+        .patch(&controller, &PatchParams::default(), &Patch::Merge(&scale))
+        .await?;
+    match side {
+        Side::Reference => reference::install(cluster, reference::FIRST)?,
+        Side::Margay => {
+            // The first time there is nothing to take away.
+            let there = cluster
+                .nodes
+                .iter()
+                .any(|node| node.machine.path(reference::FIRST).exists());
+            if there {
+                reference::remove(cluster, reference::FIRST)?;
+            }
+        }
+    }
+    let wanted = if side == Side::Margay {
+        cluster.nodes.len()
+    } else {
+        0
+    };
+    let pods: Api<Pod> = Api::namespaced(client, helm::NAMESPACE);
+    until(
+        "the agents to come or go",
+        patience(120),
+        &cluster.logs(),
+        || async {
+            let all = pods
+                .list(&ListParams::default())
+                .await
+                .map_err(|error| error.to_string())?;
+            let ready = all.items.iter().filter(|pod| {
+                let conditions = pod
+                    .status
+                    .iter()
+                    .flat_map(|status| status.conditions.iter().flatten());
+                conditions
+                    .into_iter()
+                    .any(|one| one.type_ == "Ready" && one.status == "True")
+            });
+            let ready = ready.count();
+            let right = match side {
+                Side::Reference => all.items.is_empty(),
+                Side::Margay => ready == wanted + 2 && all.items.len() == ready,
+            };
+            if right {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            Err(format!("{ready} of {} are Ready", all.items.len()))
+        },
+    )
+    .await?;
+    // The runtime reads its configuration as it changes; and everybody calms down.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    Ok(())
+}
+
+/// One turn.
+pub(crate) async fn run(cluster: &Cluster, alone: usize, at_once: u32) -> Result<Turn> {
+    let client = cluster.client().await?;
+    let packets = FirstPackets::listen().await?;
+    let resolver = cluster.ground.lab.plan.store.address.ip();
+    let spec = workload::pod_spec(resolver);
+    let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
+    let mut turn = Turn::default();
+    for number in 0..alone {
+        let name = format!("alone-{}-{number}", std::process::id());
+        let pod = json!({"metadata": {"name": name, "labels": {"app": "alone"}}, "spec": spec});
+        let began = Instant::now();
+        objects::ensure(&pods, pod).await?;
+        turn.first_packet
+            .push(heard(&packets, &name).await? - began);
+        pods.delete(&name, &DeleteParams::default().grace_period(0))
+            .await?;
+        // A runtime that still ends the last one is not measured with the next.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    settle(cluster).await?;
+
+    let before = packets.seen().len();
+    let began = Instant::now();
+    workload::deploy(&client, workload::deployment("many", at_once, &spec)).await?;
+    let wanted = usize::try_from(at_once)?;
+    let places = workload::until_ready(cluster, &client, "app=many", wanted, patience(180)).await?;
+    turn.ready = began.elapsed();
+    let seen = packets.seen();
+    if seen.len() < before + wanted {
+        bail!("{} of {wanted} pods were heard", seen.len() - before);
+    }
+    let last = seen
+        .iter()
+        .filter(|(name, _)| name.starts_with("many-"))
+        .map(|(_, at)| *at)
+        .max();
+    turn.last_packet = last.context("no pod was heard")? - began;
+    workload::delete_at_once(cluster, &client, "many", &places).await?;
+    settle(cluster).await?;
+    Ok(turn)
+}
+
+async fn heard(packets: &FirstPackets, name: &str) -> Result<Instant> {
+    let limit = Instant::now() + patience(60);
+    loop {
+        if let Some(at) = packets.seen().get(name) {
+            return Ok(*at);
+        }
+        if Instant::now() > limit {
+            bail!("nothing was heard of {name}");
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// Waits until no node has an interface of a pod any more.
+async fn settle(cluster: &Cluster) -> Result<()> {
+    let limit = Instant::now() + patience(90);
+    loop {
+        let mut left = Vec::new();
+        for node in &cluster.nodes {
+            let links = node.machine.run("ip", &["-o", "link", "show"])?;
+            let names = links.lines().filter_map(|line| line.split(": ").nth(1));
+            let of_pods = names.filter(|name| name.starts_with("veth") || name.starts_with("mgy"));
+            left.extend(of_pods.map(str::to_owned));
+        }
+        if left.is_empty() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            return Ok(());
+        }
+        if Instant::now() > limit {
+            bail!("these interfaces of pods stay: {left:?}");
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
