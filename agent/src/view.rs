@@ -228,6 +228,7 @@ impl View {
             | Change::Tier(_)
             | Change::NetworkSet(_)
             | Change::GlobalNetworkSet(_)
+            | Change::HostEndpoint(_)
             | Change::ServiceAccount(_)
             | Change::EndpointSlice(_) => false,
         }

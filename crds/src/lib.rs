@@ -29,6 +29,7 @@ pub mod cluster_network_policy;
 pub mod condition;
 pub mod drain;
 pub mod field;
+pub mod host_endpoint;
 pub mod ip_pool;
 pub mod ip_reservation;
 pub mod ipam_block;
@@ -52,6 +53,7 @@ pub use cluster_network_policy::{ClusterNetworkPolicy, ClusterNetworkPolicySpec}
 pub use condition::Condition;
 pub use drain::{DrainRequest, DrainStage};
 pub use field::FieldError;
+pub use host_endpoint::{HostEndpoint, HostEndpointSpec, HostInterface};
 pub use ip_pool::{
     AllowedUse, AssignmentMode, EncapsulationMode, IPPool, IPPoolSpec, IPPoolStatus, Pool,
 };
@@ -59,7 +61,8 @@ pub use ip_reservation::{IPReservation, IPReservationSpec, IPReservationStatus};
 pub use ipam_block::{Allocation, Block, IPAMBlock, IPAMBlockSpec, Owner, OwnerKind, Released};
 pub use ipam_configuration::{IPAMConfiguration, IPAMConfigurationSpec, IpamSettings};
 pub use network_policy::{
-    GlobalNetworkPolicy, GlobalNetworkPolicySpec, NetworkPolicy, NetworkPolicySpec, PolicyStatus,
+    GlobalNetworkPolicy, GlobalNetworkPolicySpec, HostStage, HostUse, NetworkPolicy,
+    NetworkPolicySpec, PolicyStatus,
 };
 pub use network_set::{GlobalNetworkSet, GlobalNetworkSetSpec, NetworkSet, NetworkSetSpec};
 pub use node_status::{NodeStatus, NodeStatusSpec, NodeStatusStatus};

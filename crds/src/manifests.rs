@@ -10,8 +10,8 @@ use serde_json::Value;
 use crate::cluster_network_policy;
 use crate::{
     BGPConfiguration, BGPFilter, BGPPeer, ClusterNetworkPolicy, GlobalNetworkPolicy,
-    GlobalNetworkSet, IPAMBlock, IPAMConfiguration, IPPool, IPReservation, NetworkPolicy,
-    NetworkSet, NodeStatus, Tier,
+    GlobalNetworkSet, HostEndpoint, IPAMBlock, IPAMConfiguration, IPPool, IPReservation,
+    NetworkPolicy, NetworkSet, NodeStatus, Tier,
 };
 
 /// Every CRD of ours, ready to be created.
@@ -30,6 +30,7 @@ pub fn all() -> Vec<CustomResourceDefinition> {
         Tier::crd(),
         NetworkSet::crd(),
         GlobalNetworkSet::crd(),
+        HostEndpoint::crd(),
         cluster_network_policy::approved(ClusterNetworkPolicy::crd()),
     ];
     for crd in &mut crds {

@@ -111,6 +111,18 @@ pub struct NetworkPolicySpec {
     )
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!(self.preDNAT && self.doNotTrack)")
+        .message("preDNAT and doNotTrack exclude each other: make two policies")
+)]
+#[x_kube(
+    validation = Rule::new("self.applyOnForward || !(self.preDNAT || self.doNotTrack)")
+        .message("preDNAT and doNotTrack need applyOnForward: true")
+)]
+#[x_kube(
+    validation = Rule::new("!self.preDNAT || ((!has(self.egress) || size(self.egress) == 0) && (!has(self.types) || !('Egress' in self.types)))")
+        .message("a policy with preDNAT is about ingress only: leave out egress")
+)]
 pub struct GlobalNetworkPolicySpec {
     /// The tier it belongs to; it cannot be changed.
     #[serde(default = "default_tier")]
@@ -134,6 +146,17 @@ pub struct GlobalNetworkPolicySpec {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 1024))]
     pub service_account_selector: String,
+    /// Of host endpoints, also traffic that is only forwarded. It changes nothing for pods.
+    #[serde(default)]
+    pub apply_on_forward: bool,
+    /// Only for host endpoints, and asked before destination NAT: what it allows is asked no other
+    /// policy of the endpoint, what it says nothing about goes on.
+    #[serde(default, rename = "preDNAT")]
+    pub pre_dnat: bool,
+    /// Only for host endpoints, and asked before connections are tracked: what it allows is not
+    /// tracked, so that the answers need rules of their own; what it says nothing about goes on.
+    #[serde(default)]
+    pub do_not_track: bool,
     /// Ingress, Egress or both; without it, the directions that have rules, and Ingress when neither has.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 2))]
@@ -146,6 +169,29 @@ pub struct GlobalNetworkPolicySpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1024))]
     pub egress: Vec<RuleSpec>,
+}
+
+/// When a policy is asked about a host endpoint's traffic.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum HostStage {
+    /// With connections tracked and destinations translated.
+    #[default]
+    Normal,
+    /// Before destination NAT.
+    PreDnat,
+    /// Before connections are tracked.
+    DoNotTrack,
+}
+
+/// What a policy is to host endpoints.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HostUse {
+    /// When it is asked.
+    pub stage: HostStage,
+    /// Also about what is only forwarded.
+    pub forward: bool,
+    /// It says nothing about pods.
+    pub only: bool,
 }
 
 fn default_tier() -> String {
@@ -178,6 +224,8 @@ pub struct ReadPolicy {
     pub order: Option<f64>,
     /// Not enforced.
     pub staged: bool,
+    /// What it is to host endpoints.
+    pub host: HostUse,
     /// The endpoints it applies to, by their own labels.
     pub selector: Selector,
     /// And by those of their namespace.
@@ -203,6 +251,7 @@ impl NetworkPolicy {
             order: spec.order,
             staged: spec.staged,
             selector: &spec.selector,
+            host: [false; 3],
             namespaces: "",
             service_accounts: &spec.service_account_selector,
             types: &spec.types,
@@ -235,6 +284,7 @@ impl GlobalNetworkPolicy {
             order: spec.order,
             staged: spec.staged,
             selector: &spec.selector,
+            host: [spec.apply_on_forward, spec.pre_dnat, spec.do_not_track],
             namespaces: &spec.namespace_selector,
             service_accounts: &spec.service_account_selector,
             types: &spec.types,
@@ -272,6 +322,8 @@ struct Parts<'a> {
     tier: &'a str,
     order: Option<f64>,
     staged: bool,
+    /// applyOnForward, preDNAT and doNotTrack.
+    host: [bool; 3],
     selector: &'a str,
     namespaces: &'a str,
     service_accounts: &'a str,
@@ -305,8 +357,10 @@ impl Parts<'_> {
         let selector = optional("spec.selector", self.selector).unwrap_or_else(Selector::all);
         let namespaces = optional("spec.namespaceSelector", self.namespaces);
         let service_accounts = optional("spec.serviceAccountSelector", self.service_accounts);
+        let host = self.host(&mut errors);
         let subject_is_whole = errors.0.len() == before;
         let (ingress, egress) = self.directions();
+        let egress = egress && host.stage != HostStage::PreDnat;
         let mut rules = |wanted: bool, path: &str, specs: &[RuleSpec], side: Side| {
             wanted.then(|| {
                 let specs = specs.iter().enumerate();
@@ -328,6 +382,7 @@ impl Parts<'_> {
             tier: self.tier.to_owned(),
             order: self.order.filter(|order| order.is_finite()),
             staged: self.staged,
+            host,
             selector: if subject_is_whole {
                 selector
             } else {
@@ -338,6 +393,40 @@ impl Parts<'_> {
             ingress,
             egress,
             errors: errors.0,
+        }
+    }
+
+    /// What cannot go together is taken for an ordinary policy of host endpoints without rules.
+    fn host(&self, errors: &mut Errors) -> HostUse {
+        let [forward, pre_dnat, do_not_track] = self.host;
+        let mut wrong = |field: &str, message: &str| {
+            errors.push(FieldError::invalid(&format!("spec.{field}"), true, message));
+        };
+        let stage = match (pre_dnat, do_not_track) {
+            (true, true) => {
+                wrong(
+                    "preDNAT",
+                    "and doNotTrack exclude each other: make two policies",
+                );
+                HostStage::Normal
+            }
+            (true, false) => HostStage::PreDnat,
+            (false, true) => HostStage::DoNotTrack,
+            (false, false) => HostStage::Normal,
+        };
+        let only = pre_dnat || do_not_track;
+        if only && !forward {
+            let field = if pre_dnat { "preDNAT" } else { "doNotTrack" };
+            wrong(field, "needs applyOnForward: true");
+        }
+        let about_egress = !self.egress.is_empty() || self.types.contains(&PolicyType::Egress);
+        if pre_dnat && about_egress {
+            wrong("preDNAT", "is about ingress only: leave out egress");
+        }
+        HostUse {
+            stage,
+            forward: forward || only,
+            only,
         }
     }
 
@@ -408,6 +497,37 @@ mod tests {
         assert_eq!(policy.ingress, Some(Vec::new()));
         assert_eq!(policy.selector, Selector::all());
         assert_eq!(policy.errors[0].path, "spec.selector");
+    }
+
+    #[test]
+    fn stages_of_host_endpoints_exclude_each_other() {
+        let host = |spec| {
+            let policy = read(spec);
+            (policy.host.stage, policy.host.only, policy.errors.len())
+        };
+        let rule = json!([{"action": "Allow"}]);
+        assert_eq!(host(json!({})), (HostStage::Normal, false, 0));
+        assert_eq!(
+            host(json!({"applyOnForward": true, "preDNAT": true, "ingress": rule})),
+            (HostStage::PreDnat, true, 0)
+        );
+        assert_eq!(
+            host(json!({"applyOnForward": true, "doNotTrack": true, "egress": rule})),
+            (HostStage::DoNotTrack, true, 0)
+        );
+        assert_eq!(
+            host(json!({"doNotTrack": true})),
+            (HostStage::DoNotTrack, true, 1)
+        );
+        assert_eq!(
+            host(json!({"applyOnForward": true, "preDNAT": true, "egress": rule})),
+            (HostStage::PreDnat, true, 1)
+        );
+        let both = read(
+            json!({"applyOnForward": true, "preDNAT": true, "doNotTrack": true, "ingress": rule}),
+        );
+        assert_eq!((both.host.stage, both.host.only), (HostStage::Normal, true));
+        assert_eq!(both.ingress, Some(Vec::new()), "it fails closed");
     }
 
     #[test]

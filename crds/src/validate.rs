@@ -5,8 +5,8 @@ use serde_json::Value;
 
 use crate::field::FieldError;
 use crate::{
-    BGPConfiguration, BGPFilter, BGPPeer, GlobalNetworkPolicy, GlobalNetworkSet, IPAMBlock,
-    IPAMConfiguration, IPPool, IPReservation, NetworkPolicy, NetworkSet, Tier,
+    BGPConfiguration, BGPFilter, BGPPeer, GlobalNetworkPolicy, GlobalNetworkSet, HostEndpoint,
+    IPAMBlock, IPAMConfiguration, IPPool, IPReservation, NetworkPolicy, NetworkSet, Tier,
 };
 
 /// Every field of `new` that is wrong by the rules of its kind, and on an update (`old` given)
@@ -66,6 +66,12 @@ pub fn validate(kind: &str, new: &Value, old: Option<&Value>) -> Vec<FieldError>
             old,
             |object: &GlobalNetworkPolicy| object.check().err(),
             GlobalNetworkPolicy::check_update,
+        ),
+        "HostEndpoint" => checked(
+            new,
+            old,
+            |object: &HostEndpoint| object.check().err(),
+            |_, _| Vec::new(),
         ),
         "Tier" => checked(
             new,

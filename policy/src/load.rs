@@ -137,6 +137,9 @@ fn take_object(
         ("margay.dev/v1", "GlobalNetworkSet") => parsed(kind, object, |object| {
             cluster.apply_global_network_set(&object)
         }),
+        ("margay.dev/v1", "HostEndpoint") => {
+            parsed(kind, object, |object| cluster.apply_host_endpoint(&object))
+        }
         ("v1", "ServiceAccount") => parsed(kind, object, |object| {
             cluster.apply_service_account(&object)
         }),
@@ -165,7 +168,13 @@ fn is_policy(kind: &str) -> bool {
     kind.ends_with("NetworkPolicy")
         || matches!(
             kind,
-            "Namespace" | "Pod" | "Node" | "Tier" | "NetworkSet" | "GlobalNetworkSet"
+            "Namespace"
+                | "Pod"
+                | "Node"
+                | "Tier"
+                | "NetworkSet"
+                | "GlobalNetworkSet"
+                | "HostEndpoint"
         )
 }
 

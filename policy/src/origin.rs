@@ -156,7 +156,10 @@ pub fn origins(cluster: &Cluster, wanted: &BTreeSet<RuleId>) -> BTreeMap<RuleId,
             let rules = rules.map(|rule| (rule.index, rule.action)).collect();
             look(&policy.reference(), tier, false, direction, rules);
         }
-        for policy in cluster.own_policies() {
+        let hosts = cluster
+            .policies_for_hosts()
+            .filter(|policy| policy.host.only);
+        for policy in cluster.own_policies().chain(hosts) {
             let rules = policy.rules(direction).unwrap_or_default().iter();
             let rules = rules.map(|rule| (rule.index, rule.action)).collect();
             let (tier, staged) = (&policy.tier, policy.staged);

@@ -53,6 +53,7 @@ pub enum Kind {
     Tier,
     NetworkSet,
     GlobalNetworkSet,
+    HostEndpoint,
     ServiceAccount,
     Service,
     EndpointSlice,
@@ -90,6 +91,7 @@ pub enum Change {
     Tier(Event<crds::Tier>),
     NetworkSet(Event<crds::NetworkSet>),
     GlobalNetworkSet(Event<crds::GlobalNetworkSet>),
+    HostEndpoint(Event<crds::HostEndpoint>),
     ServiceAccount(Event<ServiceAccount>),
     EndpointSlice(Event<EndpointSlice>),
 }
@@ -156,6 +158,7 @@ pub fn watch_all(client: &Client, namespace: &str, notes: Notes) -> Watches {
     policy.watch_if_served(Kind::Tier, Change::Tier);
     policy.watch_if_served(Kind::NetworkSet, Change::NetworkSet);
     policy.watch_if_served(Kind::GlobalNetworkSet, Change::GlobalNetworkSet);
+    policy.watch_if_served(Kind::HostEndpoint, Change::HostEndpoint);
     policy.watch(Kind::ServiceAccount, Change::ServiceAccount);
     let (endpoints_wanted, wanted) = watch::channel(false);
     policy.watch_when(wanted, Kind::EndpointSlice, Change::EndpointSlice);

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use crate::datastore::{Change, Kind, Roster, RosterChange};
 
 /// The kinds that must have arrived before anything is committed.
-const NEEDED: [Kind; 10] = [
+const NEEDED: [Kind; 11] = [
     Kind::Namespace,
     Kind::Pod,
     Kind::NetworkPolicy,
@@ -20,6 +20,7 @@ const NEEDED: [Kind; 10] = [
     Kind::Tier,
     Kind::NetworkSet,
     Kind::GlobalNetworkSet,
+    Kind::HostEndpoint,
     Kind::ServiceAccount,
 ];
 
@@ -112,6 +113,12 @@ impl Objects {
                 event,
                 Cluster::apply_global_network_set,
                 Cluster::remove_network_set,
+            ),
+            Change::HostEndpoint(event) => self.take(
+                Kind::HostEndpoint,
+                event,
+                Cluster::apply_host_endpoint,
+                |cluster, _, name| cluster.remove_host_endpoint(name),
             ),
             _ => {}
         }

@@ -146,6 +146,8 @@ impl Test {
             Change::NetworkSet(Event::InitDone),
             Change::GlobalNetworkSet(Event::Init),
             Change::GlobalNetworkSet(Event::InitDone),
+            Change::HostEndpoint(Event::Init),
+            Change::HostEndpoint(Event::InitDone),
             Change::ServiceAccount(Event::Init),
             Change::ServiceAccount(Event::InitDone),
         ] {

@@ -263,6 +263,7 @@ async fn every_kind(ground: &Ground) {
     });
     ground.create(&own, deny).await;
     reaches(false, "NetworkPolicy.margay.dev to deny the echo").await;
+    told(ground).await;
     let sets: Api<crds::GlobalNetworkSet> = Api::all(client());
     let set = json!({"metadata": {"name": "friends", "labels": {"friend": "yes"}}, "spec": {"nets": [from.address]}});
     ground.create(&sets, set).await;
@@ -300,6 +301,47 @@ async fn every_kind(ground: &Ground) {
     sets.delete("friends", &DeleteParams::default())
         .await
         .unwrap();
+}
+
+/// The denied echo is told on web-2's node, with pods, policy and rule, and counted.
+async fn told(ground: &Ground) {
+    let node = &ground.pod("web-2").node;
+    let denial = || async {
+        let answer = ground.ask_agent(node, "denials")?;
+        let denials = answer["denials"].as_array().cloned().unwrap_or_default();
+        let is_it = |one: &&serde_json::Value| {
+            let (from, to) = (&one["from"]["endpoint"], &one["to"]["endpoint"]);
+            one["verdict"] == "deny"
+                && *from == format!("{POD_NAMESPACE}/web-1")
+                && *to == format!("{POD_NAMESPACE}/web-2")
+        };
+        let found = denials.iter().rfind(is_it).cloned();
+        found.ok_or_else(|| answer.to_string())
+    };
+    let told = ground.until("the denied echo to be told", 10, denial).await;
+    assert_eq!(told["by"]["kind"], "NetworkPolicy.margay.dev", "{told}");
+    assert_eq!(
+        (&told["by"]["name"], &told["by"]["rule"]),
+        (&json!("no-echo"), &json!("ingress[0]"))
+    );
+    assert_eq!(
+        (&told["protocol"], &told["icmp"]),
+        (&json!("ICMP"), &json!([8, 0]))
+    );
+    let answer = ground.ask_agent(node, "counters").unwrap();
+    let counters = answer["counters"].as_array().unwrap();
+    let denied = counters
+        .iter()
+        .find(|one| one["name"] == "no-echo" && one["action"] == "Deny");
+    assert!(denied.unwrap()["packets"].as_u64() > Some(0), "{answer}");
+    let socket = ground.lab.ledger.folder.admin_socket(node);
+    for (command, expected) in [("denials", "web-1 "), ("counters", "no-echo")] {
+        let mut margayctl = std::process::Command::new(&ground.binaries.margayctl);
+        margayctl.args(["policy", command, "--socket"]).arg(&socket);
+        let output = margayctl.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains(expected), "{text}");
+    }
 }
 
 /// Pods whose policy denies everything, flooded from before their interface exists, both ways.

@@ -54,9 +54,9 @@ use crate::{
 };
 
 /// IPv4 in IP: what a pod could reach other nodes' tunnel devices with.
-const PROTOCOL_IPIP: u8 = 4;
+pub(super) const PROTOCOL_IPIP: u8 = 4;
 /// The port of the VXLAN device.
-const PORT_VXLAN: u16 = 4789;
+pub(super) const PORT_VXLAN: u16 = 4789;
 
 /// ICMPv6 types a pod needs before it has an address to speak from: multicast listener reports (131, 132, 143), router
 /// solicitation (133), neighbour solicitation and advertisement (135, 136). Router advertisements and redirects are not
@@ -76,8 +76,10 @@ pub(super) const DENIED: &str = "denied";
 
 /// Our part of the mark of connections that have been denied.
 const DENIED_MARK: u16 = 1;
+/// Our part of the mark of connections that a host endpoint's policy let pass before destination NAT.
+pub(super) const EARLY_MARK: u16 = 2;
 /// The lowest generation; 0 is the mark of connections that nobody has judged.
-const FIRST_GENERATION: u16 = 2;
+const FIRST_GENERATION: u16 = 3;
 
 /// The table of a node without endpoints.
 pub(crate) fn empty() -> Ruleset {

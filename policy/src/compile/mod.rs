@@ -14,7 +14,9 @@
 
 pub(crate) mod class;
 pub(crate) mod emit;
+mod failsafe;
 pub(crate) mod flat;
+mod host;
 mod lower;
 pub(crate) mod nat;
 pub(crate) mod ports;
@@ -34,6 +36,8 @@ use crate::{
     ruleset::Ruleset,
     selector::Labels,
 };
+pub use failsafe::{FailsafeError, FailsafePort, Failsafes};
+
 use class::{Class, ClassKey, InForce, Member};
 use select::Selected;
 
@@ -84,6 +88,10 @@ pub struct NodeInput {
     pub node_addresses: BTreeSet<IpAddr>,
     /// The names of the tunnel devices: what leaves by them keeps the pod's address.
     pub tunnel_devices: BTreeSet<String>,
+    /// The node's own interfaces and their addresses: host endpoints without an interface's name are found by them.
+    pub interfaces: BTreeMap<String, BTreeSet<IpAddr>>,
+    /// The ports that no policy of a host endpoint closes.
+    pub failsafes: Failsafes,
 }
 
 impl NodeInput {
@@ -149,6 +157,7 @@ impl Compiler {
             .collect();
         let mut ruleset = emit::emit(&members, &classes, &book);
         nat::emit(node, &mut ruleset);
+        host::emit(cluster, node, &claims, &mut ruleset, &mut problems);
         (ruleset, problems)
     }
 }

@@ -34,7 +34,7 @@ pub(crate) fn verdict(passes: bool, rule: Option<RuleId>, chains: &mut Chains) -
     Verdict::Goto(chain_of(word, rule, rules, chains))
 }
 
-fn chain_of(word: &str, rule: RuleId, rules: Vec<Rule>, chains: &mut Chains) -> Name {
+pub(super) fn chain_of(word: &str, rule: RuleId, rules: Vec<Rule>, chains: &mut Chains) -> Name {
     let name = format!("{word}-{rule}");
     chains.entry(name.clone()).or_insert(Chain::of(rules));
     name
@@ -107,7 +107,7 @@ fn notes(decision: &Decision, chains: &mut Chains) -> Vec<Rule> {
 }
 
 /// The conditions of a region: one list for each of the parts it has to be put together of.
-fn conditions(region: &Region) -> Vec<Vec<Match>> {
+pub(super) fn conditions(region: &Region) -> Vec<Vec<Match>> {
     if region.is_everything() {
         return vec![Vec::new()];
     }
@@ -116,11 +116,6 @@ fn conditions(region: &Region) -> Vec<Vec<Match>> {
     }
     let mut all = Vec::new();
     for family in Family::ALL {
-        let is_whole = |plane: &Plane| *region.area(family, *plane) == plane.whole();
-        if Plane::ALL.iter().all(is_whole) {
-            all.push(vec![Match::Family(family)]);
-            continue;
-        }
         for mut matches in of_family(region, family) {
             matches.insert(0, Match::Family(family));
             all.push(matches);
@@ -129,7 +124,11 @@ fn conditions(region: &Region) -> Vec<Vec<Match>> {
     all
 }
 
-fn of_family(region: &Region, family: Family) -> Vec<Vec<Match>> {
+pub(super) fn of_family(region: &Region, family: Family) -> Vec<Vec<Match>> {
+    let is_whole = |plane: &Plane| *region.area(family, *plane) == plane.whole();
+    if Plane::ALL.iter().all(is_whole) {
+        return vec![Vec::new()];
+    }
     Plane::ALL
         .into_iter()
         .flat_map(|plane| matches_of(plane, region.area(family, plane)))

@@ -6,6 +6,7 @@
 
 mod changes;
 mod cluster_policy;
+mod host;
 mod network_policy;
 mod own;
 mod pod;
@@ -22,6 +23,7 @@ use margay_crds as crds;
 
 pub(crate) use changes::Changes;
 pub use cluster_policy::{ClusterPeer, ClusterPods, ClusterPolicy, ClusterRule};
+pub use host::HostEndpoint;
 pub use own::{OwnPolicy, Scope};
 pub use tier::{Order, PolicyKind, PolicyRef, Tier};
 pub(crate) use workload::{
@@ -255,6 +257,9 @@ pub struct Cluster {
     policies: BTreeMap<ObjectKey, Policy>,
     cluster_policies: BTreeMap<String, ClusterPolicy>,
     own_policies: BTreeMap<PolicyRef, OwnPolicy>,
+    /// Policies of ours that say nothing about pods.
+    host_policies: BTreeMap<PolicyRef, OwnPolicy>,
+    host_endpoints: BTreeMap<String, HostEndpoint>,
     tiers: BTreeMap<String, Tier>,
     network_sets: BTreeMap<ObjectKey, NetworkSet>,
     service_accounts: BTreeMap<ObjectKey, Labels>,
@@ -444,24 +449,24 @@ impl Cluster {
             namespace,
             name,
         } = &policy.reference;
-        if self.own_policies.get(&policy.reference) == Some(&policy) {
+        if self.own_policy(&policy.reference) == Some(&policy) {
             return;
         }
         self.touched(*kind, namespace, name);
-        self.own_policies.insert(policy.reference.clone(), policy);
+        self.sort_own(policy);
     }
 
     /// Forgets a NetworkPolicy of ours.
     pub fn remove_own_policy(&mut self, namespace: &str, name: &str) {
         let reference = PolicyRef::new(PolicyKind::OwnNetworkPolicy, namespace, name);
-        self.own_policies.remove(&reference);
+        self.forget_own(&reference);
         self.touched(PolicyKind::OwnNetworkPolicy, namespace, name);
     }
 
     /// Forgets a GlobalNetworkPolicy.
     pub fn remove_global_policy(&mut self, name: &str) {
         let reference = PolicyRef::new(PolicyKind::GlobalNetworkPolicy, "", name);
-        self.own_policies.remove(&reference);
+        self.forget_own(&reference);
         self.touched(PolicyKind::GlobalNetworkPolicy, "", name);
     }
 
@@ -602,14 +607,15 @@ impl Cluster {
         self.cluster_policies.get(name)
     }
 
-    /// Every policy of ours, in the order of their references.
+    /// Every policy of ours that has a say about pods, in the order of their references.
     pub fn own_policies(&self) -> impl Iterator<Item = &OwnPolicy> {
         self.own_policies.values()
     }
 
     /// One policy of ours.
     pub fn own_policy(&self, reference: &PolicyRef) -> Option<&OwnPolicy> {
-        self.own_policies.get(reference)
+        let of_pods = self.own_policies.get(reference);
+        of_pods.or_else(|| self.host_policies.get(reference))
     }
 
     /// Every NetworkPolicy of one namespace.
@@ -656,7 +662,8 @@ impl Cluster {
             let mut rules = policy.ingress.iter().chain(&policy.egress).flatten();
             rules.any(|rule| rule.source.service.is_some() || rule.destination.service.is_some())
         };
-        self.own_policies.values().any(rules)
+        let host = self.host_policies.values();
+        self.own_policies.values().chain(host).any(rules)
     }
 
     /// The endpoints of a Service.

@@ -1,9 +1,9 @@
 //! NetworkPolicy and GlobalNetworkPolicy of `margay.dev/v1`, as policy sees them.
 
 use margay_crds as crds;
-use margay_crds::Selector;
 use margay_crds::network_policy::ReadPolicy;
 use margay_crds::policy_rule::Rule;
+use margay_crds::{HostUse, Selector};
 
 use super::{Direction, Order, PolicyKind, PolicyRef, pod::DEFAULT_NAMESPACE};
 use crate::problem::{Problem, Problems};
@@ -19,7 +19,9 @@ pub struct OwnPolicy {
     pub order: Order,
     /// Evaluated and reported, not enforced.
     pub staged: bool,
-    /// The pods it applies to.
+    /// What it is to host endpoints.
+    pub host: HostUse,
+    /// The endpoints it applies to.
     pub subject: Scope,
     /// The rules for traffic to them, or `None` when it says nothing about that.
     pub ingress: Option<Vec<Rule>>,
@@ -81,6 +83,7 @@ fn of(reference: PolicyRef, read: ReadPolicy) -> (OwnPolicy, Vec<Problem>) {
         tier: read.tier,
         order: Order::of(read.order),
         staged: read.staged,
+        host: read.host,
         subject: Scope {
             selector: read.selector,
             namespaces: read.namespaces,

@@ -178,8 +178,20 @@ impl Chain {
 pub enum Hook {
     /// Before routing and before connection tracking (priority raw, -300), but after defragmentation (-400).
     PreroutingRaw,
+    /// As [`Self::PreroutingRaw`], right after it (-299): what is about host endpoints.
+    PreroutingRawHost,
+    /// Before routing and destination NAT, with connections tracked (priority mangle, -150).
+    PreroutingMangle,
     /// Between two interfaces (priority filter, 0), after destination NAT.
     Forward,
+    /// As [`Self::Forward`], before it (-10): what is about host endpoints.
+    ForwardHost,
+    /// To a process of the node (priority filter, 0).
+    Input,
+    /// From a process of the node, before connection tracking (priority raw, -300).
+    OutputRaw,
+    /// From a process of the node (priority filter, 0), after destination NAT.
+    Output,
     /// Source NAT of what leaves the node (priority srcnat, 100).
     PostroutingNat,
 }
@@ -234,6 +246,8 @@ pub enum ConnectionState {
     Related,
     /// Of no connection and unable to start one.
     Invalid,
+    /// Of none because it is not tracked.
+    Untracked,
 }
 
 /// A condition of a rule.
@@ -311,6 +325,8 @@ pub enum Action {
     Count,
     /// Reports the packet, if not too many have been reported, and goes on with the next rule.
     Log(Report),
+    /// Has the packet's connection not tracked.
+    NoTrack,
     /// Rewrites the source address to that of the outgoing interface, with a random source port.
     Masquerade,
 }

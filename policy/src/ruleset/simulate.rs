@@ -187,7 +187,7 @@ impl<'a> Walk<'a> {
                 self.mark = *mark;
                 None
             }
-            Action::Count => None,
+            Action::Count | Action::NoTrack => None,
             Action::Log(report) => {
                 self.reported.insert(*report);
                 None

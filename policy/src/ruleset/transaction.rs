@@ -204,6 +204,7 @@ fn check_rule(table: &Ruleset, rule: &Rule) -> Result<(), ReplayError> {
             table.maps.get(map).map(|_| ()).ok_or_else(|| missing(map))
         }
         Action::Count
+        | Action::NoTrack
         | Action::ClearIdentity
         | Action::Log(_)
         | Action::SetMark(_)

@@ -338,6 +338,7 @@ fn own_policy(dice: &mut Dice, index: usize) -> OwnPolicy {
                 .then(|| [0.0, 1000.0, 2000.0][dice.below(3)]),
         ),
         staged: dice.once_in(4),
+        host: margay_crds::HostUse::default(),
         subject: Scope {
             selector: if dice.once_in(2) {
                 parse(dice.selector(1))

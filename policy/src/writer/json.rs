@@ -74,7 +74,13 @@ fn chain(name: &str, hook: Option<Hook>) -> Json {
     if let Some(hook) = hook {
         let (kind, hook, priority) = match hook {
             Hook::PreroutingRaw => ("filter", "prerouting", -300),
+            Hook::PreroutingRawHost => ("filter", "prerouting", -299),
+            Hook::PreroutingMangle => ("filter", "prerouting", -150),
             Hook::Forward => ("filter", "forward", 0),
+            Hook::ForwardHost => ("filter", "forward", -10),
+            Hook::Input => ("filter", "input", 0),
+            Hook::OutputRaw => ("filter", "output", -300),
+            Hook::Output => ("filter", "output", 0),
             Hook::PostroutingNat => ("nat", "postrouting", 100),
         };
         chain["type"] = json!(kind);
@@ -165,6 +171,7 @@ fn expressions(rule: &Rule) -> Vec<Json> {
         Action::Log(report) => json!({"log": {
             "prefix": report.to_string(), "group": Report::GROUP, "snaplen": Report::SNAPLEN,
         }}),
+        Action::NoTrack => json!({"notrack": null}),
         Action::Masquerade => json!({"masquerade": {"flags": "fully-random"}}),
     });
     list

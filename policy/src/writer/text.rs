@@ -78,7 +78,13 @@ impl fmt::Display for Line<'_> {
 fn hook(hook: Hook) -> &'static str {
     match hook {
         Hook::PreroutingRaw => "type filter hook prerouting priority -300",
+        Hook::PreroutingRawHost => "type filter hook prerouting priority -299",
+        Hook::PreroutingMangle => "type filter hook prerouting priority -150",
         Hook::Forward => "type filter hook forward priority 0",
+        Hook::ForwardHost => "type filter hook forward priority -10",
+        Hook::Input => "type filter hook input priority 0",
+        Hook::OutputRaw => "type filter hook output priority -300",
+        Hook::Output => "type filter hook output priority 0",
         Hook::PostroutingNat => "type nat hook postrouting priority 100",
     }
 }
@@ -212,6 +218,7 @@ impl fmt::Display for RuleText<'_> {
                 Report::GROUP,
                 Report::SNAPLEN,
             ),
+            Action::NoTrack => f.write_str(" notrack"),
             Action::Masquerade => f.write_str(" masquerade fully-random"),
         }
     }
@@ -253,6 +260,7 @@ pub(super) fn connection_state(state: ConnectionState) -> &'static str {
         ConnectionState::Established => "established",
         ConnectionState::Related => "related",
         ConnectionState::Invalid => "invalid",
+        ConnectionState::Untracked => "untracked",
     }
 }
 

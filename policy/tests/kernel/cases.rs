@@ -19,14 +19,14 @@ const WORLD: &str = "
   endpoints: [{addresses: [10.77.0.2]}], ports: [{name: web, port: 81, protocol: TCP}]}
 ";
 
-struct Case {
-    policies: &'static str,
-    allowed: &'static str,
-    denied: &'static str,
+pub(crate) struct Case {
+    pub(crate) policies: &'static str,
+    pub(crate) allowed: &'static str,
+    pub(crate) denied: &'static str,
 }
 
 /// Runs cases one after the other in one lab with the pods a, b and c. Says how many questions were asked.
-fn run(test: &str, cases: &[Case]) {
+pub(crate) fn run(test: &str, cases: &[Case]) {
     if !privileged(test) {
         return;
     }

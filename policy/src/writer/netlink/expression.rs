@@ -105,6 +105,7 @@ impl List {
                     ConnectionState::Invalid => 1_u32,
                     ConnectionState::Established => 2,
                     ConnectionState::Related => 4,
+                    ConnectionState::Untracked => 64,
                 });
                 self.connection(CT_STATE);
                 self.mask(bits.sum(), 0);
@@ -195,6 +196,7 @@ impl List {
                     ct.number(2, CT_MARK).number(4, REGISTER);
                 });
             }
+            Action::NoTrack => self.push("notrack", |_| {}),
             Action::Count => self.push("counter", |_| {}),
             Action::Log(report) => self.report(*report),
             Action::VerdictMap(..) | Action::Identify(..) | Action::Masquerade => {
