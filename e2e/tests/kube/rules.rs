@@ -220,6 +220,63 @@ fn blocks() -> Vec<Row> {
     ]
 }
 
+fn hosts() -> Vec<Row> {
+    let host = |spec, refused| row("HostEndpoint", spec, refused);
+    let policy = |spec, refused| row("GlobalNetworkPolicy", spec, refused);
+    vec![
+        host(
+            json!({"node": "n1", "interfaceName": "eth0", "ports": [{"name": "web", "protocol": "TCP", "port": 80}]}),
+            No,
+        ),
+        host(
+            json!({"node": "n1", "interfaceName": "*", "profiles": ["p"]}),
+            No,
+        ),
+        host(json!({"node": "n1", "expectedIPs": ["192.0.2.1"]}), No),
+        host(json!({"interfaceName": "eth0"}), Schema),
+        host(
+            json!({"node": "n1", "interfaceName": "a-name-too-long-"}),
+            Schema,
+        ),
+        host(
+            json!({"node": "n1", "interfaceName": "*", "ports": [{"name": "web", "protocol": "ICMP", "port": 80}]}),
+            Schema,
+        ),
+        host(json!({"node": "n1"}), Rule("must say which interface")),
+        host(json!({"node": "n1", "interfaceName": "mgy0123"}), Checks),
+        host(
+            json!({"node": "n1", "expectedIPs": ["192.0.2.0/24"]}),
+            Checks,
+        ),
+        policy(
+            json!({"applyOnForward": true, "ingress": [{"action": "Allow"}]}),
+            No,
+        ),
+        policy(
+            json!({"applyOnForward": true, "preDNAT": true, "ingress": [{"action": "Deny"}]}),
+            No,
+        ),
+        policy(
+            json!({"applyOnForward": true, "doNotTrack": true, "types": ["Ingress", "Egress"]}),
+            No,
+        ),
+        policy(
+            json!({"applyOnForward": true, "doNotTrack": true, "preDNAT": true}),
+            Rule("exclude each other"),
+        ),
+        policy(json!({"preDNAT": true}), Rule("need applyOnForward")),
+        policy(json!({"doNotTrack": true}), Rule("need applyOnForward")),
+        policy(
+            json!({"applyOnForward": true, "preDNAT": true, "types": ["Egress"]}),
+            Rule("ingress only"),
+        ),
+        policy(
+            json!({"applyOnForward": true, "preDNAT": true, "egress": [{"action": "Deny"}]}),
+            Rule("ingress only"),
+        ),
+    ]
+}
+
 fn others() -> Vec<Row> {
     let peer = |spec, refused| row("BGPPeer", spec, refused);
     vec![
@@ -301,6 +358,7 @@ pub async fn the_rules_and_our_checks_agree(client: Client) {
     let rows: Vec<Row> = pools()
         .into_iter()
         .chain(blocks())
+        .chain(hosts())
         .chain(others())
         .collect();
     for row in &rows {

@@ -16,7 +16,7 @@ pub(crate) mod class;
 pub(crate) mod emit;
 mod failsafe;
 pub(crate) mod flat;
-mod host;
+pub(crate) mod host;
 mod lower;
 pub(crate) mod nat;
 pub(crate) mod ports;
@@ -160,6 +160,22 @@ impl Compiler {
         host::emit(cluster, node, &claims, &mut ruleset, &mut problems);
         (ruleset, problems)
     }
+}
+
+/// Whether a chain, set or map has no part in what pods' connections are judged by.
+pub(crate) fn is_apart(name: &str) -> bool {
+    nat::is_nat(name) || host::is_host(name)
+}
+
+/// What the node's host endpoints need, as a ruleset of its own. It is made anew each time: without host endpoints here it
+/// costs nothing, with them a look at every pod.
+pub(crate) fn host_part(cluster: &Cluster, node: &NodeInput) -> (Ruleset, Vec<Problem>) {
+    let (mut ruleset, mut problems) = (Ruleset::new(), Vec::new());
+    if cluster.host_endpoints_of(&node.node).next().is_some() {
+        let claims = claims(cluster, &endpoints(cluster, node, &mut Vec::new()));
+        host::emit(cluster, node, &claims, &mut ruleset, &mut problems);
+    }
+    (ruleset, problems)
 }
 
 /// A local endpoint together with what the API says about its pod.

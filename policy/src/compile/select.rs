@@ -145,7 +145,9 @@ impl Subject {
             PolicyKind::OwnNetworkPolicy | PolicyKind::GlobalNetworkPolicy => {
                 let policy = cluster.own_policy(reference);
                 policy.is_some_and(|policy| {
-                    policy.rules(direction).is_some() && self.is_selected_by(policy)
+                    !policy.host.only
+                        && policy.rules(direction).is_some()
+                        && self.is_selected_by(policy)
                 })
             }
         }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     compile::{
         emit::{self, Sum},
-        nat,
+        is_apart,
     },
     ruleset::{
         Chain, Command, Elements, Key, KeyType, Map, Name, Ruleset, Set, Transaction, Value,
@@ -64,7 +64,7 @@ impl Draft {
         }
         let before = set_before(&mut self.sets, name, set.key);
         before.elements.entry(key.clone()).or_insert(None);
-        if !nat::is_nat(name) {
+        if !is_apart(name) {
             self.sum.add(&(name, &key));
         }
         set.elements.insert(key);
@@ -80,7 +80,7 @@ impl Draft {
         }
         let before = set_before(&mut self.sets, name, set.key);
         before.elements.entry(key.clone()).or_insert(Some(()));
-        if !nat::is_nat(name) {
+        if !is_apart(name) {
             self.sum.subtract(&(name, key));
         }
     }
@@ -93,9 +93,12 @@ impl Draft {
         if map.elements.get(&key) == Some(&value) {
             return;
         }
-        self.sum.add(&(name, (&key, &value)));
+        let counts = !is_apart(name);
+        if counts {
+            self.sum.add(&(name, (&key, &value)));
+        }
         let was = map.elements.insert(key.clone(), value);
-        if let Some(was) = &was {
+        if let Some(was) = was.as_ref().filter(|_| counts) {
             self.sum.subtract(&(name, (&key, was)));
         }
         let before = map_before(&mut self.maps, name, (map.key, map.value));
@@ -110,7 +113,9 @@ impl Draft {
         let Some(was) = map.elements.remove(key) else {
             return;
         };
-        self.sum.subtract(&(name, (key, &was)));
+        if !is_apart(name) {
+            self.sum.subtract(&(name, (key, &was)));
+        }
         let before = map_before(&mut self.maps, name, (map.key, map.value));
         before.elements.entry(key.clone()).or_insert(Some(was));
     }
@@ -139,7 +144,9 @@ impl Draft {
         };
         let before = map_before(&mut self.maps, name, (map.key, map.value));
         for (key, value) in map.elements {
-            self.sum.subtract(&(name, (&key, &value)));
+            if !is_apart(name) {
+                self.sum.subtract(&(name, (&key, &value)));
+            }
             before.elements.entry(key).or_insert(Some(value));
         }
     }
@@ -176,13 +183,30 @@ impl Draft {
         }
     }
 
+    /// Makes a map what it is to be; `None` takes it away.
+    pub(super) fn set_map(&mut self, name: &str, wanted: Option<Map>) {
+        let Some(wanted) = wanted else {
+            return self.drop_map(name);
+        };
+        self.add_map(name, wanted.key, wanted.value);
+        let there = self.table.maps.get(name);
+        let there = there.into_iter().flat_map(|map| map.elements.keys());
+        let gone = there.filter(|key| !wanted.elements.contains_key(*key));
+        for key in gone.cloned().collect::<Vec<_>>() {
+            self.cut(name, &key);
+        }
+        for (key, value) in wanted.elements {
+            self.put(name, key, value);
+        }
+    }
+
     /// Makes a chain what it is to be; `None` takes it away.
     pub(super) fn set_chain(&mut self, name: &str, wanted: Option<Chain>) {
         let there = self.table.chains.get(name);
         if there == wanted.as_ref() {
             return;
         }
-        if !emit::knows_generation(name) && !nat::is_nat(name) {
+        if !emit::knows_generation(name) && !is_apart(name) {
             if let Some(chain) = there {
                 self.sum.subtract(&(name, chain));
             }

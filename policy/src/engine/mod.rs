@@ -27,7 +27,7 @@ mod state;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    compile::{LocalEndpoint, NodeInput, Pool, check_interface},
+    compile::{LocalEndpoint, NodeInput, Pool, check_interface, host_part},
     model::Cluster,
     problem::{Problem, Problems},
     ruleset::{Ruleset, Transaction},
@@ -44,7 +44,10 @@ pub struct Engine {
     /// Interfaces whose endpoint has come, changed or gone.
     touched: BTreeSet<String>,
     nat_changed: bool,
+    /// Whether the table has a part for host endpoints.
+    has_hosts: bool,
     problems: BTreeMap<String, Vec<Problem>>,
+    host_problems: Vec<Problem>,
     state: State,
 }
 
@@ -60,7 +63,9 @@ impl Engine {
             endpoints: BTreeMap::new(),
             touched: BTreeSet::new(),
             nat_changed: true,
+            has_hosts: false,
             problems: BTreeMap::new(),
+            host_problems: Vec::new(),
             state: State::new(),
         }
     }
@@ -140,7 +145,8 @@ impl Engine {
 
     /// What is wrong with endpoints. Problems of the cluster's objects have been returned when it took them.
     pub fn problems(&self) -> impl Iterator<Item = &Problem> {
-        self.problems.values().flatten()
+        let hosts = self.host_problems.iter();
+        self.problems.values().flatten().chain(hosts)
     }
 
     /// Works off what has been taken in. The transaction leads from the table after the last call to that of now; the
@@ -153,7 +159,24 @@ impl Engine {
         if std::mem::take(&mut self.nat_changed) {
             self.state.update_nat(&self.node);
         }
+        self.update_host();
         self.state.take()
+    }
+
+    /// Host endpoints are few and their policies small: their part is made anew, and what differs is told.
+    fn update_host(&mut self) {
+        let here = self.cluster.host_endpoints_of(&self.node.node).next();
+        let has_hosts = here.is_some();
+        if has_hosts || self.has_hosts {
+            let node = NodeInput {
+                endpoints: self.endpoints.values().cloned().collect(),
+                ..self.node.clone()
+            };
+            let (wanted, problems) = host_part(&self.cluster, &node);
+            self.state.update_host(wanted);
+            self.host_problems = problems;
+        }
+        self.has_hosts = has_hosts;
     }
 
     /// The table after the last [`Self::poll`].

@@ -18,11 +18,11 @@ use crate::{
     compile::{
         LocalEndpoint, NodeInput, check_interface,
         class::{declared, holds},
-        emit, known, nat,
+        emit, host, known, nat,
     },
     identity::{Term, Terms},
     model::{Changes, Cluster, Direction, NamedPort, ObjectKey, Pod},
-    ruleset::{Family, Key, Ruleset, Transaction, Value, Verdict},
+    ruleset::{Family, Key, Name, Ruleset, Transaction, Value, Verdict},
 };
 
 /// An endpoint that is in the table.
@@ -131,6 +131,26 @@ impl State {
             self.draft.set_set(&name, wanted.sets.get(&name));
         }
         self.draft.set_chain(chain, wanted.chains.remove(chain));
+    }
+
+    /// Makes the part of the table that is host endpoints' what it is to be.
+    pub(super) fn update_host(&mut self, mut wanted: Ruleset) {
+        let table = self.draft.table();
+        let of_hosts = |name: &&Name| host::is_host(name);
+        let sets: BTreeSet<Name> = table.sets.keys().filter(of_hosts).cloned().collect();
+        let maps: BTreeSet<Name> = table.maps.keys().filter(of_hosts).cloned().collect();
+        let chains: BTreeSet<Name> = table.chains.keys().filter(of_hosts).cloned().collect();
+        for name in sets.iter().chain(wanted.sets.keys()) {
+            self.draft.set_set(name, wanted.sets.get(name));
+        }
+        let names: BTreeSet<Name> = maps.iter().chain(wanted.maps.keys()).cloned().collect();
+        for name in names {
+            self.draft.set_map(&name, wanted.maps.remove(&name));
+        }
+        let names: BTreeSet<Name> = chains.iter().chain(wanted.chains.keys()).cloned().collect();
+        for name in names {
+            self.draft.set_chain(&name, wanted.chains.remove(&name));
+        }
     }
 
     // ----- pods and endpoints -----

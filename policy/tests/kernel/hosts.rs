@@ -258,7 +258,7 @@ fn netns_host_endpoints_are_counted() {
     let tallies = netlink.tallies().unwrap();
     let packets = |word: &str, policy: &str, direction, rule| {
         let policy = PolicyRef::new(PolicyKind::GlobalNetworkPolicy, "", policy);
-        let name = format!("{word}-{}", RuleId::of(&policy, direction, rule));
+        let name = format!("host-{word}-{}", RuleId::of(&policy, direction, rule));
         tallies.get(&name).map_or(0, |tally| tally.packets)
     };
     assert_eq!(packets("untrack", "fast", Direction::Ingress, Some(0)), 1);

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     compile::{
         class::{PolicyRules, declared},
-        emit::DENIED,
+        emit::{EARLY_MARK, denied_rules},
         lower::{Clause, Destination, Lowered},
         ports::{self, Chains},
     },
@@ -30,11 +30,14 @@ pub(super) struct Writer<'c> {
     rules: BTreeMap<(PolicyRef, Direction), PolicyRules>,
 }
 
+/// One of a packet's addresses, by its family.
+type Address = fn(Family) -> Field;
+
 /// A condition for the address on one side.
 struct Condition {
     meaning: u64,
     addresses: Addresses,
-    field: fn(Family) -> Field,
+    field: Address,
     wanted: bool,
 }
 
@@ -101,12 +104,7 @@ impl<'c> Writer<'c> {
         let mut first = Vec::new();
         // What was not tracked is asked a second time; it is counted the first time.
         let counted = !matches!(occasion, Occasion::UntrackedIn | Occasion::UntrackedOut);
-        if counted
-            && tiers
-                .iter()
-                .flat_map(|tier| &tier.policies)
-                .any(|policy| is_staged(policy))
-        {
+        if counted && tiers.iter().flat_map(|tier| &tier.policies).any(is_staged) {
             place.trial = true;
             self.tiers(&place, tiers, sets, chains);
             first.push(Rule::always(Verdict::Jump(place.tier(0))));
@@ -146,7 +144,7 @@ impl<'c> Writer<'c> {
             rules.extend(
                 match (tier.passes || !place.occasion.has_ends(), place.trial) {
                     (true, _) => vec![Rule::always(Verdict::Goto(next))],
-                    (false, false) => vec![Rule::always(ports::verdict(false, Some(end), chains))],
+                    (false, false) => vec![Rule::always(denied(end, chains))],
                     (false, true) if isolating.staged => vec![Rule::always(staged(end, chains))],
                     (false, true) => Vec::new(),
                 },
@@ -155,8 +153,8 @@ impl<'c> Writer<'c> {
             number += 1;
         }
         let is_closed = matches!(place.occasion, Occasion::Input | Occasion::Output);
-        let end =
-            (is_closed && !place.trial).then(|| Rule::always(Verdict::Goto(DENIED.to_owned())));
+        let end = (is_closed && !place.trial)
+            .then(|| Rule::always(Verdict::Goto(super::DENIED.to_owned())));
         chains.insert(place.tier(number), Chain::of(end));
     }
 
@@ -190,7 +188,7 @@ impl<'c> Writer<'c> {
         sets: &mut Sets<'_>,
     ) -> Vec<Vec<Match>> {
         let direction = place.occasion.direction();
-        let (peer, own): (fn(Family) -> Field, fn(Family) -> Field) = match direction {
+        let (peer, own): (Address, Address) = match direction {
             Direction::Ingress => (Field::Source, Field::Destination),
             Direction::Egress => (Field::Destination, Field::Source),
         };
@@ -300,10 +298,21 @@ fn product(ones: &[Vec<Match>], others: &[Vec<Match>]) -> Vec<Vec<Match>> {
         .collect()
 }
 
+/// The chain of a rule, beside those that pods' rules have of their own.
+fn chain_of(word: &str, rule: RuleId, rules: Vec<Rule>, chains: &mut Chains) -> Name {
+    ports::chain_of(&format!("host-{word}"), rule, rules, chains)
+}
+
+/// Where a rule leads to that denies.
+fn denied(rule: RuleId, chains: &mut Chains) -> Verdict {
+    let rules = denied_rules(Some(rule));
+    Verdict::Goto(chain_of("deny", rule, rules, chains))
+}
+
 /// What is counted of a staged rule.
 fn staged(id: RuleId, chains: &mut Chains) -> Verdict {
     let count = vec![Rule::always(Action::Count)];
-    Verdict::Goto(ports::chain_of("staged", id, count, chains))
+    Verdict::Goto(chain_of("staged", id, count, chains))
 }
 
 /// What follows when a rule matches, one after the other.
@@ -320,7 +329,7 @@ fn verdicts(
         return match (policy.staged, action) {
             // To the end, or to the next tier: a chain of one rule's comes back to where this one was called.
             (true, RuleAction::Pass) => vec![
-                Verdict::Jump(ports::chain_of("staged", id, count(), chains)),
+                Verdict::Jump(chain_of("staged", id, count(), chains)),
                 Verdict::Goto(next.clone()),
             ],
             (true, RuleAction::Log) => {
@@ -349,28 +358,28 @@ fn verdicts(
         RuleAction::Log => {
             let report = Action::Log(Report::new(LogReason::Rule, Some(id)));
             let told = vec![Rule::always(Action::Count), Rule::always(report)];
-            vec![Verdict::Jump(ports::chain_of("log", id, told, chains))]
+            vec![Verdict::Jump(chain_of("log", id, told, chains))]
         }
         RuleAction::Pass => vec![
-            Verdict::Jump(ports::chain_of("pass", id, count(), chains)),
+            Verdict::Jump(chain_of("pass", id, count(), chains)),
             Verdict::Goto(next.clone()),
         ],
-        RuleAction::Deny => vec![ports::verdict(false, Some(id), chains)],
+        RuleAction::Deny => vec![denied(id, chains)],
         RuleAction::Allow => match place.occasion {
             Occasion::UntrackIn | Occasion::UntrackOut => {
                 let rules = [Action::Count, Action::NoTrack].map(Rule::always);
                 let rules = rules.into_iter().chain([Rule::always(Verdict::Accept)]);
-                let name = ports::chain_of("untrack", id, rules.collect(), chains);
+                let name = chain_of("untrack", id, rules.collect(), chains);
                 vec![Verdict::Goto(name)]
             }
             Occasion::Early => {
-                let mark = Action::SetMark(crate::compile::emit::EARLY_MARK);
+                let mark = Action::SetMark(EARLY_MARK);
                 let rules = [Action::Count, mark].map(Rule::always);
                 let rules = rules.into_iter().chain([Rule::always(Verdict::Accept)]);
-                let name = ports::chain_of("early", id, rules.collect(), chains);
+                let name = chain_of("early", id, rules.collect(), chains);
                 vec![Verdict::Goto(name)]
             }
-            _ => vec![ports::verdict(true, Some(id), chains)],
+            _ => vec![Verdict::Goto(chain_of("allow", id, count(), chains))],
         },
     }
 }

@@ -8,7 +8,7 @@
 //! output raw, output as on the way in
 //! ```
 //!
-//! It stands beside the chains of pods and shares nothing with them but the chains of single rules: without a host
+//! It stands beside the chains of pods and shares nothing with them, its names all begin with `host-`: without a host
 //! endpoint on this node there is none of it. Pods' interfaces and the loopback are never asked about, so that a node and
 //! its own pods always reach each other. Open connections are not judged anew.
 //!
@@ -25,7 +25,7 @@ use margay_crds::{HostInterface, HostStage};
 use self::{chains::Writer, sets::Sets};
 use super::{
     FailsafePort, INTERFACE_PREFIX, NodeInput,
-    emit::{EARLY_MARK, add_set},
+    emit::{EARLY_MARK, add_set, denied_rules},
     ports::Chains,
 };
 use crate::{
@@ -45,6 +45,14 @@ const EXEMPT: &str = "host-exempt";
 /// 136).
 const DISCOVERY: &str = "host-discovery";
 const DISCOVERY_TYPES: [u8; 8] = [130, 131, 132, 133, 134, 135, 136, 143];
+
+/// The chain in which traffic to or from the node ends that no policy has a say about.
+const DENIED: &str = "host-denied";
+
+/// Whether a chain, set or map is host endpoints': it has no part in what pods' connections are judged by.
+pub(crate) fn is_host(name: &str) -> bool {
+    name.starts_with("host-")
+}
 
 /// One of the occasions on which policies of host endpoints are asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -285,6 +293,7 @@ pub(super) fn emit(
         }
         dispatch(occasion, &placed, &starts, ruleset);
     }
+    chains.insert(DENIED.to_owned(), Chain::of(denied_rules(None)));
     ruleset.chains.extend(chains);
     sets.emit(ruleset);
     base_chains(node, &used, ruleset);
