@@ -305,7 +305,7 @@ async fn every_kind(ground: &Ground) {
 
 /// The denied echo is told on web-2's node, with pods, policy and rule, and counted.
 async fn told(ground: &Ground) {
-    let node = &ground.pod("web-2").node;
+    let node = &format!("node{}", ground.pod("web-2").plan.node + 1);
     let denial = || async {
         let answer = ground.ask_agent(node, "denials")?;
         let denials = answer["denials"].as_array().cloned().unwrap_or_default();
