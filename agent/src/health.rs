@@ -24,7 +24,7 @@ use tokio::sync::watch;
 
 use crate::enforcement::Enforcement;
 use crate::enforcement::seen::Count;
-use crate::status::node::{Reports, readiness};
+use crate::status::node::{Reports, readiness, serves};
 
 /// How long the loop may be silent before it counts as hung.
 const STALL: Duration = Duration::from_secs(30);
@@ -79,7 +79,11 @@ pub async fn serve(
     Ok(())
 }
 
-async fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+/// A listener for what a flag names.
+///
+/// # Errors
+/// An address that cannot be bound.
+pub(crate) async fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address)
         .await
         .with_context(|| format!("{flag} {address}: cannot listen"))
@@ -99,7 +103,7 @@ async fn livez(State(pulse): State<watch::Receiver<Pulse>>) -> (StatusCode, Stri
 }
 
 async fn readyz(State(pulse): State<watch::Receiver<Pulse>>) -> (StatusCode, String) {
-    match readiness(&pulse.borrow().reports) {
+    match serves(&pulse.borrow().reports) {
         Ok(None) => (StatusCode::OK, "ok\n".to_owned()),
         Ok(Some(remarks)) => (StatusCode::OK, format!("ok, but: {remarks}\n")),
         Err(words) => (StatusCode::SERVICE_UNAVAILABLE, words + "\n"),
@@ -119,8 +123,13 @@ async fn text(
         "Reports of denied or logged packets that were dropped because there were too many at once",
         lost,
     );
+    written(&registry)
+}
+
+/// Metrics as an answer.
+pub(crate) fn written(registry: &Registry) -> Response {
     let mut text = String::new();
-    match encode(&mut text, &registry) {
+    match encode(&mut text, registry) {
         Ok(()) => ([(CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
@@ -134,13 +143,9 @@ fn registry(reports: &Reports) -> Registry {
         gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         registry.register(name, help, gauge);
     };
-    let peers = &reports.speaker.peers;
-    let up = peers
-        .iter()
-        .filter(|peer| peer.state == margay_bgp::fsm::State::Established)
-        .count();
+    let (up, sessions) = reports.speaker.sessions();
     let routes = reports.routing.counts;
-    gauge("bgp_sessions", "Sessions configured", peers.len());
+    gauge("bgp_sessions", "Sessions configured", sessions);
     gauge("bgp_sessions_established", "Sessions up", up);
     gauge("blocks", "Blocks held by this node", reports.blocks);
     gauge("pods", "Pods wired on this node", reports.pods);

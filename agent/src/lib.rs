@@ -5,10 +5,12 @@
 //! [`enforcement`] with the policy crate, the BGP crate's speaker, [`addresses`] with the ipam
 //! crate) applies only what differs. [`cni_server`] and [`pods`] give pods their wiring, and
 //! [`node_loop`] drives it all; [`run`] puts it together. [`controller`] is a program of its own:
-//! what is done once for the cluster and not on each node.
+//! what is done once for the cluster and not on each node. [`host`] and [`cluster`] are what is done
+//! before and after: installing on a node and taking everything away.
 
 pub mod addresses;
 pub mod admin;
+pub mod cluster;
 pub mod cni_server;
 pub mod commands;
 pub mod controller;
@@ -20,6 +22,7 @@ pub mod enforcement;
 pub mod health;
 pub mod host;
 pub mod install;
+pub mod node_condition;
 pub mod node_loop;
 pub mod notes;
 pub mod options;
@@ -31,6 +34,7 @@ pub mod routing;
 pub mod run;
 pub mod secrets;
 pub mod services;
+mod settling;
 pub mod status;
 pub mod tunnel_addresses;
 pub mod view;

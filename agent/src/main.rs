@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use margay_agent::host::{self, InstallCniOptions};
+use margay_agent::cluster::{self, CleanupOptions, InstallCrdsOptions};
+use margay_agent::host::{self, InstallCniOptions, UninstallOptions};
 use margay_agent::options::{AgentOptions, ControllerOptions};
 use margay_agent::{commands, program};
 
@@ -29,6 +30,12 @@ enum Command {
     Controller(ControllerOptions),
     /// Put the CNI plugin and the network's configuration where the node's runtime looks
     InstallCni(InstallCniOptions),
+    /// Take away from this node what Margay put there
+    Uninstall(UninstallOptions),
+    /// Bring the kinds (CustomResourceDefinitions) up to date
+    InstallCrds(InstallCrdsOptions),
+    /// Take Margay's marks off the cluster's objects, after it was uninstalled
+    Cleanup(CleanupOptions),
     /// Run the embedded store
     Apiserver(margay_apiserver::Options),
 }
@@ -52,6 +59,15 @@ fn main() -> ExitCode {
         Command::InstallCni(options) => program::run(program::small_runtime(), async move {
             host::install_cni(&options)
         }),
+        Command::Uninstall(options) => {
+            program::run(program::small_runtime(), host::uninstall(options))
+        }
+        Command::InstallCrds(options) => {
+            program::run(program::small_runtime(), cluster::install_crds(options))
+        }
+        Command::Cleanup(options) => {
+            program::run(program::small_runtime(), cluster::cleanup(options))
+        }
         Command::Apiserver(options) => {
             program::run(program::node_runtime(), commands::apiserver(options))
         }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::builder::NonEmptyStringValueParser;
+use ipnetwork::IpNetwork;
 
 /// `margay agent`: the node daemon.
 #[derive(Debug, Clone, clap::Args)]
@@ -80,6 +81,19 @@ pub struct ControllerOptions {
     /// Give addresses to Services that name no loadBalancerClass too
     #[arg(long)]
     pub default_load_balancer: bool,
+
+    /// The range of pods that kube-proxy and the controller manager were given; a pool outside it
+    /// gets a warning. May be given several times [default: what Nodes say in podCIDRs]
+    #[arg(long, value_name = "CIDR")]
+    pub cluster_cidr: Vec<IpNetwork>,
+
+    /// Address of the health endpoints (/livez, /readyz)
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9192")]
+    pub health: SocketAddr,
+
+    /// Address of the Prometheus metrics
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9193")]
+    pub metrics: SocketAddr,
 }
 
 /// A datastore that is not a kubeconfig.

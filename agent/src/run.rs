@@ -17,6 +17,7 @@ use crate::commands::shutdown_signal;
 use crate::dataplane::{Dataplane, Kernel, Monitor, NetlinkKernel, SysctlTree};
 use crate::enforcement::Enforcement;
 use crate::health::{self, Pulse};
+use crate::node_condition;
 use crate::node_loop::{Inputs, NodeLoop, Parts};
 use crate::notes::Notes;
 use crate::options::AgentOptions;
@@ -97,6 +98,7 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
         services: ServiceWatches::new(client.clone(), watches.reporter),
         pods,
         statuses: writer::start(client.clone(), node.clone()),
+        unavailable: node_condition::start(client.clone(), node.clone()),
         pulse,
         restarting: !routes.is_empty(),
         drain_mark: drain::mark(&options.state_dir),

@@ -25,6 +25,7 @@ use margay_crds::{
 };
 
 use crate::datastore::{Change, Kind, Mirror, Roster, RosterChange};
+use crate::node_condition;
 use crate::secrets::Secrets;
 
 /// The cluster as this node sees it.
@@ -73,6 +74,8 @@ pub struct ClusterNode {
     pub drain: Option<DrainRequest>,
     /// What its annotations say of its speaker.
     pub bgp: NodeBgp,
+    /// What its condition `NetworkUnavailable` says, if it has it.
+    pub network_unavailable: Option<bool>,
 }
 
 /// What a Node's annotations say of its speaker: `margay.dev/as-number`, `margay.dev/router-id` and
@@ -486,6 +489,7 @@ fn cluster_node(node: &Node) -> ClusterNode {
         labels: node.labels().clone(),
         drain: drain_request(node).0,
         bgp: NodeBgp::of(node.annotations()),
+        network_unavailable: node_condition::standing(node),
     }
 }
 

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::election::{Election, Record, Settings, Step, Written};
+use super::health::Beat;
 
 /// The Lease's name.
 pub const NAME: &str = "margay-controller";
@@ -19,14 +20,16 @@ const TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Takes part in the election until `stop`, and gives the Lease back then. `leading` is true
 /// while this process leads.
-pub async fn run(
+pub(super) async fn run(
     client: Client,
     namespace: String,
     identity: String,
     leading: watch::Sender<bool>,
+    beat: Beat,
     stop: CancellationToken,
 ) {
     let mut keeper = Keeper {
+        beat,
         api: Api::namespaced(client, &namespace),
         election: Election::new(&identity, Settings::default()),
         identity,
@@ -35,6 +38,7 @@ pub async fn run(
         leader: String::new(),
     };
     loop {
+        keeper.beat.turn();
         let step = keeper.election.poll_step(Instant::now());
         let pause = match step {
             Step::Wait(until) => until,
@@ -62,6 +66,7 @@ pub async fn run(
 }
 
 struct Keeper {
+    beat: Beat,
     api: Api<Lease>,
     election: Election,
     identity: String,
@@ -133,6 +138,9 @@ impl Keeper {
                 request.await
             }
         };
+        if matches!(answer, Ok(Ok(_) | Err(kube::Error::Api(_)))) {
+            self.beat.answer();
+        }
         match answer {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(kube::Error::Api(status))) if status.code == 409 => Err(Failure::Lost),

@@ -12,8 +12,10 @@
 //! the version it was made from: two leaders for a moment do no harm.
 
 mod balancer;
+mod cluster_range;
 mod collect;
 pub mod election;
+mod health;
 pub mod lease;
 mod pools;
 mod world;
@@ -29,6 +31,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use self::cluster_range::ClusterRange;
+use self::health::{Beat, Vitals};
 use self::world::Shared;
 use crate::commands::shutdown_signal;
 use crate::datastore;
@@ -40,17 +44,25 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// Runs the controller until it is told to end.
 ///
 /// # Errors
-/// A kubeconfig that cannot be used. An API server that is away is no error: it is waited for.
+/// A kubeconfig that cannot be used, an address that cannot be listened on. An API server that is away is no error: it is waited for.
 pub async fn run(options: ControllerOptions) -> anyhow::Result<()> {
     let client = datastore::client(options.kubeconfig.as_deref()).await?;
     let identity = options.identity.clone().unwrap_or_else(identity);
     let (leading, mut leads) = watch::channel(false);
     let stop = CancellationToken::new();
+    let (known, knowledge) = watch::channel(None);
+    let beat = Beat::new();
+    let vitals = Vitals {
+        beat: beat.clone(),
+        known: knowledge,
+    };
+    health::serve(&options, vitals).await?;
     let elected = tokio::spawn(lease::run(
         client.clone(),
         options.namespace.clone(),
         identity.clone(),
         leading,
+        beat,
         stop.clone(),
     ));
     tracing::info!("controller {identity} started");
@@ -67,9 +79,9 @@ pub async fn run(options: ControllerOptions) -> anyhow::Result<()> {
                 // What is under way may be cut off anywhere: each write stands for itself.
                 tasks.abort_all();
                 while tasks.join_next().await.is_some() {}
-                if *leads.borrow_and_update() {
-                    lead(&client, &options, &mut tasks);
-                }
+                let leads = *leads.borrow_and_update();
+                let shared = leads.then(|| lead(&client, &options, &mut tasks));
+                known.send_replace(shared);
             }
         }
     }
@@ -80,13 +92,14 @@ pub async fn run(options: ControllerOptions) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Starts the leader's tasks.
-fn lead(client: &Client, options: &ControllerOptions, tasks: &mut JoinSet<()>) {
+/// Starts the leader's tasks; what they know comes back.
+fn lead(client: &Client, options: &ControllerOptions, tasks: &mut JoinSet<()>) -> Shared {
     let unclassed = options.default_load_balancer;
     let grace = Duration::from_secs(options.leak_grace_period);
     let store = Arc::new(KubeStore::new(client.clone()));
     let (allocator, worker) = Allocator::new(LOAD_BALANCER_NODE, store, SystemClock);
-    let (shared, feed) = Shared::start(client, unclassed, allocator.clone());
+    let range = ClusterRange::new(options.cluster_cidr.clone());
+    let (shared, feed) = Shared::start(client, unclassed, range, allocator.clone());
     tasks.spawn(worker.run());
     tasks.spawn(feed);
     tasks.spawn(collect::run(
@@ -96,7 +109,13 @@ fn lead(client: &Client, options: &ControllerOptions, tasks: &mut JoinSet<()>) {
         unclassed,
     ));
     tasks.spawn(pools::run(client.clone(), shared.clone()));
-    tasks.spawn(balancer::run(client.clone(), shared, allocator, unclassed));
+    tasks.spawn(balancer::run(
+        client.clone(),
+        shared.clone(),
+        allocator,
+        unclassed,
+    ));
+    shared
 }
 
 /// The host's name and something that tells two controllers of one host apart.

@@ -17,6 +17,7 @@ use margay_ipam::split::left_behind;
 use margay_ipam::{SystemClock, clock::Clock};
 use serde_json::{Value, json};
 
+use super::cluster_range::{ClusterRange, IN_CLUSTER_RANGE};
 use super::world::Shared;
 use crate::status::conditions;
 
@@ -41,7 +42,7 @@ pub(super) async fn run(client: Client, shared: Shared) {
             world.is_synced().then(|| {
                 let objects: Vec<IPPool> = world.pools.values().cloned().collect();
                 let blocks: Vec<&IPAMBlock> = world.blocks.values().collect();
-                wishes(&objects, &blocks, &now)
+                wishes(&objects, &blocks, &world.range, &now)
             })
         });
         let is_synced = wishes.is_some();
@@ -69,7 +70,7 @@ struct Wish {
 }
 
 /// What differs from what stands on the pools.
-fn wishes(objects: &[IPPool], blocks: &[&IPAMBlock], now: &str) -> Vec<Wish> {
+fn wishes(objects: &[IPPool], blocks: &[&IPAMBlock], range: &ClusterRange, now: &str) -> Vec<Wish> {
     let resolved = resolve(objects);
     let counted = pool_use(&resolved, blocks.iter().copied(), &[]);
     let wishes = objects.iter().map(|object| {
@@ -87,7 +88,7 @@ fn wishes(objects: &[IPPool], blocks: &[&IPAMBlock], now: &str) -> Vec<Wish> {
         Wish {
             version: object.metadata.resource_version.clone(),
             finalizers,
-            status: status(object, found, blocks, now),
+            status: status(object, found, (blocks, range), now),
             name,
         }
     });
@@ -130,7 +131,7 @@ fn finalizers(
 fn status(
     object: &IPPool,
     found: Option<(&Pool, &PoolUse)>,
-    blocks: &[&IPAMBlock],
+    (blocks, range): (&[&IPAMBlock], &ClusterRange),
     now: &str,
 ) -> Option<Value> {
     let (good, reason, message) = match found {
@@ -162,7 +163,8 @@ fn status(
     let used = counted.map(|counted| number(counted.used));
     let held = counted.map(|counted| number(counted.blocks));
     let same = (standing.capacity, standing.used, standing.blocks) == (capacity, used, held);
-    let conditions = conditions::with(&standing.conditions, wanted);
+    let inside = found.and_then(|(pool, _)| range.condition(pool, object.metadata.generation, now));
+    let conditions = with_range(&standing.conditions, wanted, inside);
     if same && conditions.is_none() {
         return None;
     }
@@ -170,6 +172,26 @@ fn status(
         "conditions": conditions.unwrap_or(standing.conditions),
         "capacity": capacity, "used": used, "blocks": held,
     }))
+}
+
+/// `standing` with both conditions, or none if those that stand there say it. Where nothing is
+/// known of the cluster's range, nothing is said of it.
+fn with_range(
+    standing: &[Condition],
+    allocatable: Condition,
+    inside: Option<Condition>,
+) -> Option<Vec<Condition>> {
+    let first = conditions::with(standing, allocatable);
+    let known = first.as_deref().unwrap_or(standing);
+    let second = match inside {
+        Some(inside) => conditions::with(known, inside),
+        None => {
+            let others = known.iter().filter(|one| one.type_ != IN_CLUSTER_RANGE);
+            let others: Vec<Condition> = others.cloned().collect();
+            (others.len() < known.len()).then_some(others)
+        }
+    };
+    second.or(first)
 }
 
 /// Writes what differs, if the pool is still the one that was looked at.

@@ -15,6 +15,7 @@ use margay_ipam::{Allocator, BlockEvent};
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch};
 
+use super::cluster_range::ClusterRange;
 use crate::datastore::{Failures, Follower, Kind, Mirror, Roster, RosterChange};
 
 /// How many events may wait before the watches wait.
@@ -50,12 +51,14 @@ pub(super) struct World {
     node_roster: Roster,
     pod_roster: Roster,
     pub(super) facts: Facts,
+    pub(super) range: ClusterRange,
 }
 
 impl World {
-    fn new(unclassed: bool) -> Self {
+    fn new(unclassed: bool, range: ClusterRange) -> Self {
         Self {
             unclassed,
+            range,
             pools: Mirror::default(),
             blocks: Mirror::default(),
             settings: Mirror::default(),
@@ -100,6 +103,13 @@ impl World {
             }
             Change::Node(event) => {
                 let changes = self.node_roster.handle(event);
+                for change in &changes {
+                    let (name, node) = match change {
+                        RosterChange::Present(name, node) => (name, Some(node)),
+                        RosterChange::Gone(name) => (name, None),
+                    };
+                    counts.addresses += u64::from(self.range.handle_node(name, node));
+                }
                 keep(&mut self.facts.nodes, changes, NodeFacts::of);
             }
             Change::Pod(event) => {
@@ -153,6 +163,7 @@ impl Shared {
     pub(super) fn start(
         client: &Client,
         unclassed: bool,
+        range: ClusterRange,
         balancer: Allocator,
     ) -> (Self, impl Future<Output = ()> + Send + use<>) {
         let (sender, mut events) = mpsc::channel::<Box<Change>>(QUEUE);
@@ -169,7 +180,7 @@ impl Shared {
         starter.watch(Kind::Pod, Change::Pod);
         starter.watch(Kind::Service, Change::Service);
         let (changed, counts) = watch::channel(Counts::default());
-        let world = Arc::new(Mutex::new(World::new(unclassed)));
+        let world = Arc::new(Mutex::new(World::new(unclassed, range)));
         let shared = Self {
             world: Arc::clone(&world),
             counts,

@@ -22,7 +22,7 @@ pub const PLUGIN: &str = "margay-cni";
 /// The configuration's file.
 pub const CONFLIST: &str = "10-margay.conflist";
 /// What a file ends with while it is written.
-const HALF: &str = "half";
+pub(super) const HALF: &str = "half";
 
 /// `margay install-cni`: what a node's runtime needs.
 #[derive(Debug, Clone, clap::Args)]

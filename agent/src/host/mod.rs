@@ -1,5 +1,8 @@
-//! The node itself, outside the agent's life: what is installed before it starts.
+//! The node itself, outside the agent's life: what is installed before it starts, and what is
+//! taken away when Margay goes for good.
 
 mod cni;
+mod uninstall;
 
 pub use cni::{CONFLIST, InstallCniOptions, PLUGIN, install as install_cni};
+pub use uninstall::{UninstallOptions, uninstall};

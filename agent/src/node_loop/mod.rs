@@ -29,12 +29,14 @@ use crate::datastore::{Change, Failures, Kind};
 use crate::drain::{self, Drain};
 use crate::enforcement::Enforcement;
 use crate::health::Pulse;
+use crate::node_condition;
 use crate::pods::PodStore;
 use crate::reconcile::routes::RouteIntent;
 use crate::reconcile::{routes, speaker};
 use crate::restart::Restart;
 use crate::routing::Routing;
 use crate::services::{ServiceEvent, ServiceWatches};
+use crate::settling::Settling;
 use crate::status::node::{self, Reports, WallClock};
 use crate::status::wish::{self, Wish};
 use crate::view::{ClusterNode, View};
@@ -62,6 +64,8 @@ pub struct Parts {
     pub pods: Arc<PodStore>,
     /// What should stand in the datastore.
     pub statuses: watch::Sender<Wish>,
+    /// What the Node's condition `NetworkUnavailable` should say, if another thing than it does.
+    pub unavailable: watch::Sender<Option<bool>>,
     /// What health and metrics show.
     pub pulse: watch::Sender<Pulse>,
     /// An earlier agent's routes were found in the kernel.
@@ -101,6 +105,7 @@ pub struct NodeLoop {
     is_news: bool,
     speaking: Speaking,
     restart: Restart,
+    settling: Settling,
     drain: Drain,
     reports: Reports,
     clock: WallClock,
@@ -111,6 +116,7 @@ impl NodeLoop {
     pub fn new(parts: Parts) -> Self {
         Self {
             restart: Restart::begin(parts.restarting, Instant::now()),
+            settling: Settling::begin(),
             announcing: Announcing::new(&parts.node, parts.services.clone()),
             drain: Drain::begin(drain::is_marked(&parts.drain_mark), Instant::now()),
             parts,
@@ -352,6 +358,10 @@ impl NodeLoop {
             self.configure_speaker().await?;
         }
         if self.speaking.look().await? {
+            let (established, all) = self.speaking.report.sessions();
+            self.reports.settling = self
+                .settling
+                .handle_sessions(Instant::now(), established, all);
             let peers = &self.speaking.report.peers;
             if self.restart.handle_peers(Instant::now(), peers) {
                 self.speaking.listen_anew().await?;
@@ -368,12 +378,25 @@ impl NodeLoop {
                 now,
             );
             self.parts.statuses.send_replace(wish);
+            self.tell_kubernetes();
         }
         self.parts.pulse.send_replace(Pulse {
             at: Instant::now(),
             reports: self.reports.clone(),
         });
         Ok(())
+    }
+
+    /// Whether pods may be put on this node.
+    fn tell_kubernetes(&self) {
+        // Without a Node there is nothing to write to.
+        let Some(node) = self.view.node(&self.parts.node) else {
+            return;
+        };
+        let is_ready = node::serves(&self.reports).is_ok();
+        let wanted = node_condition::wanted(node.network_unavailable, is_ready);
+        let unavailable = &self.parts.unavailable;
+        unavailable.send_if_modified(|known| std::mem::replace(known, wanted) != wanted);
     }
 
     /// A part whose task is gone, which only a mistake in the program brings about. Going on

@@ -28,6 +28,15 @@ pub struct SpeakerReport {
     pub peer_problems: Vec<String>,
 }
 
+impl SpeakerReport {
+    /// How many sessions are up, and how many there are.
+    pub fn sessions(&self) -> (usize, usize) {
+        let established = |peer: &&PeerSummary| peer.state == State::Established;
+        let up = self.peers.iter().filter(established).count();
+        (up, self.peers.len())
+    }
+}
+
 /// All that goes into a NodeStatus.
 #[derive(Debug, Clone, Default)]
 pub struct Reports {
@@ -37,6 +46,8 @@ pub struct Reports {
     pub node: Option<String>,
     /// The speaker.
     pub speaker: SpeakerReport,
+    /// What a starting agent's sessions are waited for, in words.
+    pub settling: Option<String>,
     /// Routes and tunnels.
     pub routing: RoutingReport,
     /// The policy table.
@@ -85,6 +96,19 @@ pub fn readiness(reports: &Reports) -> Result<Option<String>, String> {
         Ok(remarks(reports))
     } else {
         Err(shortened(&wrong, MAX_PROBLEMS).join("; "))
+    }
+}
+
+/// Whether new pods may come, and a rollout may go on to the next node: the node's network is in
+/// order, and its sessions have come up or had long enough to.
+///
+/// # Errors
+/// As [`readiness`], and what is waited for.
+pub fn serves(reports: &Reports) -> Result<Option<String>, String> {
+    let remarks = readiness(reports)?;
+    match &reports.settling {
+        Some(words) => Err(words.clone()),
+        None => Ok(remarks),
     }
 }
 
@@ -183,8 +207,7 @@ pub fn status(reports: &Reports, clock: &WallClock) -> NodeStatusStatus {
 }
 
 fn bgp(report: &SpeakerReport, clock: &WallClock) -> BgpStatus {
-    let established = |peer: &&PeerSummary| peer.state == State::Established;
-    let up = report.peers.iter().filter(established).count();
+    let (up, all) = report.sessions();
     let (as_number, router_id) = match &report.identity {
         Some((asn, router_id)) => (asn.0, router_id.to_string()),
         None => (0, String::new()),
@@ -193,7 +216,7 @@ fn bgp(report: &SpeakerReport, clock: &WallClock) -> BgpStatus {
         as_number,
         router_id,
         established: count(up),
-        not_established: count(report.peers.len() - up),
+        not_established: count(all - up),
         service_prefixes: 0,
         peers_left_out: 0,
         peers: report
@@ -273,6 +296,15 @@ mod tests {
             readiness(&reports).unwrap_err(),
             "routes: this kernel has no ipip"
         );
+    }
+
+    #[test]
+    fn new_pods_wait_for_the_sessions_and_the_network_does_not() {
+        let mut reports = in_order();
+        assert_eq!(serves(&reports), Ok(None));
+        reports.settling = Some("BGP: 1 of 2 sessions are up".to_owned());
+        assert_eq!(readiness(&reports), Ok(None));
+        assert!(serves(&reports).unwrap_err().contains("1 of 2"));
     }
 
     #[test]

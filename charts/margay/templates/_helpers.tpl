@@ -1,3 +1,8 @@
+{{/* What objects' names begin with. */}}
+{{- define "margay.name" -}}
+{{- .Values.fullnameOverride | default .Release.Name -}}
+{{- end }}
+
 {{/* Labels of everything. */}}
 {{- define "margay.labels" -}}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
@@ -19,7 +24,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 {{- end }}
 
-{{/* What every one of our containers finds in its environment. */}}
+{{/* What every one of our containers that talks to the API server finds in its environment. */}}
 {{- define "margay.environment" -}}
 - name: NODE_NAME
   valueFrom: {fieldRef: {fieldPath: spec.nodeName}}
@@ -35,4 +40,40 @@ app.kubernetes.io/instance: {{ .Release.Name }}
   value: {{ .port | quote }}
 {{- end }}
 {{- end }}
+{{- end }}
+
+{{/* ADDRESS:PORT of a listener, with brackets where it must have them. */}}
+{{- define "margay.listen" -}}
+{{- if contains ":" .address }}[{{ .address }}]:{{ .port }}{{ else }}{{ .address }}:{{ .port }}{{ end -}}
+{{- end }}
+
+{{/* Where the controller listens unless it is said: the context is (dict "at" what "root" $). */}}
+{{- define "margay.controllerAddress" -}}
+{{- .at.address | default (ternary "127.0.0.1" "0.0.0.0" .root.Values.controller.hostNetwork) -}}
+{{- end }}
+
+{{/* What no container of ours needs. */}}
+{{- define "margay.hardened" -}}
+readOnlyRootFilesystem: true
+allowPrivilegeEscalation: false
+{{- end }}
+
+{{/* A pod of a hook: it runs wherever nodes are, without any pod network. */}}
+{{- define "margay.hookPod" -}}
+hostNetwork: true
+priorityClassName: {{ .Values.agent.priorityClassName }}
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
+nodeSelector: {{- toYaml .Values.agent.nodeSelector | nindent 2 }}
+tolerations:
+  - operator: Exists
+{{- end }}
+
+{{/* Not root, no rights. */}}
+{{- define "margay.nobody" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+fsGroup: 65532
 {{- end }}

@@ -47,6 +47,7 @@ impl World {
             .arg("--kubeconfig")
             .arg(&self.kubeconfig);
         command.args(["--identity", name, "--leak-grace-period", GRACE]);
+        command.args(["--health=127.0.0.1:0", "--metrics=127.0.0.1:0"]);
         command
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -20,7 +20,7 @@ fn block(cidr: &str) -> IPAMBlock {
 
 fn look(pools: &[IPPool], blocks: &[IPAMBlock]) -> Vec<Wish> {
     let blocks: Vec<&IPAMBlock> = blocks.iter().collect();
-    wishes(pools, &blocks, "t1")
+    wishes(pools, &blocks, &ClusterRange::default(), "t1")
 }
 
 fn delete(pool: &mut IPPool) {

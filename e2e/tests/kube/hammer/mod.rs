@@ -134,6 +134,7 @@ impl Hammer {
             .arg("--kubeconfig")
             .arg(&self.kubeconfig);
         command.args(["--identity", name, "--leak-grace-period", grace]);
+        command.args(["--health=127.0.0.1:0", "--metrics=127.0.0.1:0"]);
         let path = self.folder.join("controllers.log");
         let mut log = std::fs::File::options();
         let log = log.create(true).append(true).open(path).unwrap();
