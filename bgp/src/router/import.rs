@@ -9,6 +9,9 @@ use crate::rib::{Decider, DestinationId, Path, Rib, Route, RouteId, Routes, Task
 use crate::types::Prefix;
 use crate::wire::{Nlri, PlainUpdate, Update};
 
+/// How many routes are looked up together: a processor waits for about a dozen places in memory at a time.
+const TOGETHER: usize = 32;
+
 /// The import of a peer's routes, with what was found out about the last attribute set: neighbours are mostly alike.
 struct Import<'a> {
     policy: ImportPolicy<'a>,
@@ -175,7 +178,7 @@ impl Router {
         &mut self,
         id: PeerId,
         received: RouteId,
-        nlri: impl Iterator<Item = Nlri>,
+        mut nlri: impl Iterator<Item = Nlri>,
         changed: &mut Vec<DestinationId>,
     ) {
         let Some(peer) = self.peers.get(&id) else {
@@ -185,11 +188,21 @@ impl Router {
             return;
         };
         let rib = &mut self.rib;
-        for Nlri { prefix, path_id } in nlri {
-            let effective = import.decide(rib.routes_mut(), &prefix, received);
-            let path = Path::new(id.source(), received, effective).with_path_id(path_id);
-            changed.extend(rib.announce(prefix, path));
+        let mut next = std::mem::take(&mut self.announced);
+        loop {
+            next.clear();
+            next.extend(nlri.by_ref().take(TOGETHER));
+            if next.is_empty() {
+                break;
+            }
+            rib.table().warm(next.iter().map(|nlri| &nlri.prefix));
+            for Nlri { prefix, path_id } in &next {
+                let effective = import.decide(rib.routes_mut(), prefix, received);
+                let path = Path::new(id.source(), received, effective).with_path_id(*path_id);
+                changed.extend(rib.announce(*prefix, path));
+            }
         }
+        self.announced = next;
         // Most UPDATEs have nothing to count.
         let refused = import.has_refused.then_some(import.refused);
         if let Some(refused) = refused {

@@ -80,7 +80,7 @@ use crate::jitter::Jitter;
 use crate::observe::DownReason;
 use crate::rib::{DestinationId, Rib};
 use crate::types::Prefix;
-use crate::wire::{Cease, Notification};
+use crate::wire::{Cease, Nlri, Notification};
 
 use aggregate::Aggregates;
 use deferral::Deferral;
@@ -211,6 +211,8 @@ pub struct Router {
     epoch: u32,
     /// Where changed destinations are collected. Empty between calls.
     changed: Vec<DestinationId>,
+    /// The next routes of an UPDATE, kept for its memory.
+    announced: Vec<Nlri>,
     aggregates: Aggregates,
     groups: Groups,
     /// The time of the last event.
@@ -246,6 +248,7 @@ impl Router {
             rib: Rib::new(jitter.next_u64()),
             epoch: 0,
             changed: Vec::new(),
+            announced: Vec::new(),
             aggregates: Aggregates::default(),
             groups: Groups::default(),
             clock: now,

@@ -88,3 +88,30 @@ fn one_path_for_each_source_and_identifier() {
     table.collect(id);
     assert!(table.is_empty());
 }
+
+#[test]
+fn coming_and_going_keeps_the_index_right_and_small() {
+    let mut table = Table::new(3);
+    let prefix = |i: u32| Prefix::v4((i << 8).into(), 24).unwrap();
+    // Never more than 500 at a time, ten thousand in all: what is free is used again, and what the index keeps of those that
+    // are gone is cleared away when it makes room.
+    for i in 0..10_000_u32 {
+        let id = table.find_or_insert(prefix(i));
+        assert!(id.0 < 500, "{id:?}");
+        table.warm([prefix(i), prefix(i + 1)].iter());
+        if let Some(old) = i.checked_sub(499) {
+            let old = table.find(&prefix(old)).unwrap();
+            table.collect(old);
+        }
+    }
+    assert_eq!(table.len(), 499);
+    assert!(table.index.capacity() <= 1792, "{}", table.index.capacity());
+    for i in 0..10_000 {
+        let found = table.find(&prefix(i));
+        assert_eq!(found.is_some(), i >= 9501, "{i}");
+        assert_eq!(
+            found.and_then(|id| table.get(id)).map(|d| d.prefix()),
+            found.map(|_| prefix(i))
+        );
+    }
+}
