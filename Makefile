@@ -153,6 +153,16 @@ bench-bgp: build ## The speaker beside BIRD, FRR, GoBGP and OpenBGPD: docs/bench
 	@scripts/packages.sh daemons
 	$(BIN)/bench-bgp $(if $(BENCH),$(BENCH),--out docs/bench)
 
+.PHONY: test-policy-worlds
+test-policy-worlds: ## WORLDS=100000 random clusters with events: engine, compiler, ruleset and evaluator agree; SEED=1 is the first
+	@MARGAY_POLICY_WORLDS=$(or $(WORLDS),100000) MARGAY_POLICY_SEED=$(or $(SEED),1) $(STEP) "policy worlds" \
+		cargo test --quiet --locked --release -p margay-policy --all-features --lib worlds
+
+.PHONY: bench-policy
+bench-policy: lab-packages ## Policy: compiling, events, packets beside iptables, memory: docs/bench/policy.md; BENCH="events" runs a part (root)
+	@$(STEP) "bench-policy" cargo build --quiet --locked --release -p margay-policy --all-features --example bench-policy
+	$(TARGET)/release/examples/bench-policy $(if $(BENCH),$(BENCH),--out docs/bench)
+
 .PHONY: bench-ipam
 bench-ipam: PROFILE := release
 bench-ipam: TARGETS := --bins --examples

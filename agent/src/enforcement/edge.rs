@@ -1,11 +1,11 @@
 //! The task of the policy edge.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use margay_policy::writer::{Error, Reports, Writer};
-use margay_policy::{Compiler, LocalEndpoint, NodeInput, Pool, Ruleset, diff};
+use margay_policy::{Engine, LocalEndpoint, Pool, Transaction};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::PolicyReport;
@@ -57,12 +57,13 @@ pub(super) struct Edge<W> {
     writer: W,
     reports: watch::Sender<PolicyReport>,
     objects: Objects,
-    endpoints: BTreeMap<String, LocalEndpoint>,
-    input: NodeInput,
+    engine: Engine,
     pools_known: bool,
-    compiler: Compiler,
-    /// What the kernel holds; none before the first commit and after one whose outcome is open.
-    committed: Option<Ruleset>,
+    /// Whether the kernel holds what the engine last said: not before the first commit and after
+    /// one that failed.
+    committed: bool,
+    /// What makes the kernel's table right again that somebody has changed.
+    repair: Option<Transaction>,
     /// What the last failed commit said.
     failure: Option<String>,
     /// Addresses that were an endpoint's; their connections end with the next commit.
@@ -81,18 +82,16 @@ impl<W: Writer> Edge<W> {
         writer: W,
         reports: watch::Sender<PolicyReport>,
     ) -> Self {
+        let mut engine = Engine::new(node);
+        endpoints.for_each(|one| engine.handle_endpoint(one));
         Self {
             writer,
             reports,
             objects: Objects::new(endpoints_wanted),
-            endpoints: endpoints.map(|one| (one.interface.clone(), one)).collect(),
-            input: NodeInput {
-                node: node.to_owned(),
-                ..NodeInput::default()
-            },
+            engine,
             pools_known: false,
-            compiler: Compiler::new(),
-            committed: None,
+            committed: false,
+            repair: None,
             failure: None,
             released: BTreeSet::new(),
             repairs: 0,
@@ -126,18 +125,20 @@ impl<W: Writer> Edge<W> {
                     None => return,
                 },
                 // Without watches there is no more news; what is known stays in force.
-                Some(change) = changes.recv() => self.objects.handle(*change),
+                Some(change) = changes.recv() => {
+                    self.objects.handle(*change, self.engine.cluster());
+                }
                 Ok(()) = settings.changed() => {}
                 // Neither changes what is wanted of the kernel.
                 Some(reports) = reported.recv() => {
-                    let endpoints = self.endpoints.values();
-                    self.seen.take(&reports, &self.objects.cluster, endpoints);
+                    let endpoints = self.engine.endpoints();
+                    self.seen.take(&reports, self.engine.known(), endpoints);
                     continue;
                 }
                 Some(reply) = counted.recv() => {
                     self.count(COUNTED);
                     // Whoever asked may have given up.
-                    let _ = reply.send(self.seen.counts(&self.objects.cluster));
+                    let _ = reply.send(self.seen.counts(self.engine.known()));
                     continue;
                 }
                 _ = audits.tick() => self.audit(),
@@ -148,7 +149,7 @@ impl<W: Writer> Edge<W> {
                 let Ok(change) = changes.try_recv() else {
                     break;
                 };
-                self.objects.handle(*change);
+                self.objects.handle(*change, self.engine.cluster());
             }
             while let Ok(request) = queue.try_recv() {
                 self.handle(request, &mut waiting);
@@ -165,14 +166,14 @@ impl<W: Writer> Edge<W> {
         match request {
             Request::Put(endpoint, reply) => {
                 // The address may have been another's whose end nobody told.
-                if !self.endpoints.contains_key(&endpoint.interface) {
+                if self.engine.endpoint(&endpoint.interface).is_none() {
                     self.released.extend(&endpoint.addresses);
                 }
-                self.endpoints.insert(endpoint.interface.clone(), endpoint);
+                self.engine.handle_endpoint(endpoint);
                 waiting.push(reply);
             }
             Request::Take(interface) => {
-                let gone = self.endpoints.remove(&interface);
+                let gone = self.engine.handle_endpoint_gone(&interface);
                 self.released
                     .extend(gone.iter().flat_map(|one| &one.addresses));
             }
@@ -200,38 +201,36 @@ impl<W: Writer> Edge<W> {
         self.counted = Some(Instant::now());
     }
 
-    /// Reads the kernel's table back; if it is not as committed the next commit replaces it.
+    /// Reads the kernel's table back; if it is not as committed the next commit repairs it.
     fn audit(&mut self) {
-        let Some(committed) = &self.committed else {
+        if !self.committed {
             return;
-        };
-        match self.writer.audit(committed) {
-            Ok(differences) if differences.is_empty() => {}
-            Ok(differences) => {
-                let words = differences.join("; ");
+        }
+        match self.writer.audit(self.engine.ruleset()) {
+            Ok(found) if found.differences.is_empty() => {}
+            Ok(found) => {
+                let words = found.differences.join("; ");
                 tracing::error!(
-                    "policy: somebody changed the kernel's table, it is written anew: {words}"
+                    "policy: somebody changed the kernel's table, it is repaired: {words}"
                 );
                 self.repairs += 1;
-                self.committed = None;
+                self.repair = Some(found.repair);
             }
             Err(error) => tracing::warn!("policy: the kernel's table cannot be read back: {error}"),
         }
     }
 
     fn take_settings(&mut self, settings: &Settings) {
-        self.input
-            .tunnel_devices
-            .clone_from(&settings.tunnel_devices);
+        self.engine.handle_tunnels(&settings.tunnel_devices);
         if let Some(pools) = &settings.pools {
-            self.input.pools.clone_from(pools);
+            self.engine.handle_pools(pools);
             self.pools_known = true;
         }
     }
 
     fn missing(&self) -> Option<Kind> {
         let pools = (!self.pools_known).then_some(Kind::IPPool);
-        pools.or_else(|| self.objects.missing())
+        pools.or_else(|| self.objects.missing(self.engine.known()))
     }
 
     async fn commit(&mut self) -> Result<(), String> {
@@ -242,14 +241,12 @@ impl<W: Writer> Edge<W> {
                 "the list of {kind} objects has not arrived yet: try again when the API server is reachable"
             ));
         }
-        self.input.endpoints = self.endpoints.values().cloned().collect();
-        let (wanted, found) = self.compiler.compile(&self.objects.cluster, &self.input);
-        let result = self.bring(wanted).await.map_err(|error| error.to_string());
+        let result = self.bring().await.map_err(|error| error.to_string());
         if result.is_ok() {
             self.forget();
         }
         self.say(result.as_ref().err());
-        let problems = found.iter().chain(self.objects.problems());
+        let problems = self.engine.problems().chain(self.objects.problems());
         let objects = problems.map(ToString::to_string).collect();
         self.reports.send_if_modified(|known| {
             let report = PolicyReport {
@@ -266,30 +263,46 @@ impl<W: Writer> Edge<W> {
         result
     }
 
-    /// Commits the difference. If it is refused, or what the kernel holds is not known, commits
-    /// the whole table, in one transaction: until that succeeds the last table is in force.
-    async fn bring(&mut self, wanted: Ruleset) -> Result<(), Error> {
-        if let Some(committed) = &self.committed {
-            let transaction = diff(committed, &wanted);
-            if transaction.is_empty() {
-                return Ok(());
-            }
-            self.seen.forget_names();
-            match self.writer.apply(&transaction).await {
-                Ok(()) => {
-                    self.committed = Some(wanted);
-                    return Ok(());
+    /// Commits what has changed, after a repair if one is due. If either is refused, or what the
+    /// kernel holds is not known, commits the whole table, in one transaction: until that succeeds
+    /// the last table is in force.
+    async fn bring(&mut self) -> Result<(), Error> {
+        let repair = self.repair.take();
+        let change = self.engine.poll();
+        if self.committed {
+            // A difference that nothing but the whole table repairs.
+            let hopeless = repair.as_ref().is_some_and(Transaction::is_empty);
+            self.committed = false;
+            if !hopeless {
+                match self.bring_changes(repair, change).await {
+                    Ok(()) => {
+                        self.committed = true;
+                        return Ok(());
+                    }
+                    // Nothing that the whole table would do better.
+                    Err(error @ (Error::Run(_) | Error::Permission(_))) => return Err(error),
+                    Err(error) => tracing::warn!("{error}; the table is replaced as a whole"),
                 }
-                // Nothing that the whole table would do better.
-                Err(error @ (Error::Run(_) | Error::Permission(_))) => return Err(error),
-                Err(error) => tracing::warn!("{error}; the table is replaced as a whole"),
             }
         }
-        self.committed = None;
         // A new table counts from 0.
         self.count(Duration::ZERO);
-        self.writer.apply(&wanted.full()).await?;
-        self.committed = Some(wanted);
+        self.writer.apply(&self.engine.ruleset().full()).await?;
+        self.committed = true;
+        Ok(())
+    }
+
+    async fn bring_changes(
+        &mut self,
+        repair: Option<Transaction>,
+        change: Transaction,
+    ) -> Result<(), Error> {
+        for transaction in repair.into_iter().chain([change]) {
+            if !transaction.is_empty() {
+                self.seen.forget_names();
+                self.writer.apply(&transaction).await?;
+            }
+        }
         Ok(())
     }
 

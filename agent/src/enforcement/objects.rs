@@ -26,7 +26,6 @@ const NEEDED: [Kind; 11] = [
 
 /// Pods, namespaces, policies and what these refer to, kept current by their watches.
 pub(super) struct Objects {
-    pub(super) cluster: Cluster,
     rosters: BTreeMap<Kind, Roster>,
     endpoints_wanted: watch::Sender<bool>,
     /// What is wrong with an object, by kind and key.
@@ -36,7 +35,6 @@ pub(super) struct Objects {
 impl Objects {
     pub(super) fn new(endpoints_wanted: watch::Sender<bool>) -> Self {
         Self {
-            cluster: Cluster::new(),
             rosters: BTreeMap::new(),
             endpoints_wanted,
             problems: BTreeMap::new(),
@@ -44,73 +42,78 @@ impl Objects {
     }
 
     /// Takes in a change; other kinds change nothing.
-    pub(super) fn handle(&mut self, change: Change) {
+    pub(super) fn handle(&mut self, change: Change, cluster: &mut Cluster) {
         match change {
             Change::Pod(event) => {
-                self.take(Kind::Pod, event, Cluster::apply_pod, Cluster::remove_pod);
+                self.take(
+                    Kind::Pod,
+                    (event, cluster),
+                    Cluster::apply_pod,
+                    Cluster::remove_pod,
+                );
             }
             Change::Namespace(event) => self.take(
                 Kind::Namespace,
-                event,
+                (event, cluster),
                 Cluster::apply_namespace,
                 |cluster, _, name| cluster.remove_namespace(name),
             ),
             Change::NetworkPolicy(event) => self.take(
                 Kind::NetworkPolicy,
-                event,
+                (event, cluster),
                 Cluster::apply_network_policy,
                 Cluster::remove_network_policy,
             ),
             Change::ServiceAccount(event) => self.take(
                 Kind::ServiceAccount,
-                event,
+                (event, cluster),
                 Cluster::apply_service_account,
                 Cluster::remove_service_account,
             ),
             Change::EndpointSlice(event) => self.take(
                 Kind::EndpointSlice,
-                event,
+                (event, cluster),
                 Cluster::apply_endpoint_slice,
                 Cluster::remove_endpoint_slice,
             ),
-            other => self.handle_own(other),
+            other => self.handle_own(other, cluster),
         }
     }
 
     /// The kinds that Kubernetes itself does not have.
-    fn handle_own(&mut self, change: Change) {
+    fn handle_own(&mut self, change: Change, cluster: &mut Cluster) {
         match change {
             Change::OwnNetworkPolicy(event) => self.take(
                 Kind::OwnNetworkPolicy,
-                event,
+                (event, cluster),
                 Cluster::apply_own_policy,
                 Cluster::remove_own_policy,
             ),
             Change::GlobalNetworkPolicy(event) => self.take(
                 Kind::GlobalNetworkPolicy,
-                event,
+                (event, cluster),
                 Cluster::apply_global_policy,
                 |cluster, _, name| cluster.remove_global_policy(name),
             ),
             Change::ClusterNetworkPolicy(event) => self.take(
                 Kind::ClusterNetworkPolicy,
-                event,
+                (event, cluster),
                 Cluster::apply_cluster_policy,
                 |cluster, _, name| cluster.remove_cluster_policy(name),
             ),
             Change::Tier(event) => {
                 let remove = |cluster: &mut Cluster, _: &str, name: &str| cluster.remove_tier(name);
-                self.take(Kind::Tier, event, Cluster::apply_tier, remove);
+                self.take(Kind::Tier, (event, cluster), Cluster::apply_tier, remove);
             }
             Change::NetworkSet(event) => self.take(
                 Kind::NetworkSet,
-                event,
+                (event, cluster),
                 Cluster::apply_network_set,
                 Cluster::remove_network_set,
             ),
             Change::GlobalNetworkSet(event) => self.take(
                 Kind::GlobalNetworkSet,
-                event,
+                (event, cluster),
                 Cluster::apply_global_network_set,
                 Cluster::remove_network_set,
             ),
@@ -122,7 +125,7 @@ impl Objects {
             ),
             _ => {}
         }
-        let wanted = self.cluster.names_services();
+        let wanted = cluster.names_services();
         self.endpoints_wanted.send_if_modified(|known| {
             let news = wanted && !*known;
             *known |= wanted;
@@ -133,7 +136,7 @@ impl Objects {
     fn take<K: ResourceExt>(
         &mut self,
         kind: Kind,
-        event: Event<K>,
+        (event, cluster): (Event<K>, &mut Cluster),
         apply: fn(&mut Cluster, &K) -> Vec<Problem>,
         remove: fn(&mut Cluster, &str, &str),
     ) {
@@ -141,12 +144,12 @@ impl Objects {
         for change in changes {
             match change {
                 RosterChange::Present(key, object) => {
-                    let found = apply(&mut self.cluster, &object);
+                    let found = apply(cluster, &object);
                     self.note(kind, key, found);
                 }
                 RosterChange::Gone(key) => {
                     let (namespace, name) = split(&key);
-                    remove(&mut self.cluster, namespace, name);
+                    remove(cluster, namespace, name);
                     self.note(kind, key, Vec::new());
                 }
             }
@@ -154,8 +157,8 @@ impl Objects {
     }
 
     /// The first list that has not arrived.
-    pub(super) fn missing(&self) -> Option<Kind> {
-        let endpoints = self.cluster.names_services().then_some(Kind::EndpointSlice);
+    pub(super) fn missing(&self, cluster: &Cluster) -> Option<Kind> {
+        let endpoints = cluster.names_services().then_some(Kind::EndpointSlice);
         let mut needed = NEEDED.into_iter().chain(endpoints);
         needed.find(|kind| !self.rosters.get(kind).is_some_and(Roster::is_synced))
     }

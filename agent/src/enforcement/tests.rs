@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kube::runtime::watcher::Event;
-use margay_policy::writer::{Applied, Error, Memory, Writer};
+use margay_policy::ruleset::Command;
+use margay_policy::writer::{Applied, Audit, Error, Memory, Writer};
 use margay_policy::{Ruleset, Transaction};
 use tokio::sync::{Notify, mpsc};
 
@@ -21,7 +22,7 @@ struct Table {
     /// Held back until told to go on.
     hold: Mutex<Option<Arc<Notify>>>,
     /// What the next reading back tells.
-    differences: Mutex<Vec<String>>,
+    found: Mutex<(Vec<String>, Transaction)>,
     forgotten: Mutex<Vec<String>>,
 }
 
@@ -43,8 +44,12 @@ impl Writer for Shared {
         })
     }
 
-    fn audit(&self, _: &Ruleset) -> Result<Vec<String>, Error> {
-        Ok(std::mem::take(&mut *self.0.differences.lock().unwrap()))
+    fn audit(&self, _: &Ruleset) -> Result<Audit, Error> {
+        let (differences, repair) = std::mem::take(&mut *self.0.found.lock().unwrap());
+        Ok(Audit {
+            differences,
+            repair,
+        })
     }
 
     fn forget(&self, address: IpAddr) -> Result<usize, Error> {
@@ -298,17 +303,36 @@ async fn an_edge_outlives_its_watches() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_table_that_others_changed_is_written_anew() {
+async fn a_table_that_others_changed_is_repaired() {
     let test = Test::ready(&[endpoint()]).await;
     let tries = test.table.tries();
-    test.table
-        .differences
-        .lock()
-        .unwrap()
-        .push("chain forward: 0 rules instead of 6".to_owned());
+    let flush = Transaction {
+        commands: vec![Command::FlushChain("forward".to_owned())],
+    };
+    let forward = test.table.memory.table().chains["forward"].rules.clone();
+    let rules = forward
+        .iter()
+        .map(|rule| Command::AddRule("forward".to_owned(), rule.clone()));
+    let repair = Transaction {
+        commands: rules.collect(),
+    };
+    test.table.memory.apply(&flush).await.unwrap();
+    let words = vec!["chain forward: 0 rules instead of 6".to_owned()];
+    *test.table.found.lock().unwrap() = (words.clone(), repair);
     tokio::time::sleep(Duration::from_secs(200)).await;
-    assert_eq!(test.table.tries(), tries + 1);
+    assert_eq!(test.table.tries(), tries + 1, "by the difference alone");
     assert_eq!(test.edge.report().repairs, 1);
+    assert_eq!(test.table.memory.table().chains["forward"].rules, forward);
+
+    // What is more than the difference can repair is written anew.
+    let missing = Transaction {
+        commands: vec![Command::FlushChain("gone".to_owned())],
+    };
+    *test.table.found.lock().unwrap() = (words, missing);
+    tokio::time::sleep(Duration::from_secs(200)).await;
+    let tries = tries + 2;
+    assert_eq!(test.table.tries(), tries + 1, "the difference, the whole");
+    assert_eq!(test.edge.report().repairs, 2);
     tokio::time::sleep(Duration::from_secs(400)).await;
     assert_eq!(
         test.table.tries(),

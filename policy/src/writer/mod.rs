@@ -38,13 +38,13 @@ pub trait Writer: Send + Sync {
     /// Commits the whole transaction or nothing of it. An empty one succeeds without touching anything.
     fn apply<'a>(&'a self, transaction: &'a Transaction) -> Applied<'a>;
 
-    /// Reads the kernel's table and says, for each chain, set and map that differs from `ruleset`, how. What cannot be
-    /// read back by this writer is taken to be as it should.
+    /// Reads the kernel's table and says, for each chain, set and map that differs from `ruleset`, how, and what would
+    /// repair it. What cannot be read back by this writer is taken to be as it should.
     ///
     /// # Errors
     /// The kernel does not tell.
-    fn audit(&self, _ruleset: &Ruleset) -> Result<Vec<String>, Error> {
-        Ok(Vec::new())
+    fn audit(&self, _ruleset: &Ruleset) -> Result<Audit, Error> {
+        Ok(Audit::default())
     }
 
     /// What each chain that counts has counted, by the chain's name.
@@ -62,6 +62,16 @@ pub trait Writer: Send + Sync {
     fn forget(&self, _address: IpAddr) -> Result<usize, Error> {
         Ok(0)
     }
+}
+
+/// What a read-back has found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Audit {
+    /// What differs, in words.
+    pub differences: Vec<String>,
+    /// What makes the kernel's table what it should be, as far as it could be read. Where the kernel refuses it, only the
+    /// whole table helps ([`Ruleset::full`](crate::Ruleset::full)).
+    pub repair: Transaction,
 }
 
 /// Commits with the `nft` on the path, in the network namespace of the calling thread.

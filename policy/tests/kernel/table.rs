@@ -147,6 +147,8 @@ fn a_chain_of_diffs_leaves_the_table_that_a_full_load_makes() {
     let mut walk = Walk(1);
     let mut committed = Ruleset::new();
     commit(&changed, &committed.full()).unwrap();
+    let open = changed.clone();
+    let netlink = within(&changed, move || Netlink::open(nft(&open)).unwrap());
     for step in 0..30 {
         let next = walk.ruleset();
         let change = diff(&committed, &next);
@@ -160,6 +162,8 @@ fn a_chain_of_diffs_leaves_the_table_that_a_full_load_makes() {
             "step {step}\n{}",
             change.to_nft_text()
         );
+        let audit = netlink.audit(&next).unwrap();
+        assert_eq!(audit.differences, Vec::<String>::new(), "step {step}");
         committed = next;
     }
 }
@@ -302,12 +306,22 @@ fn netns_netlink_leaves_the_table_that_nft_makes() {
         }
         commit(&fresh, &next.full()).unwrap();
         assert_eq!(listed(&changed), listed(&fresh), "{}", change.to_nft_text());
-        assert_eq!(netlink.audit(&next).unwrap(), Vec::<String>::new());
+        let audit = netlink.audit(&next).unwrap();
+        assert_eq!(audit.differences, Vec::<String>::new());
+        assert!(audit.repair.is_empty());
         committed = next;
     }
     assert!(told > 0, "no rule that reports was written");
     assert!(maps > 0, "no class came");
     for (foreign, told) in [
+        (
+            "add element inet margay networks4 { 198.51.100.0-198.51.100.9 : 1:1 }",
+            "set networks4: 0 elements missing, 1 too many",
+        ),
+        (
+            "add chain inet margay other; add rule inet margay other drop",
+            "chain other: is not ours",
+        ),
         (
             "flush chain inet margay from-pods",
             "chain from-pods: 0 rules instead of 4",
@@ -329,15 +343,20 @@ fn netns_netlink_leaves_the_table_that_nft_makes() {
             "set to-pods: 0 elements missing, 0 too many, others with another value",
         ),
     ] {
-        commit(&changed, &committed.full()).unwrap();
         let words = ["netns", "exec", &changed, "nft", foreign];
         assert!(
             Command::new("ip").args(words).status().unwrap().success(),
             "{foreign}"
         );
-        assert_eq!(netlink.audit(&committed).unwrap(), [told]);
+        let audit = netlink.audit(&committed).unwrap();
+        assert_eq!(audit.differences, [told]);
+        commit(&changed, &audit.repair).unwrap();
+        assert_eq!(listed(&changed), listed(&fresh), "{foreign}");
+        assert_eq!(
+            netlink.audit(&committed).unwrap().differences,
+            Vec::<String>::new()
+        );
     }
-    commit(&changed, &committed.full()).unwrap();
     let gone = diff(&committed, &village(&["a", "b", "b", "c", "b"], 8080));
     let flush = ["netns", "exec", &changed, "nft", "flush", "ruleset"];
     assert!(Command::new("ip").args(flush).status().unwrap().success());

@@ -18,7 +18,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use super::{Applied, Error, Nft, Tally, Writer};
+use super::{Applied, Audit, Error, Nft, Tally, Writer};
 use crate::ruleset::{Name, Ruleset, Transaction};
 pub use log::{Logged, PacketLog, Reports};
 use message::Batch;
@@ -72,7 +72,7 @@ impl Writer for Netlink {
         }
     }
 
-    fn audit(&self, ruleset: &Ruleset) -> Result<Vec<String>, Error> {
+    fn audit(&self, ruleset: &Ruleset) -> Result<Audit, Error> {
         audit::audit(&mut self.socket(), ruleset)
     }
 
