@@ -58,8 +58,9 @@ build: ## margay, margayctl and margay-cni
 	@$(STEP) "build" $(CARGO_BUILD) $(TARGETS)
 
 .PHONY: generate
-generate: build ## Write anew what is generated from the types: the CRD manifests
+generate: build ## Write anew what is generated: the CRD manifests, the chart's schema and README
 	$(BIN)/gen-crds
+	scripts/chart-readme.sh
 
 .PHONY: helm
 helm: ## helm and kubectl into MARGAY_CACHE, once
@@ -82,7 +83,7 @@ clean: ## Remove what was built (kernels and tools stay in MARGAY_CACHE)
 
 .PHONY: test
 test: TARGETS := --all-targets
-test: check build generated lint docs unit demo ## Everything a change must pass: checks, tests, demo (root)
+test: check build generated lint docs test-chart unit demo ## Everything a change must pass: checks, tests, demo (root)
 
 .PHONY: check
 check: ## The checks that need no build: tree rules, licences, scripts, formatting
@@ -90,6 +91,11 @@ check: ## The checks that need no build: tree rules, licences, scripts, formatti
 	@$(STEP) "tree" scripts/check-tree.sh
 	@$(STEP) "scripts" shellcheck scripts/*.sh .ci/run
 	@$(STEP) "format" cargo fmt --all --check
+
+.PHONY: test-chart
+test-chart: ## The chart without a cluster: lint, rendered values, refusals; with one: make test-kube ONLY=chart
+	@scripts/packages.sh test
+	@$(STEP) "chart" scripts/chart-tests.sh
 
 .PHONY: generated
 generated: build
@@ -132,6 +138,7 @@ kube-binaries: ## A real control plane from Debian's source package into MARGAY_
 test-kube: TARGETS := --all-targets
 test-kube: build ## Margay on a real kube-apiserver with etcd; ONLY="rules" runs some, HAMMER=100000 the whole hammer
 	@MARGAY_KUBE_PROGRAMS=kube-apiserver $(STEP) "kube-binaries" scripts/kube-binaries.sh
+	@scripts/helm.sh >/dev/null
 	@MARGAY_BIN_DIR=$(BIN) HAMMER=$(HAMMER) $(STEP) "kube" cargo test --quiet --locked --workspace --test kube -- run $(ONLY)
 
 .PHONY: test-cluster

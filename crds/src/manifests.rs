@@ -5,7 +5,7 @@
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use crate::cluster_network_policy;
 use crate::{
@@ -47,6 +47,50 @@ pub fn yaml(crd: &CustomResourceDefinition) -> Result<String, String> {
     // The round trip through Value sorts the keys, so that equal types give equal files.
     let value = serde_json::to_value(crd).map_err(|error| error.to_string())?;
     serde_saphyr::to_string(&value).map_err(|error| error.to_string())
+}
+
+/// The JSON schema of a kind's `spec`, for values that hold one: without what only an API server
+/// understands, and closed, so that a field written wrong is refused and not dropped. Nothing at
+/// all (null) is allowed in place of an object.
+pub fn spec_schema(crd: &CustomResourceDefinition) -> Option<Value> {
+    let version = crd.spec.versions.first()?;
+    let schema = version.schema.as_ref()?.open_api_v3_schema.as_ref()?;
+    let spec = schema.properties.as_ref()?.get("spec")?;
+    let mut value = closed(&serde_json::to_value(spec).ok()?);
+    value["type"] = json!(["object", "null"]);
+    // A pattern's refusal is no sentence; whoever uses the schema says it in words.
+    if let Some(Value::Object(cidr)) = value.pointer_mut("/properties/cidr") {
+        cidr.remove("pattern");
+    }
+    Some(value)
+}
+
+/// A schema without descriptions, formats and extensions, whose objects take no other fields.
+fn closed(schema: &Value) -> Value {
+    let Value::Object(fields) = schema else {
+        return schema.clone();
+    };
+    let mut out = Map::new();
+    for (key, value) in fields {
+        let value = match (key.as_str(), value) {
+            ("description" | "format", _) => continue,
+            (key, _) if key.starts_with("x-kubernetes") => continue,
+            ("properties", Value::Object(properties)) => {
+                let each = properties.iter();
+                Value::Object(
+                    each.map(|(name, one)| (name.clone(), closed(one)))
+                        .collect(),
+                )
+            }
+            (_, Value::Array(all)) => Value::Array(all.iter().map(closed).collect()),
+            (_, other) => closed(other),
+        };
+        out.insert(key.clone(), value);
+    }
+    if out.contains_key("properties") && !out.contains_key("additionalProperties") {
+        out.insert("additionalProperties".to_owned(), false.into());
+    }
+    Value::Object(out)
 }
 
 /// What schemars writes and API servers warn about or refuse: formats they do not know, `nullable`

@@ -69,9 +69,9 @@
 {{- if and .Values.monitoring.prometheusRule.enabled (not (.Capabilities.APIVersions.Has "monitoring.coreos.com/v1")) -}}
 {{- fail "monitoring.prometheusRule.enabled: this cluster has no kind PrometheusRule: install the Prometheus operator first (helm template needs --api-versions monitoring.coreos.com/v1)" -}}
 {{- end -}}
-{{- $ports := list .Values.agent.health.port .Values.agent.metrics.port -}}
+{{- $ports := list (int .Values.agent.health.port) (int .Values.agent.metrics.port) -}}
 {{- if .Values.controller.hostNetwork -}}
-{{- $ports = concat $ports (list .Values.controller.health.port .Values.controller.metrics.port) -}}
+{{- $ports = concat $ports (list (int .Values.controller.health.port) (int .Values.controller.metrics.port)) -}}
 {{- end -}}
 {{- range $i, $port := $ports -}}
 {{- if has $port (slice $ports 0 $i) -}}

@@ -17,6 +17,10 @@ use crate::lab::patience::patience;
 /// The token of the one user there is, who may do everything.
 const TOKEN: &str = "of-a-server-that-lives-for-one-test";
 
+/// Every request, once it is answered; of a watch, once it has begun.
+const AUDIT: &str = r#"{"apiVersion": "audit.k8s.io/v1", "kind": "Policy",
+    "omitStages": ["RequestReceived"], "rules": [{"level": "Metadata"}]}"#;
+
 /// A running control plane. Its processes end when this is dropped, or when the thread that
 /// started it ends, so start it from one that stays.
 #[derive(Debug)]
@@ -53,11 +57,12 @@ impl ControlPlane {
             &folder.join("tokens.csv"),
             &format!("{TOKEN},admin,1,\"system:masters\"\n"),
         )?;
+        fs::write(folder.join("audit.json"), AUDIT)?;
         let [client, peer, api] = free_ports()?;
         let etcd = start_etcd(programs, folder, client, peer)?;
         let apiserver = start_apiserver(programs, folder, client, api)?;
         let kubeconfig = folder.join("kubeconfig");
-        certificates::write_private(&kubeconfig, &kubeconfig_text(folder, api)?)?;
+        certificates::write_private(&kubeconfig, &kubeconfig_text(folder, api, TOKEN)?)?;
         let mut started = Self {
             apiserver,
             etcd,
@@ -90,6 +95,26 @@ impl ControlPlane {
     /// A kubeconfig for the one user there is.
     pub fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
+    }
+
+    /// What everybody has done so far, one request a line.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn audit_log(&self) -> std::io::Result<String> {
+        let text = fs::read(self.folder.join("audit.log"))?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// A kubeconfig for whoever has this token, in a file of this name.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn kubeconfig_of(&self, name: &str, token: &str) -> anyhow::Result<PathBuf> {
+        let path = self.folder.join(name);
+        let text = kubeconfig_text(&self.folder, self.ports.1, token)?;
+        certificates::write_private(&path, &text)?;
+        Ok(path)
     }
 
     /// How long it took to become ready.
@@ -182,6 +207,8 @@ fn start_apiserver(
         ("disable-admission-plugins", "ServiceAccount".to_owned()),
         ("endpoint-reconciler-type", "none".to_owned()),
         ("allow-privileged", "true".to_owned()),
+        ("audit-policy-file", file("audit.json")),
+        ("audit-log-path", file("audit.log")),
     ];
     command.args(flags.map(|(name, value)| format!("--{name}={value}")));
     Process::start("kube-apiserver", command, folder)
@@ -240,14 +267,14 @@ fn free_ports<const N: usize>() -> anyhow::Result<[u16; N]> {
     Ok(ports)
 }
 
-fn kubeconfig_text(folder: &Path, port: u16) -> anyhow::Result<String> {
+fn kubeconfig_text(folder: &Path, port: u16, token: &str) -> anyhow::Result<String> {
     let authority = folder.join("ca.crt");
     let value = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "test",
         "clusters": [{"name": "test", "cluster": {
             "server": format!("https://127.0.0.1:{port}"), "certificate-authority": authority,
         }}],
-        "users": [{"name": "admin", "user": {"token": TOKEN}}],
+        "users": [{"name": "admin", "user": {"token": token}}],
         "contexts": [{"name": "test", "context": {"cluster": "test", "user": "admin"}}],
     });
     Ok(serde_saphyr::to_string(&value)?)

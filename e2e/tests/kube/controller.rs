@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::{Event, Namespace, Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Event, Node, Pod, Service};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use margay_crds::{IPAMBlock, IPPool, LOAD_BALANCER_NODE, Owner};
@@ -34,6 +34,8 @@ impl Drop for Controller {
 struct World {
     client: Client,
     kubeconfig: PathBuf,
+    /// The controllers', who have no more rights than the chart gives them.
+    controllers: PathBuf,
 }
 
 impl World {
@@ -45,7 +47,7 @@ impl World {
         command
             .arg("controller")
             .arg("--kubeconfig")
-            .arg(&self.kubeconfig);
+            .arg(&self.controllers);
         command.args(["--identity", name, "--leak-grace-period", GRACE]);
         command.args(["--health=127.0.0.1:0", "--metrics=127.0.0.1:0"]);
         command
@@ -185,10 +187,16 @@ where
     }
 }
 
-pub async fn what_is_done_once_for_the_cluster(client: Client, kubeconfig: PathBuf) {
-    let world = World { client, kubeconfig };
-    let namespace = json!({"metadata": {"name": "margay-system"}});
-    world.make::<Namespace>(&world.all(), namespace).await;
+pub async fn what_is_done_once_for_the_cluster(
+    client: Client,
+    kubeconfig: PathBuf,
+    controllers: PathBuf,
+) {
+    let world = World {
+        client,
+        kubeconfig,
+        controllers,
+    };
     for name in ["n1", "n2"] {
         world
             .make::<Node>(&world.all(), json!({"metadata": {"name": name}}))

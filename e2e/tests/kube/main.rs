@@ -11,6 +11,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod chart;
 mod controller;
 mod crds;
 mod demo;
@@ -122,16 +123,13 @@ fn run(wanted: &[String]) -> ExitCode {
             let case = demo::the_lab_runs_on_it(server.kubeconfig().to_owned());
             tally.run("demo::the_lab_runs_on_it", case).await;
         }
-        if is_wanted("controller::what_is_done_once_for_the_cluster", wanted) {
+        if is_wanted("chart::from_install_to_uninstall", wanted) {
             // Nobody else's blocks and pools.
             let folder = tempfile::tempdir().unwrap();
             let server = ControlPlane::start(&programs, folder.path()).await.unwrap();
-            let client = server.client().await.unwrap();
-            crds::install(&client).await;
-            let kubeconfig = server.kubeconfig().to_owned();
-            let case = controller::what_is_done_once_for_the_cluster(client, kubeconfig);
+            let case = chart::from_install_to_uninstall(server);
             tally
-                .run_here("controller::what_is_done_once_for_the_cluster", case)
+                .run_here("chart::from_install_to_uninstall", case)
                 .await;
         }
         if is_wanted("hammer::no_address_twice_and_none_lost", wanted) {
