@@ -41,6 +41,10 @@ pub fn values(cluster: &Cluster) -> Value {
         "ipPools": {"default-ipv4": null, objects::POOL_NAME: pool["spec"]},
         // A test has no quarter of an hour.
         "controller": {"leakGracePeriod": 10},
+        "uninstall": {"network": true},
+        // One of each kind that agents write a status of.
+        "ipReservations": {"kept-back": {"reservedCIDRs": ["198.51.100.0/24"]}},
+        "bgpFilters": {"unused": {"importV4": [{"action": "Accept"}]}},
     })
 }
 

@@ -12,6 +12,7 @@ mod diagnosis;
 mod footprint;
 mod margay;
 mod reference;
+mod rights;
 mod steps;
 
 use std::process::ExitCode;

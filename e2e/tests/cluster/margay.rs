@@ -22,6 +22,7 @@ use serde_json::json;
 
 use crate::coexistence;
 use crate::footprint::Footprint;
+use crate::rights;
 use crate::steps::{self, Failed, Steps};
 
 /// The label of the web servers.
@@ -537,6 +538,12 @@ async fn leave(steps: &mut Steps, cluster: &mut Cluster) -> Result<(), Failed> {
             clean(cluster, &client).await
         })
         .await?;
+    let granted = steps
+        .run("each right of the agents is used, none is missing", async {
+            rights::of_agents(cluster, &client).await
+        })
+        .await?;
+    steps.figure(&format!("{granted} rights"));
     let before = std::mem::take(&mut steps.before);
     steps
         .run("helm uninstall leaves the nodes as they were", async {
@@ -544,6 +551,11 @@ async fn leave(steps: &mut Steps, cluster: &mut Cluster) -> Result<(), Failed> {
             services.delete("web", &DeleteParams::default()).await?;
             helm::uninstall(cluster)?;
             as_before(before, cluster).await
+        })
+        .await?;
+    steps
+        .run("nobody of the chart was refused anything", async {
+            rights::nothing_refused(cluster)
         })
         .await?;
     Ok(())
