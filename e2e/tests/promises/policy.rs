@@ -132,6 +132,7 @@ async fn no_packet_passes_that_nobody_allowed() {
     unknown_interface(&ground).await;
     every_kind(&ground).await;
     first_moment(&mut ground).await;
+    two_hundred_starts(&mut ground).await;
 }
 
 async fn until_heard(ground: &Ground, ear: &Ear, mark: u8, speak: impl Fn()) {
@@ -425,4 +426,129 @@ async fn first_moment(ground: &mut Ground) {
         drop((ear, voice));
         call.run("DEL").result();
     }
+}
+
+/// Sends datagrams from many sockets to one address without a pause, whether there is a road or not.
+fn voices(sockets: Vec<UdpSocket>, to: IpAddr, mark: u8) -> Flood {
+    let stop = Arc::new(AtomicBool::new(false));
+    let (tried, sent) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let (stopped, tries, count) = (Arc::clone(&stop), Arc::clone(&tried), Arc::clone(&sent));
+    let thread = std::thread::spawn(move || {
+        while !stopped.load(Ordering::Relaxed) {
+            for socket in &sockets {
+                tries.fetch_add(1, Ordering::Relaxed);
+                if socket.send_to(&[mark], (to, PORT)).is_ok() {
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    });
+    Flood {
+        stop,
+        tried,
+        sent,
+        thread: Some(thread),
+    }
+}
+
+/// A pod that is about to start: the plugin's call, and a socket in it that keeps what arrives.
+struct Starting {
+    call: Call,
+    ear: UdpSocket,
+}
+
+impl Starting {
+    fn heard(&self) -> usize {
+        let mut word = [0; 8];
+        let mut count = 0;
+        while count < 10_000 && self.ear.recv(&mut word).is_ok() {
+            count += 1;
+        }
+        count
+    }
+}
+
+/// The plugin for all of them at once.
+fn all_at_once(pods: &[Starting], verb: &str) {
+    std::thread::scope(|scope| {
+        for pod in pods {
+            scope.spawn(|| pod.call.run(verb).result());
+        }
+    });
+}
+
+/// How many pods start at once, and how often that is done.
+const AT_ONCE: usize = 20;
+const ROUNDS: usize = 10;
+
+/// Two hundred starts of pods whose policy denies everything, twenty at once, while every address that they may get is
+/// flooded and each of them floods another. What gets through is counted.
+async fn two_hundred_starts(ground: &mut Ground) {
+    let policies: Api<NetworkPolicy> =
+        Api::namespaced(ground.cluster.client.clone(), POD_NAMESPACE);
+    let deny = json!({
+        "metadata": {"name": "storm", "namespace": POD_NAMESPACE},
+        "spec": {"podSelector": {"matchLabels": {"app": "storm"}}, "policyTypes": ["Ingress", "Egress"]},
+    });
+    ground.create(&policies, deny).await;
+    let web2 = ground.pod("web-2");
+    let outer = Ear::new(&web2.sandbox.namespace);
+    let block: IpNetwork = ground.blocks_of(NODE).await.remove(0).parse().unwrap();
+    let addresses = || block.iter().collect::<Vec<_>>();
+    let flood = Flood::new(&web2.sandbox.namespace, addresses(), 7);
+    let neighbour = Flood::new(&ground.pod("job-1").sandbox.namespace, addresses(), 8);
+    let (mut starts, mut leaked) = (0, 0);
+    for round in 0..ROUNDS {
+        let mut pods = Vec::new();
+        let mut mouths = Vec::new();
+        for number in 0..AT_ONCE {
+            let plan = ground.pod_plan(&format!("storm-{round}-{number}"), "storm", NODE);
+            let ledger = &mut ground.lab.ledger;
+            let sandbox = ground.cluster.runtime.sandbox(ledger, &plan).await.unwrap();
+            let ear = socket(&sandbox.namespace, any(PORT));
+            ear.set_nonblocking(true).unwrap();
+            mouths.push(socket(&sandbox.namespace, any(0)));
+            let call = Call::new(ground.plugin(NODE), &sandbox);
+            pods.push(Starting { call, ear });
+        }
+        let voice = voices(mouths, web2.address, 9);
+        all_at_once(&pods, "ADD");
+        let (from, to) = (flood.sent(), voice.sent());
+        ground
+            .until("the floods to go on", 60, || async {
+                let now = (flood.sent() - from, voice.sent() - to);
+                (now.0 > 2000 && now.1 > 2000)
+                    .then_some(())
+                    .ok_or(format!("{now:?}"))
+            })
+            .await;
+        starts += pods.len();
+        leaked += pods.iter().map(Starting::heard).sum::<usize>();
+        assert!(voice.sent() < voice.tried.load(Ordering::Relaxed));
+        if round + 1 == ROUNDS {
+            // Without the policy the same floods arrive: they were real.
+            policies
+                .delete("storm", &DeleteParams::default())
+                .await
+                .unwrap();
+            assert_eq!((leaked, outer.heard(9)), (0, 0), "of {starts} starts");
+            ground
+                .until("the floods to arrive", 20, || async {
+                    let flooded = pods.iter().filter(|pod| pod.heard() > 0).count();
+                    (flooded * 2 > pods.len() && outer.heard(9) > 0)
+                        .then_some(())
+                        .ok_or(format!("{flooded} flooded, outside {}", outer.heard(9)))
+                })
+                .await;
+        }
+        drop(voice);
+        all_at_once(&pods, "DEL");
+    }
+    eprintln!(
+        "  {starts} starts, {AT_ONCE} at once: {leaked} packets before policy, of {} and {} sent",
+        flood.sent(),
+        neighbour.sent()
+    );
+    assert_eq!(leaked, 0);
 }
