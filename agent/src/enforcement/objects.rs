@@ -119,7 +119,7 @@ impl Objects {
             ),
             Change::HostEndpoint(event) => self.take(
                 Kind::HostEndpoint,
-                event,
+                (event, cluster),
                 Cluster::apply_host_endpoint,
                 |cluster, _, name| cluster.remove_host_endpoint(name),
             ),

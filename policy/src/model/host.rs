@@ -121,6 +121,12 @@ impl Cluster {
     /// Puts a policy where it belongs. Those that are about host endpoints alone are kept apart from those of pods.
     pub(super) fn sort_own(&mut self, policy: OwnPolicy) {
         let reference = policy.reference.clone();
+        let mut rules = policy.ingress.iter().chain(&policy.egress).flatten();
+        if rules.any(|rule| rule.source.service.is_some() || rule.destination.service.is_some()) {
+            self.service_users.insert(reference.clone());
+        } else {
+            self.service_users.remove(&reference);
+        }
         let (to, from) = match policy.host.only {
             true => (&mut self.host_policies, &mut self.own_policies),
             false => (&mut self.own_policies, &mut self.host_policies),
@@ -133,5 +139,6 @@ impl Cluster {
     pub(super) fn forget_own(&mut self, reference: &PolicyRef) {
         self.own_policies.remove(reference);
         self.host_policies.remove(reference);
+        self.service_users.remove(reference);
     }
 }

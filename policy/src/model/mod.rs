@@ -13,7 +13,10 @@ mod pod;
 mod tier;
 mod workload;
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use ipnetwork::IpNetwork;
 use k8s_openapi::api::{
@@ -265,6 +268,8 @@ pub struct Cluster {
     service_accounts: BTreeMap<ObjectKey, Labels>,
     /// The endpoints of each Service, by slice.
     services: BTreeMap<ObjectKey, BTreeMap<String, Vec<ServiceEndpoint>>>,
+    /// The policies of ours that name a Service.
+    service_users: BTreeSet<PolicyRef>,
     journal: changes::Journal,
     pool: changes::Pool,
 }
@@ -658,12 +663,7 @@ impl Cluster {
 
     /// Whether a policy of ours names a Service: then EndpointSlices are needed.
     pub fn names_services(&self) -> bool {
-        let rules = |policy: &OwnPolicy| {
-            let mut rules = policy.ingress.iter().chain(&policy.egress).flatten();
-            rules.any(|rule| rule.source.service.is_some() || rule.destination.service.is_some())
-        };
-        let host = self.host_policies.values();
-        self.own_policies.values().chain(host).any(rules)
+        !self.service_users.is_empty()
     }
 
     /// The endpoints of a Service.
