@@ -54,7 +54,7 @@ impl Cluster {
             node.ip(&format!("route add default via 2001:db8:{number}::ff"));
             // A pod's addresses, on the loopback: wiring is tested elsewhere.
             node.ip(&format!("addr add 10.{number}.0.2/32 dev lo"));
-            node.ip(&format!("addr add fd00:{number}::2/128 dev lo"));
+            node.ip(&format!("addr add fd00:{number}::2/128 dev lo nodad"));
         }
         cluster
     }
