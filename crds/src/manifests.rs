@@ -129,7 +129,7 @@ fn tidy_schema(value: &mut Value) {
     }
 }
 
-fn tidy_integer(map: &mut serde_json::Map<String, Value>) {
+fn tidy_integer(map: &mut Map<String, Value>) {
     let (format, largest) = match map.get("format").and_then(Value::as_str) {
         Some("uint8") => ("int32", Some(255)),
         Some("uint16") => ("int32", Some(65_535)),
