@@ -23,13 +23,11 @@ const RARE: [(&str, &str); 9] = [
         "after a write that another was faster with",
     ),
     (
-        "update ipamblocks.margay.dev",
-        "a block that is there and takes another address",
-    ),
-    (
         "delete ipamblocks.margay.dev",
         "a block that is empty and one too many",
     ),
+    ("list services", "Services that are announced by BGP"),
+    ("watch services", "the same"),
     (
         "list endpointslices.discovery.k8s.io",
         "a policy that names a Service, or Services by BGP",
