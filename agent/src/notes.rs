@@ -1,13 +1,15 @@
 //! What this node's pods and the namespaces say of addresses: annotations and labels, kept current
 //! by the watches that are there for policy anyway, so that an ADD need not ask for them.
 //!
-//! A pod that the watch has not shown yet is waited for shortly, then asked for. One that is not
-//! there at all says nothing: whoever made it has no API server to write it to.
+//! A pod that the watch has not shown yet is waited for shortly, then asked for. The answer goes to
+//! policy as if the watch had brought it: else a pod that is wired while a watch is away, as after
+//! the API server's restart, would be closed until the watch is back. A pod that is not there at
+//! all says nothing: whoever made it has no API server to write it to.
 //!
 //! Not here: what the annotations mean (the ipam crate).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Namespace, Pod};
@@ -18,9 +20,10 @@ use margay_ipam::IpamError;
 use margay_ipam::annotations::concerns_addresses;
 use margay_ipam::garbage::PodFacts;
 use serde::de::DeserializeOwned;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 
 use crate::cni_server::PodNote;
+use crate::datastore::Change;
 
 /// How long the watch is waited for.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -40,6 +43,8 @@ struct Shared {
     node: String,
     state: Mutex<State>,
     news: Notify,
+    /// Where the watch of pods sends what it sees.
+    policy: OnceLock<mpsc::Sender<Box<Change>>>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -128,10 +133,17 @@ impl Notes {
             node: node.to_owned(),
             state: Mutex::default(),
             news: Notify::new(),
+            policy: OnceLock::new(),
         };
         Self {
             shared: Arc::new(shared),
         }
+    }
+
+    /// Sends pods that were asked for to where the watch of pods sends those that it sees. Only the
+    /// first call counts.
+    pub fn send_found(&self, policy: mpsc::Sender<Box<Change>>) {
+        let _ = self.shared.policy.set(policy);
     }
 
     /// Takes in what the watch of pods says.
@@ -199,11 +211,29 @@ impl Notes {
 
     async fn ask_pod(&self, owner: &Owner) -> Result<PodWords, IpamError> {
         let api: Api<Pod> = Api::namespaced(self.shared.client.clone(), &owner.namespace);
-        let found = ask(api, &owner.pod, "Pod").await?;
-        let words = found.as_ref().map(pod_words);
+        let found: Option<Pod> = ask(api, &owner.pod, "Pod").await?;
         // Another pod of the same name does not speak for this one.
-        let own = words.filter(|words| is_of(words, owner));
-        Ok(own.unwrap_or_default())
+        let own = found.filter(|pod| is_of(&pod_words(pod), owner));
+        let words = own.as_ref().map(pod_words);
+        if let Some(pod) = own {
+            self.send_to_policy(pod);
+        }
+        Ok(words.unwrap_or_default())
+    }
+
+    /// Unless the watch has shown the pod meanwhile: it is told under this lock before it sends, so
+    /// that what it sends comes later than this and is newer.
+    fn send_to_policy(&self, pod: Pod) {
+        let state = self.lock();
+        let shown = state.pods.all.get(&key(&pod));
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
+        if shown.is_some_and(|words| uid.is_empty() || words.uids.contains(&uid)) {
+            return;
+        }
+        if let Some(policy) = self.shared.policy.get() {
+            // A queue that is full, or that nobody reads: the watch brings it in its time.
+            let _ = policy.try_send(Box::new(Change::Pod(Event::Apply(pod))));
+        }
     }
 
     fn known(&self, owner: &Owner) -> (Option<PodWords>, Option<NamespaceWords>) {
@@ -336,6 +366,25 @@ mod tests {
         notes.handle_pod(&Event::Apply(pod("n1", "new", &said)));
         let note = answer.await.unwrap().unwrap();
         assert_eq!(note.annotations["margay.dev/ip-families"], "IPv4");
+    }
+
+    #[tokio::test]
+    async fn a_pod_that_was_asked_for_goes_to_policy_unless_the_watch_has_shown_it() {
+        let notes = notes();
+        let (policy, mut sent) = mpsc::channel(4);
+        notes.send_found(policy);
+        notes.send_to_policy(pod("n1", "u1", &json!({})));
+        let change = *sent.try_recv().unwrap();
+        let Change::Pod(Event::Apply(found)) = change else {
+            panic!("{change:?}");
+        };
+        assert_eq!(found.metadata.uid.as_deref(), Some("u1"));
+        notes.handle_pod(&Event::Apply(pod("n1", "u1", &json!({}))));
+        notes.send_to_policy(pod("n1", "u1", &json!({})));
+        assert!(sent.try_recv().is_err());
+        // Its successor of the same name is another pod.
+        notes.send_to_policy(pod("n1", "u2", &json!({})));
+        assert!(sent.try_recv().is_ok());
     }
 
     #[tokio::test]

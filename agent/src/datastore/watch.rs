@@ -142,6 +142,7 @@ pub fn watch_all(client: &Client, namespace: &str, notes: Notes) -> Watches {
         sender: policy,
         failures: failures.clone(),
     };
+    notes.send_found(policy.sender.clone());
     let (of_pods, of_namespaces) = (notes.clone(), notes);
     policy.watch(Kind::Pod, move |event| {
         of_pods.handle_pod(&event);

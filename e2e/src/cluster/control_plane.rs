@@ -2,6 +2,7 @@
 //! namespace, as an installer would set them up: RBAC and the Node authorizer, service accounts,
 //! and an audit log of every request.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -124,6 +125,32 @@ impl ControlPlane {
         tokio::time::sleep(dead).await;
         self.apiserver = apiserver(lab, &self.programs, &self.folder, self.address)?;
         self.until_ready().await
+    }
+
+    /// What was refused (403) to users whose names begin so, each once: who, verb and resource.
+    ///
+    /// # Errors
+    /// When the audit log cannot be read.
+    pub fn refusals(&self, users: &str) -> anyhow::Result<BTreeSet<String>> {
+        let text = fs::read_to_string(&self.audit_log)?;
+        let events = text
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let refused = events.filter(|event| {
+            let user = event["user"]["username"].as_str().unwrap_or_default();
+            user.starts_with(users) && event["responseStatus"]["code"] == 403
+        });
+        let words = refused.map(|event| {
+            let word = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+            let object = &event["objectRef"];
+            let (user, verb) = (word(&event["user"]["username"]), word(&event["verb"]));
+            let (group, resource) = (word(&object["apiGroup"]), word(&object["resource"]));
+            format!(
+                "{user}: {verb} {resource} of {group} ({})",
+                word(&event["requestURI"])
+            )
+        });
+        Ok(words.collect())
     }
 
     /// `kubectl` for the one who may do everything.

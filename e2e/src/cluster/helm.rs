@@ -32,13 +32,21 @@ pub fn image() -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
-/// The values for the fabric: its pool, with the tunnel that this kernel has.
+/// The values for the fabric: its pool, with the tunnel that this kernel has, and a session of
+/// each node with its ToR.
 pub fn values(cluster: &Cluster) -> Value {
     let lab = &cluster.ground.lab;
     let pool = objects::pool(&lab.plan, lab.tunnel);
+    let peers = objects::peers(&lab.plan).into_iter().map(|peer| {
+        let name = peer["metadata"]["name"].as_str().unwrap_or_default();
+        (name.to_owned(), peer["spec"].clone())
+    });
     json!({
         "image": {"repository": REPOSITORY, "tag": "dev", "pullPolicy": "Never"},
         "ipPools": {"default-ipv4": null, objects::POOL_NAME: pool["spec"]},
+        "bgpPeers": Value::Object(peers.collect()),
+        // Of a node that is given up nothing is to be left.
+        "uninstall": {"network": true},
         // A test has no quarter of an hour.
         "controller": {"leakGracePeriod": 10},
         "uninstall": {"network": true},

@@ -9,7 +9,6 @@ use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::Client;
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
-use margay_crds::BGPPeer;
 use margay_e2e::cluster::first_packet::FirstPackets;
 use margay_e2e::cluster::flow::Flow;
 use margay_e2e::cluster::workload::{self, Place};
@@ -94,11 +93,7 @@ async fn install(steps: &mut Steps, cluster: &mut Cluster) -> Result<(), Failed>
 
 /// Every ToR has its nodes' sessions.
 async fn sessions(cluster: &Cluster) -> anyhow::Result<()> {
-    let client = cluster.client().await?;
     let lab = &cluster.ground.lab;
-    for peer in objects::peers(&lab.plan) {
-        objects::ensure::<BGPPeer>(&Api::all(client.clone()), peer).await?;
-    }
     let folder = &lab.ledger.folder;
     until(
         "every session to be Established",
@@ -404,6 +399,19 @@ async fn disturb(steps: &mut Steps, cluster: &mut Cluster, pods: &[Place]) -> Re
         })
         .await?;
     steps.figure(&figure);
+    steps
+        .run("nothing that Margay asked for was refused", async {
+            // Until here: an API server that starts anew does not know its own rules at once.
+            let account = format!(
+                "system:serviceaccount:{}:{}",
+                helm::NAMESPACE,
+                helm::RELEASE
+            );
+            let refused = cluster.control_plane.refusals(&account)?;
+            ensure!(refused.is_empty(), "{refused:#?}");
+            Ok(())
+        })
+        .await?;
     let figure = steps
         .run("kubelet restarts on every node, zero loss", async {
             let flows = flows(cluster, pods)?;
