@@ -26,7 +26,11 @@ const QUESTIONS: [(&str, &str); 8] = [
         "neighbour",
         "ip neigh show nud permanent; ip neigh show proxy",
     ),
-    ("table", "nft list tables"),
+    // Those of iptables are of whoever called it: kube-proxy, kubelet, portmap.
+    (
+        "table",
+        "nft list tables | grep -vE '^table ip6? (filter|nat|mangle|raw|security)$' || true",
+    ),
     (
         "margay in nft",
         "nft -s list ruleset | grep -i margay || true",
@@ -37,8 +41,16 @@ const QUESTIONS: [(&str, &str); 8] = [
     ),
 ];
 
-/// Folders whose files are of those who run pods, or of nobody.
-const OTHERS: [&str; 5] = ["/var/log", "/tmp", "/var/lib/kubelet", "/root", "/etc/mtab"];
+/// Folders whose files are of those who run pods, of the runtime's and other plugins' own
+/// bookkeeping (`/var/lib/cni`), or of nobody.
+const OTHERS: [&str; 6] = [
+    "/var/lib/cni",
+    "/var/log",
+    "/tmp",
+    "/var/lib/kubelet",
+    "/root",
+    "/etc/mtab",
+];
 
 impl Footprint {
     /// Of every node.

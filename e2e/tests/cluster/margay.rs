@@ -63,7 +63,8 @@ async fn install(steps: &mut Steps, cluster: &mut Cluster) -> Result<(), Failed>
                 if !cluster.nodes.iter().any(|node| node.has_kubelet()) {
                     cluster.start_kubelets()?;
                 }
-                steps::nodes_known(cluster).await
+                steps::nodes_known(cluster).await?;
+                steps::proxies_ready(cluster).await
             },
         )
         .await?;

@@ -119,6 +119,29 @@ pub async fn nodes_known(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Waits until every kube-proxy has programmed its node, and set what it sets of the kernel.
+pub async fn proxies_ready(cluster: &Cluster) -> anyhow::Result<()> {
+    until(
+        "every kube-proxy to have programmed its node",
+        patience(60),
+        &cluster.logs(),
+        || async {
+            for node in &cluster.nodes {
+                let rules = node
+                    .machine
+                    .run("iptables", &["-t", "nat", "-S", "KUBE-SERVICES"]);
+                if !rules.is_ok_and(|rules| rules.contains("default/kubernetes")) {
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                    return Err(format!("{} has no rule for the API server", node.name()));
+                }
+            }
+            Ok(())
+        },
+    )
+    .await?;
+    Ok(())
+}
+
 /// Waits until the agent of every node is Ready.
 pub async fn agents_ready(cluster: &Cluster) -> anyhow::Result<()> {
     let api: Api<DaemonSet> = Api::namespaced(cluster.client().await?, helm::NAMESPACE);
