@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use clap::builder::NonEmptyStringValueParser;
 use ipnetwork::IpNetwork;
+use margay_policy::{FailsafeError, FailsafePort, Failsafes};
 
 /// `margay agent`: the node daemon.
 #[derive(Debug, Clone, clap::Args)]
@@ -47,10 +48,42 @@ pub struct AgentOptions {
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9191")]
     pub metrics: SocketAddr,
 
+    /// Ports of the node that no policy of a HostEndpoint closes to others, as PROTOCOL:PORT or
+    /// PROTOCOL:NETWORK:PORT, or `none` [default: those of Calico, SSH and BGP among them]
+    #[arg(long, value_name = "PORT[,PORT]", value_parser = failsafes)]
+    pub failsafe_inbound: Option<FailsafeList>,
+
+    /// Ports of others that no policy of a HostEndpoint closes to the node, likewise
+    #[arg(long, value_name = "PORT[,PORT]", value_parser = failsafes)]
+    pub failsafe_outbound: Option<FailsafeList>,
+
     /// Where the kernel's settings are mounted; a container without privileges cannot write to the
     /// usual place
     #[arg(long, value_name = "DIR", default_value = "/proc/sys")]
     pub proc_sys: PathBuf,
+}
+
+/// A list of failsafe ports as one value of the command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailsafeList(pub Vec<FailsafePort>);
+
+fn failsafes(text: &str) -> Result<FailsafeList, FailsafeError> {
+    Failsafes::list(text).map(FailsafeList)
+}
+
+impl AgentOptions {
+    /// The failsafe ports of host endpoints.
+    pub fn failsafes(&self) -> Failsafes {
+        let given = |list: &Option<FailsafeList>, default| match list {
+            Some(list) => list.0.clone(),
+            None => default,
+        };
+        let default = Failsafes::default();
+        Failsafes {
+            inbound: given(&self.failsafe_inbound, default.inbound),
+            outbound: given(&self.failsafe_outbound, default.outbound),
+        }
+    }
 }
 
 /// `margay controller`: what is done once for the whole cluster.

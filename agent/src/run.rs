@@ -63,6 +63,8 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
     let watches = datastore::watch_all(&client, &options.namespace, notes.clone());
     let enforcement =
         Enforcement::start(&node, &pods.all(), watches.policy, watches.endpoints_wanted);
+    enforcement.set_failsafes(options.failsafes());
+    enforcement.follow_interfaces(kernel.clone());
     let addresses = Addresses::start(client.clone(), &node);
     let (pulse, pulses) = watch::channel(Pulse::default());
     health::serve(options.health, options.metrics, pulses, enforcement.clone()).await?;

@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
+mod host;
 mod rules;
 mod tiers;
 
@@ -12,6 +13,7 @@ use crate::{
     model::{Cluster, Direction, Pod, PolicyRef},
     port::Probe,
 };
+pub use host::HostSide;
 use rules::Question;
 
 /// One end of a connection.
@@ -59,6 +61,8 @@ pub enum Side {
     Exempt(Exemption),
     /// No policy decides about the pod in this direction; then everything is allowed.
     NotIsolated,
+    /// No policy is about it, and a host endpoint lets nothing pass without one.
+    Closed,
     /// A rule allows it.
     Allowed {
         /// The policy.
@@ -91,12 +95,17 @@ pub enum Exemption {
     Itself,
     /// Traffic between a pod and its own node is always allowed.
     OwnNode,
+    /// A failsafe port of a host endpoint.
+    Failsafe,
 }
 
 impl Side {
     /// Whether this side lets the connection pass.
     pub fn allows(&self) -> bool {
-        !matches!(self, Self::Denied { .. } | Self::DeniedByRule { .. })
+        !matches!(
+            self,
+            Self::Denied { .. } | Self::DeniedByRule { .. } | Self::Closed
+        )
     }
 }
 
@@ -107,12 +116,16 @@ pub struct Judgement {
     pub egress: Side,
     /// The destination's side.
     pub ingress: Side,
+    /// What the host endpoints on the way say, in its order.
+    pub hosts: Vec<HostSide>,
 }
 
 impl Judgement {
-    /// Whether the connection is allowed: both sides must let it pass.
+    /// Whether the connection is allowed: both sides must let it pass, and every host endpoint on the way.
     pub fn allows(&self) -> bool {
-        self.egress.allows() && self.ingress.allows()
+        self.egress.allows()
+            && self.ingress.allows()
+            && self.hosts.iter().all(|host| host.side.allows())
     }
 }
 
@@ -145,6 +158,7 @@ impl<'a> Evaluator<'a> {
         Judgement {
             egress: self.side(from, to, Direction::Egress, traffic, false),
             ingress: self.side(to, from, Direction::Ingress, traffic, false),
+            hosts: self.hosts(from, to, traffic),
         }
     }
 
@@ -159,6 +173,7 @@ impl<'a> Evaluator<'a> {
         Judgement {
             egress: self.side(from, to, Direction::Egress, traffic, true),
             ingress: self.side(to, from, Direction::Ingress, traffic, true),
+            hosts: self.hosts(from, to, traffic),
         }
     }
 
@@ -211,7 +226,8 @@ impl<'a> Evaluator<'a> {
         let question = |peer_pod| Question {
             cluster: self.cluster,
             direction,
-            subject: pod,
+            subject: Some(pod),
+            ports: &pod.ports,
             subject_address: subject.address,
             peer: peer_pod,
             peer_address: peer.address,

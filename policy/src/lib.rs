@@ -28,7 +28,9 @@ pub mod selector;
 mod tests;
 pub mod writer;
 
-pub use compile::{Compiler, FailsafePort, Failsafes, LocalEndpoint, NodeInput, Pool};
+pub use compile::{
+    Compiler, FailsafeError, FailsafePort, Failsafes, LocalEndpoint, NodeInput, Pool,
+};
 pub use engine::Engine;
 pub use model::Cluster;
 pub use origin::{Origin, RuleId};

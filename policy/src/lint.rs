@@ -3,6 +3,8 @@
 //! Objects that cannot be read are reported by whoever reads them ([`crate::load`]). A finding is a guess: the reason
 //! says what would be right if it is one.
 
+mod hosts;
+
 use std::collections::BTreeSet;
 
 use margay_crds::policy_rule::RuleAction;
@@ -57,6 +59,7 @@ pub fn lint(cluster: &Cluster) -> Vec<Problem> {
         found.extend(problems.into_found());
     }
     found.extend(own(cluster));
+    found.extend(hosts::lint(cluster));
     found
 }
 
@@ -239,7 +242,10 @@ fn own(cluster: &Cluster) -> Vec<Problem> {
             let in_namespace = policy.namespace().is_none_or(|own| own == pod.namespace);
             in_namespace && policy.subject.selector.matches(&cluster.pod_labels(pod))
         };
-        if !pods_of(cluster).any(|pod| selected(&pod)) {
+        let of_host = cluster
+            .host_endpoints()
+            .any(|host| policy.subject.selector.matches(&host.labels));
+        if !of_host && !pods_of(cluster).any(|pod| selected(&pod)) {
             problems.report("spec.selector", "matches no pod: the policy has no effect");
         }
         for (rules, list) in [(&policy.ingress, "ingress"), (&policy.egress, "egress")] {
@@ -266,6 +272,7 @@ fn own(cluster: &Cluster) -> Vec<Problem> {
     }
     let tiers: BTreeSet<&str> = cluster
         .own_policies()
+        .chain(cluster.policies_for_hosts())
         .map(|policy| policy.tier.as_str())
         .collect();
     let unused = cluster
@@ -375,5 +382,26 @@ mod tests {
             found[0].starts_with("GlobalNetworkPolicy g: spec.tier: there is no tier \"gone\"")
         );
         assert!(found[1].contains("spec.ingress[1]: is never reached: rule 0"));
+    }
+
+    #[test]
+    fn host_endpoints_without_policies_and_policies_without_host_endpoints() {
+        let found = findings(
+            "{apiVersion: margay.dev/v1, kind: HostEndpoint, metadata: {name: h, labels: {role: node}}, spec: {node: n9, interfaceName: '*'}}\n---\n\
+             {apiVersion: v1, kind: Node, metadata: {name: n1}}\n---\n\
+             {apiVersion: margay.dev/v1, kind: GlobalNetworkPolicy, metadata: {name: in}, spec: {selector: \"role == 'node'\", ingress: [{action: Allow}]}}\n---\n\
+             {apiVersion: margay.dev/v1, kind: GlobalNetworkPolicy, metadata: {name: fast}, spec: {selector: \"role == 'node'\", applyOnForward: true, doNotTrack: true, ingress: [{action: Allow}]}}\n---\n\
+             {apiVersion: margay.dev/v1, kind: GlobalNetworkPolicy, metadata: {name: early}, spec: {selector: \"role == 'x'\", applyOnForward: true, preDNAT: true, ingress: [{action: Allow}]}}",
+        );
+        for part in [
+            "HostEndpoint h: spec.node: there is no Node \"n9\"",
+            "HostEndpoint h: no policy is about its egress",
+            "GlobalNetworkPolicy fast: spec.doNotTrack: is about one direction only",
+            "GlobalNetworkPolicy early: spec.preDNAT: selects no HostEndpoint",
+        ] {
+            let is_there = found.iter().any(|one| one.starts_with(part));
+            assert!(is_there, "{part}: {found:#?}");
+        }
+        assert_eq!(found.len(), 4, "{found:#?}");
     }
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::{
     evaluate::{End, Evaluator, Exemption, Judgement, Side},
-    model::{Cluster, ObjectKey, Pod, PolicyRef},
+    model::{Cluster, Direction, ObjectKey, Pod, PolicyRef},
     port::Probe,
     ruleset::Family,
 };
@@ -101,6 +101,8 @@ pub struct Cell {
 #[derive(Clone, Debug)]
 struct Named<'a> {
     name: String,
+    /// Whether policies say anything about it.
+    takes_part: bool,
     pod: Option<&'a Pod>,
     addresses: &'a [IpAddr],
 }
@@ -109,6 +111,7 @@ impl<'a> Named<'a> {
     fn pod(pod: &'a Pod) -> Self {
         Self {
             name: pod.key().to_string(),
+            takes_part: true,
             pod: Some(pod),
             addresses: &pod.addresses,
         }
@@ -131,18 +134,20 @@ fn endpoints<'a>(cluster: &'a Cluster, externals: &'a [External]) -> Vec<Named<'
     let pods = cluster.pods().filter(|pod| !pod.finished).map(Named::pod);
     let nodes = cluster.nodes().map(|node| Named {
         name: format!("node/{}", node.name),
+        takes_part: cluster.host_endpoints_of(&node.name).next().is_some(),
         pod: None,
         addresses: &node.addresses,
     });
     let externals = externals.iter().map(|external| Named {
         name: format!("ext/{}", external.name),
+        takes_part: false,
         pod: None,
         addresses: &external.addresses,
     });
     pods.chain(nodes).chain(externals).collect()
 }
 
-/// Every cell: each ordered pair of endpoints of which at least one is a pod, each probe, each of the families in which
+/// Every cell: each ordered pair of endpoints of which at least one is a pod or a node with a host endpoint, each probe, each of the families in which
 /// both have an address. A pod to itself is a pair too.
 pub fn matrix(
     cluster: &Cluster,
@@ -156,7 +161,7 @@ pub fn matrix(
     for from in &endpoints {
         for to in endpoints
             .iter()
-            .filter(|to| from.pod.is_some() || to.pod.is_some())
+            .filter(|to| from.takes_part || to.takes_part)
         {
             for family in families {
                 let (Some(source), Some(destination)) = (from.end(*family), to.end(*family)) else {
@@ -180,10 +185,12 @@ pub fn matrix(
 }
 
 fn by(judgement: &Judgement) -> Option<By> {
-    let sides = [
+    let mut sides = vec![
         (&judgement.ingress, "ingress"),
         (&judgement.egress, "egress"),
     ];
+    let hosts = judgement.hosts.iter();
+    sides.extend(hosts.map(|host| (&host.side, host.direction.as_str())));
     let named = |policy: &PolicyRef, rule: String| By {
         kind: policy.kind.as_str(),
         namespace: policy.namespace.clone(),
@@ -310,7 +317,20 @@ impl fmt::Display for Explanation {
             "  into {}: {}",
             self.to,
             Words(&self.judgement.ingress, "ingress")
-        )
+        )?;
+        for host in &self.judgement.hosts {
+            let way = match host.direction {
+                Direction::Ingress => "into",
+                Direction::Egress => "out of",
+            };
+            let words = Words(&host.side, host.direction.as_str());
+            let (node, endpoint) = (&host.node, &host.endpoint);
+            write!(
+                f,
+                "\n  {way} node/{node} by HostEndpoint {endpoint}: {words}"
+            )?;
+        }
+        Ok(())
     }
 }
 
@@ -320,7 +340,9 @@ impl fmt::Display for Words<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let direction = self.1;
         match self.0 {
-            Side::Exempt(Exemption::NotAPod) => f.write_str("allowed, policies apply to pods only"),
+            Side::Exempt(Exemption::NotAPod) => {
+                f.write_str("allowed, pods' policies do not apply to it")
+            }
             Side::Exempt(Exemption::HostNetwork) => f.write_str(
                 "allowed, the pod uses its node's network and policies do not apply to it",
             ),
@@ -328,7 +350,14 @@ impl fmt::Display for Words<'_> {
             Side::Exempt(Exemption::OwnNode) => {
                 f.write_str("allowed, a pod and its own node always reach each other")
             }
-            Side::NotIsolated => write!(f, "allowed, no policy isolates the pod for {direction}"),
+            Side::Exempt(Exemption::Failsafe) => {
+                f.write_str("allowed, a failsafe port is always open")
+            }
+            Side::NotIsolated => write!(f, "allowed, no policy isolates it for {direction}"),
+            Side::Closed => write!(
+                f,
+                "denied, no policy is about {direction} of the host endpoint and nothing but failsafe ports passes then"
+            ),
             Side::Allowed { policy, rule } => {
                 write!(f, "allowed by {policy}, {direction}[{rule}]")
             }
@@ -438,7 +467,7 @@ mod tests {
         assert_eq!(
             ask("s/b", "s/a", "TCP/81").unwrap(),
             "s/b (10.0.0.2) to s/a (10.0.0.1), TCP/81: denied\n  \
-             out of s/b: allowed, no policy isolates the pod for egress\n  \
+             out of s/b: allowed, no policy isolates it for egress\n  \
              into s/a: denied, isolated by NetworkPolicy s/p and no ingress rule allows it"
         );
         assert!(

@@ -2,7 +2,8 @@
 //!
 //! - `collect`: addresses and blocks that nobody holds any more are taken back;
 //! - `balancer`: Services of type LoadBalancer get addresses;
-//! - `pools`: the pools' status, and their finalizer.
+//! - `pools`: the pools' status, and their finalizer;
+//! - `policies`: what is wrong with policies, as conditions and Events.
 //!
 //! Any number of controllers may run; the one that holds the Lease works ([`election`],
 //! [`lease`]), the others wait. Nothing that an agent does waits for a controller: without one,
@@ -17,6 +18,7 @@ mod collect;
 pub mod election;
 mod health;
 pub mod lease;
+mod policies;
 mod pools;
 mod world;
 
@@ -109,6 +111,7 @@ fn lead(client: &Client, options: &ControllerOptions, tasks: &mut JoinSet<()>) -
         unclassed,
     ));
     tasks.spawn(pools::run(client.clone(), shared.clone()));
+    tasks.spawn(policies::run(client.clone()));
     tasks.spawn(balancer::run(
         client.clone(),
         shared.clone(),

@@ -1,11 +1,11 @@
 //! The task of the policy edge.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use margay_policy::writer::{Error, Reports, Writer};
-use margay_policy::{Engine, LocalEndpoint, Pool, Transaction};
+use margay_policy::{Engine, Failsafes, LocalEndpoint, Pool, Transaction};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::PolicyReport;
@@ -51,6 +51,9 @@ pub(super) struct Settings {
     /// The pools; none before their list has arrived.
     pub(super) pools: Option<Vec<Pool>>,
     pub(super) tunnel_devices: BTreeSet<String>,
+    /// The node's interfaces and their addresses.
+    pub(super) interfaces: BTreeMap<String, BTreeSet<IpAddr>>,
+    pub(super) failsafes: Failsafes,
 }
 
 pub(super) struct Edge<W> {
@@ -222,6 +225,8 @@ impl<W: Writer> Edge<W> {
 
     fn take_settings(&mut self, settings: &Settings) {
         self.engine.handle_tunnels(&settings.tunnel_devices);
+        self.engine
+            .handle_host(&settings.interfaces, &settings.failsafes);
         if let Some(pools) = &settings.pools {
             self.engine.handle_pools(pools);
             self.pools_known = true;

@@ -16,18 +16,21 @@ pub mod seen;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use margay_policy::writer::{Netlink, Nft, Reports, Writer};
-use margay_policy::{LocalEndpoint, Pool};
+use margay_policy::{Failsafes, LocalEndpoint, Pool};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::edge::{Edge, Inputs, Request, Settings};
 use self::seen::{Answer, Count, Ring};
-use crate::dataplane::TunnelMode;
+use crate::dataplane::{Kernel, TunnelMode};
 use crate::datastore::{Change, Kind};
 use crate::endpoints::Endpoint;
 
+/// How often the node's interfaces are looked at.
+const INTERFACES: Duration = Duration::from_secs(30);
 /// Pods that may wait; more make the CNI server wait.
 const QUEUE: usize = 256;
 
@@ -147,6 +150,47 @@ impl Enforcement {
             let differs = settings.tunnel_devices != devices;
             settings.tunnel_devices = devices;
             differs
+        });
+    }
+
+    /// Takes in the ports that no policy of a host endpoint closes.
+    pub fn set_failsafes(&self, failsafes: Failsafes) {
+        self.settings.send_if_modified(|settings| {
+            let differs = settings.failsafes != failsafes;
+            settings.failsafes = failsafes;
+            differs
+        });
+    }
+
+    /// Keeps up with the node's own interfaces and their addresses, by which host endpoints without
+    /// an interface's name are found. It ends with the policy edge.
+    pub fn follow_interfaces(&self, kernel: impl Kernel + 'static) {
+        let enforcement = self.clone();
+        tokio::spawn(async move {
+            while !enforcement.has_ended() {
+                if let (Ok(links), Ok(addresses)) = (kernel.links().await, kernel.addresses().await)
+                {
+                    let mut interfaces = BTreeMap::<String, BTreeSet<_>>::new();
+                    for one in addresses {
+                        let link = links.iter().find(|link| link.index == one.index);
+                        let own = link.filter(|link| {
+                            !link
+                                .name
+                                .starts_with(margay_policy::compile::INTERFACE_PREFIX)
+                        });
+                        if let Some(link) = own {
+                            let known = interfaces.entry(link.name.clone()).or_default();
+                            known.insert(one.address);
+                        }
+                    }
+                    enforcement.settings.send_if_modified(|settings| {
+                        let differs = settings.interfaces != interfaces;
+                        settings.interfaces = interfaces;
+                        differs
+                    });
+                }
+                tokio::time::sleep(INTERFACES).await;
+            }
         });
     }
 

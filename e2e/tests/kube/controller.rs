@@ -212,6 +212,7 @@ pub async fn what_is_done_once_for_the_cluster(
     let first = world.start_controller("first");
     let _second = world.start_controller("second");
 
+    policies(&world).await;
     services(&world).await;
     garbage(&world).await;
     split(&world).await;
@@ -232,6 +233,91 @@ pub async fn what_is_done_once_for_the_cluster(
         "  another controller led {:.0} s after a kill -9",
         began.elapsed().as_secs_f64()
     );
+}
+
+/// What is wrong with policies is said on ours and beside Kubernetes' own, and once.
+async fn policies(world: &World) {
+    use margay_crds::{GlobalNetworkPolicy, HostEndpoint, Tier};
+    let globals: Api<GlobalNetworkPolicy> = world.all();
+    let of = |name: &str, kind: &str, spec: Value| json!({"apiVersion": "margay.dev/v1", "kind": kind, "metadata": {"name": name}, "spec": spec});
+    for (name, spec) in [
+        ("good", json!({"ingress": [{"action": "Allow"}]})),
+        ("bad", json!({"selector": "a ="})),
+        ("early", json!({"tier": "first"})),
+    ] {
+        world
+            .make::<GlobalNetworkPolicy>(&globals, of(name, "GlobalNetworkPolicy", spec))
+            .await;
+    }
+    let hosts: Api<HostEndpoint> = world.all();
+    let host = json!({"node": "n1", "interfaceName": "lo"});
+    world
+        .make::<HostEndpoint>(&hosts, of("h", "HostEndpoint", host))
+        .await;
+    let reason = |name: &'static str| {
+        let globals = globals.clone();
+        move || {
+            let globals = globals.clone();
+            async move {
+                let status = globals.get(name).await.unwrap().status.unwrap_or_default();
+                let first = status.conditions.first();
+                first.map(|one| one.reason.clone()).unwrap_or_default()
+            }
+        }
+    };
+    until("a good policy", "Valid".to_owned(), reason("good")).await;
+    until("a bad policy", "Invalid".to_owned(), reason("bad")).await;
+    until("a tier", "TierNotFound".to_owned(), reason("early")).await;
+    world
+        .make::<Tier>(&world.all(), of("first", "Tier", json!({"order": 1})))
+        .await;
+    until(
+        "the tier that is there",
+        "Valid".to_owned(),
+        reason("early"),
+    )
+    .await;
+    let bad = globals.get("bad").await.unwrap();
+    let condition = &bad.status.as_ref().unwrap().conditions[0];
+    assert!(condition.message.contains("spec.selector"), "{condition:?}");
+    let said = || async {
+        let status = hosts.get("h").await.unwrap().status.unwrap_or_default();
+        let first = status.conditions.first();
+        first.is_some_and(|one| one.message.contains("spec.interfaceName"))
+    };
+    until("a host endpoint without an interface", true, said).await;
+
+    // A number with a zero before it: this server takes it, we do not.
+    let policy = json!({"metadata": {"name": "zero"}, "spec": {"podSelector": {}, "ingress": [
+        {"from": [{"ipBlock": {"cidr": "010.1.0.0/16"}}]}, {"from": [{"podSelector": {}}]}]}});
+    world
+        .make::<k8s_openapi::api::networking::v1::NetworkPolicy>(&world.api(), policy)
+        .await;
+    let events = || async {
+        let events = world.api::<Event>().list(&ListParams::default()).await;
+        let events = events.unwrap().items.into_iter();
+        let about = events.filter(|event| event.involved_object.name.as_deref() == Some("zero"));
+        about
+            .map(|event| event.message.unwrap_or_default())
+            .collect::<Vec<_>>()
+    };
+    let told = || async {
+        let events = events().await;
+        events.len() == 1 && events[0].contains("spec.ingress[0].from[0].ipBlock.cidr")
+    };
+    until("an Event about a NetworkPolicy", true, told).await;
+
+    // Nothing is written while nothing changes.
+    let versions = || async {
+        let list = globals.list(&ListParams::default()).await.unwrap().items;
+        list.into_iter()
+            .map(|one| one.metadata.resource_version)
+            .collect::<Vec<_>>()
+    };
+    let before = versions().await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(versions().await, before);
+    assert_eq!(events().await.len(), 1);
 }
 
 async fn services(world: &World) {

@@ -27,7 +27,7 @@ mod state;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    compile::{LocalEndpoint, NodeInput, Pool, check_interface, host_part},
+    compile::{Failsafes, LocalEndpoint, NodeInput, Pool, check_interface, host_part},
     model::Cluster,
     problem::{Problem, Problems},
     ruleset::{Ruleset, Transaction},
@@ -143,7 +143,22 @@ impl Engine {
         }
     }
 
-    /// What is wrong with endpoints. Problems of the cluster's objects have been returned when it took them.
+    /// Takes in what host endpoints need to know of the node: its interfaces with their addresses, and the ports that are
+    /// always open.
+    pub fn handle_host(
+        &mut self,
+        interfaces: &BTreeMap<String, BTreeSet<std::net::IpAddr>>,
+        failsafes: &Failsafes,
+    ) {
+        if self.node.interfaces != *interfaces {
+            self.node.interfaces.clone_from(interfaces);
+        }
+        if self.node.failsafes != *failsafes {
+            self.node.failsafes = failsafes.clone();
+        }
+    }
+
+    /// What is wrong with endpoints and host endpoints. Problems of the cluster's objects have been returned when it took them.
     pub fn problems(&self) -> impl Iterator<Item = &Problem> {
         let hosts = self.host_problems.iter();
         self.problems.values().flatten().chain(hosts)

@@ -12,8 +12,8 @@ use super::{
 };
 use crate::{
     model::{
-        Cluster, ClusterPeer, ClusterRule, Direction, Namespaces, ObjectKey, Peer, Pod, Policy,
-        PolicyRef, PortMatch, Rule,
+        Cluster, ClusterPeer, ClusterRule, Direction, NamedPort, Namespaces, ObjectKey, Peer, Pod,
+        Policy, PolicyRef, PortMatch, Rule,
     },
     selector::Labels,
 };
@@ -22,7 +22,10 @@ use crate::{
 pub(super) struct Question<'q> {
     pub(super) cluster: &'q Cluster,
     pub(super) direction: Direction,
-    pub(super) subject: &'q Pod,
+    /// The pod that is the subject; none for a host endpoint.
+    pub(super) subject: Option<&'q Pod>,
+    /// The ports that the subject has names for.
+    pub(super) ports: &'q [NamedPort],
     pub(super) subject_address: IpAddr,
     /// The pod that the other end is taken for.
     pub(super) peer: Option<&'q Pod>,
@@ -90,11 +93,11 @@ impl Question<'_> {
         }
     }
 
-    /// The pod whose port names count: the destination.
-    fn destination(&self) -> Option<&Pod> {
+    /// The port names that count: the destination's.
+    fn names(&self) -> &[NamedPort] {
         match self.direction {
-            Direction::Ingress => Some(self.subject),
-            Direction::Egress => self.peer,
+            Direction::Ingress => self.ports,
+            Direction::Egress => self.peer.map_or(&[], |pod| &pod.ports),
         }
     }
 
@@ -113,12 +116,10 @@ impl Question<'_> {
 
     /// Whether the destination gives its port of this protocol and number this name.
     fn is_called(&self, name: &str) -> bool {
-        self.destination().is_some_and(|pod| {
-            pod.ports.iter().any(|port| {
-                port.name == name
-                    && port.protocol.number() == self.traffic.protocol
-                    && port.number == self.traffic.destination_port
-            })
+        self.names().iter().any(|port| {
+            port.name == name
+                && port.protocol.number() == self.traffic.protocol
+                && port.number == self.traffic.destination_port
         })
     }
 
@@ -163,10 +164,10 @@ impl Question<'_> {
         let ((source, from), (destination, to)) = match self.direction {
             Direction::Ingress => (
                 (self.peer, self.peer_address),
-                (Some(self.subject), self.subject_address),
+                (self.subject, self.subject_address),
             ),
             Direction::Egress => (
-                (Some(self.subject), self.subject_address),
+                (self.subject, self.subject_address),
                 (self.peer, self.peer_address),
             ),
         };

@@ -106,6 +106,11 @@ impl Cluster {
         endpoints.filter(move |endpoint| endpoint.node == node)
     }
 
+    /// Every host endpoint, in the order of their names.
+    pub fn host_endpoints(&self) -> impl Iterator<Item = &HostEndpoint> {
+        self.host_endpoints.values()
+    }
+
     /// Whether there is a host endpoint at all.
     pub fn has_host_endpoints(&self) -> bool {
         !self.host_endpoints.is_empty()

@@ -43,6 +43,7 @@ struct Walk<'a> {
     ruleset: &'a Ruleset,
     packet: &'a Packet,
     identity: u32,
+    untracked: bool,
     masqueraded: bool,
     reported: BTreeSet<Report>,
     counted: BTreeSet<String>,
@@ -86,6 +87,23 @@ pub(crate) fn forwards(ruleset: &Ruleset, packet: &Packet) -> (bool, u16) {
     (passed, walk.mark)
 }
 
+/// Whether this hook's base chains let the packet through, which goes on as they leave it.
+pub(crate) fn step(ruleset: &Ruleset, hook: Hook, packet: &mut Packet) -> bool {
+    let mut walk = Walk::new(ruleset, packet);
+    let of_hook = |chain: &&Chain| chain.hook == Some(hook);
+    let dropped = ruleset
+        .chains
+        .values()
+        .filter(of_hook)
+        .any(|chain| matches!(walk.chain(chain, 0), End::Drop));
+    let (mark, untracked) = (walk.mark, walk.untracked);
+    packet.mark = mark;
+    if untracked {
+        packet.state = Some(ConnectionState::Untracked);
+    }
+    !dropped
+}
+
 /// What the table tells of a packet.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Told {
@@ -127,6 +145,7 @@ impl<'a> Walk<'a> {
             ruleset,
             packet,
             identity: 0,
+            untracked: false,
             masqueraded: false,
             reported: BTreeSet::new(),
             counted: BTreeSet::new(),
@@ -187,7 +206,11 @@ impl<'a> Walk<'a> {
                 self.mark = *mark;
                 None
             }
-            Action::Count | Action::NoTrack => None,
+            Action::Count => None,
+            Action::NoTrack => {
+                self.untracked = true;
+                None
+            }
             Action::Log(report) => {
                 self.reported.insert(*report);
                 None

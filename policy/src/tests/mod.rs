@@ -3,6 +3,7 @@
 mod change;
 mod closed;
 mod fabric;
+mod hosts;
 mod nat;
 mod random;
 mod rejudge;

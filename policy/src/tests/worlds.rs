@@ -29,11 +29,11 @@ use crate::{
 };
 
 const NAMESPACES: [&str; 3] = ["x", "y", "z"];
-const NODES: [&str; 2] = ["n1", "n2"];
+pub(super) const NODES: [&str; 2] = ["n1", "n2"];
 const KEYS: [&str; 3] = ["app", "tier", "zone"];
 const VALUES: [&str; 3] = ["a", "ab", "b"];
-const PORT_NAMES: [&str; 2] = ["web", "dns"];
-const PORTS: [u16; 6] = [1, 53, 80, 81, 90, 65535];
+pub(super) const PORT_NAMES: [&str; 2] = ["web", "dns"];
+pub(super) const PORTS: [u16; 6] = [1, 53, 80, 81, 90, 65535];
 const ACCOUNTS: [&str; 3] = ["default", "robot", "human"];
 const TIERS: [&str; 4] = ["default", "first", "last", "nowhere"];
 const OUTSIDE: [&str; 8] = [
@@ -66,6 +66,10 @@ const NETS: [&str; 12] = [
 pub(super) struct Dice(u64);
 
 impl Dice {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
@@ -74,25 +78,25 @@ impl Dice {
         mixed ^ (mixed >> 31)
     }
 
-    fn below(&mut self, bound: usize) -> usize {
+    pub(super) fn below(&mut self, bound: usize) -> usize {
         (self.next() % bound as u64) as usize
     }
 
     /// Once in so many times.
-    fn once_in(&mut self, times: usize) -> bool {
+    pub(super) fn once_in(&mut self, times: usize) -> bool {
         self.below(times) == 0
     }
 
-    fn pick<T: Copy>(&mut self, list: &[T]) -> T {
+    pub(super) fn pick<T: Copy>(&mut self, list: &[T]) -> T {
         list[self.below(list.len())]
     }
 
-    fn some<T>(&mut self, most: usize, mut one: impl FnMut(&mut Self) -> T) -> Vec<T> {
+    pub(super) fn some<T>(&mut self, most: usize, mut one: impl FnMut(&mut Self) -> T) -> Vec<T> {
         let count = self.below(most + 1);
         (0..count).map(|_| one(self)).collect()
     }
 
-    fn labels(&mut self) -> Labels {
+    pub(super) fn labels(&mut self) -> Labels {
         let pairs = self.some(3, |dice| (dice.pick(&KEYS), dice.pick(&VALUES)));
         let pairs = pairs.into_iter();
         pairs
@@ -312,7 +316,7 @@ fn own_rule(dice: &mut Dice, side: RuleSide) -> Value {
     rule
 }
 
-fn own_policy(dice: &mut Dice, index: usize) -> OwnPolicy {
+pub(super) fn own_policy(dice: &mut Dice, index: usize) -> OwnPolicy {
     let parse = |text: String| margay_crds::Selector::parse(&text).unwrap();
     let rules = |dice: &mut Dice, side| {
         let mut index = 0;
@@ -387,7 +391,7 @@ fn pod(dice: &mut Dice, index: usize, cluster: &Cluster) -> Pod {
     }
 }
 
-fn world(dice: &mut Dice) -> Cluster {
+pub(super) fn world(dice: &mut Dice) -> Cluster {
     let mut cluster = Cluster::new();
     for name in NAMESPACES {
         cluster.insert_namespace(name, dice.labels());
@@ -593,7 +597,7 @@ fn event(dice: &mut Dice, cluster: &mut Cluster) {
 
 // ----- questions -----
 
-fn ends(cluster: &Cluster, family: Family) -> Vec<End<'_>> {
+pub(super) fn ends(cluster: &Cluster, family: Family) -> Vec<End<'_>> {
     let in_family = |address: &&IpAddr| Family::of(**address) == family;
     let pods = cluster
         .pods()
@@ -625,7 +629,7 @@ fn end<'a>(dice: &mut Dice, ends: &[End<'a>]) -> End<'a> {
     }
 }
 
-fn traffic(dice: &mut Dice) -> Traffic {
+pub(super) fn traffic(dice: &mut Dice) -> Traffic {
     Traffic {
         protocol: dice.pick(&[6, 6, 17, 132, 1, 58, 47, 136]),
         source_port: dice.pick(&[1, 80, 85, 40_000]),
@@ -655,7 +659,7 @@ fn expected(
             Side::Allowed { policy, rule } => Some(("allow", policy, Some(*rule))),
             Side::DeniedByRule { policy, rule } => Some(("deny", policy, Some(*rule))),
             Side::Denied { isolating } => isolating.first().map(|policy| ("deny", policy, None)),
-            Side::Exempt(_) | Side::NotIsolated => None,
+            Side::Exempt(_) | Side::NotIsolated | Side::Closed => None,
         };
         wanted.extend(
             decided.map(|(word, policy, rule)| (word, RuleId::of(policy, direction, rule))),
@@ -738,7 +742,7 @@ fn check(dice: &mut Dice, seed: u64, cluster: &Cluster) -> BTreeMap<String, Rule
         .collect()
 }
 
-fn number(variable: &str, default: u64) -> u64 {
+pub(super) fn number(variable: &str, default: u64) -> u64 {
     let text = std::env::var(variable).ok();
     text.map_or(default, |text| text.parse().unwrap())
 }

@@ -333,12 +333,7 @@ fn verdicts(
                 Verdict::Goto(next.clone()),
             ],
             (true, RuleAction::Log) => {
-                vec![Verdict::Jump(ports::chain_of(
-                    "staged",
-                    id,
-                    count(),
-                    chains,
-                ))]
+                vec![Verdict::Jump(chain_of("staged", id, count(), chains))]
             }
             (true, RuleAction::Allow | RuleAction::Deny) => vec![staged(id, chains)],
             (false, RuleAction::Pass) => vec![Verdict::Goto(next.clone())],
