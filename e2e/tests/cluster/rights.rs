@@ -12,7 +12,7 @@ use margay_e2e::cluster::{Cluster, helm};
 use margay_e2e::kube::rights::{self, Right, Usage};
 
 /// Rights that a run may leave unused, each with when it is used.
-const RARE: [(&str, &str); 9] = [
+const RARE: &[(&str, &str)] = &[
     (
         "get pods",
         "an ADD that comes before the watch's news of the pod",
@@ -58,7 +58,7 @@ pub async fn of_agents(cluster: &Cluster, client: &Client) -> anyhow::Result<usi
         .flatten()
         .collect();
     let granted = rights::granted(&rules);
-    check(&name, &granted, &usage(cluster, &name)?, &RARE)?;
+    check(&name, &granted, &usage(cluster, &name)?, RARE)?;
     Ok(granted.len())
 }
 
