@@ -49,7 +49,6 @@ pub fn values(cluster: &Cluster) -> Value {
         "uninstall": {"network": true},
         // A test has no quarter of an hour.
         "controller": {"leakGracePeriod": 10},
-        "uninstall": {"network": true},
         // One of each kind that agents write a status of.
         "ipReservations": {"kept-back": {"reservedCIDRs": ["198.51.100.0/24"]}},
         "bgpFilters": {"unused": {"importV4": [{"action": "Accept"}]}},

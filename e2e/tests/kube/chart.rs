@@ -23,6 +23,24 @@ use super::same::programs;
 const RELEASE: &str = "margay";
 const NAMESPACE: &str = "margay-system";
 
+/// One of each kind that the controller writes a condition of.
+const JUDGED: &str = "
+apiVersion: margay.dev/v1
+kind: NetworkPolicy
+metadata: {name: judged, namespace: default}
+spec: {selector: all(), types: [Ingress]}
+---
+apiVersion: margay.dev/v1
+kind: GlobalNetworkPolicy
+metadata: {name: judged}
+spec: {selector: all(), types: [Ingress]}
+---
+apiVersion: margay.dev/v1
+kind: HostEndpoint
+metadata: {name: judged}
+spec: {node: n1, interfaceName: eth0}
+";
+
 /// What Helm is asked to do, and by whom.
 struct Chart<'a> {
     server: &'a ControlPlane,
@@ -92,8 +110,12 @@ impl Chart<'_> {
         let chart = folder().display().to_string();
         let file = format!("templates/{template}");
         let text = self.helm(&["template", RELEASE, &chart, "--show-only", &file]);
+        self.make(&text);
+    }
+
+    fn make(&self, manifests: &str) {
         let path = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(path.path(), text).unwrap();
+        std::fs::write(path.path(), manifests).unwrap();
         self.kubectl(&["apply", "--filename", &path.path().display().to_string()]);
     }
 
@@ -135,6 +157,7 @@ pub async fn from_install_to_uninstall(server: ControlPlane) {
     installed(&chart).await;
     upgraded(&chart).await;
 
+    chart.make(JUDGED);
     let controllers = chart.kubeconfig_of("margay-controller").await;
     let admin = server.kubeconfig().to_owned();
     controller::what_is_done_once_for_the_cluster(client, admin, controllers).await;
