@@ -97,3 +97,9 @@ fn resident() -> (u64, u64) {
     };
     (of("VmRSS:"), of("VmHWM:"))
 }
+
+/// How long this thread has been running, in nanoseconds.
+fn busy() -> u64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    text.split_whitespace().next().unwrap().parse().unwrap()
+}

@@ -2,7 +2,6 @@
 //! for the same policies today, by turns in one run.
 
 use std::{
-    fs,
     io::{Read, Write},
     net::{TcpListener, TcpStream, UdpSocket},
     process::{Command, Stdio},
@@ -20,6 +19,7 @@ use margay_policy::{
 use serde_json::{Value, json};
 
 use crate::{
+    busy,
     network::{Network, block_on, run, within},
     quantile,
     world::{Labels, labels, model, namespace, peer, policy, port},
@@ -338,10 +338,4 @@ impl Road {
         reader.join().unwrap();
         received.load(Ordering::Relaxed) as f64 * 8.0 / start.elapsed().as_nanos() as f64
     }
-}
-
-/// How long this thread has been running, in nanoseconds: a packet's whole way is part of sending it.
-fn busy() -> u64 {
-    let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
-    text.split_whitespace().next().unwrap().parse().unwrap()
 }

@@ -28,7 +28,7 @@ pub(crate) fn page(figures: &Value) -> String {
 }
 
 fn compile(figures: &Value, text: &mut String) {
-    *text += "## From nothing\n\nObjects as the API gives them to the ruleset of a node with 250 pods.\n\n| | objects, ms | compile, ms | in total, ms | at most | reached | memory, MB | at most | reached |\n|---|---|---|---|---|---|---|---|---|\n";
+    *text += "## From nothing\n\nObjects as the API gives them to the ruleset of a node with 250 pods.\n\n| | objects, ms | compile, ms | in total, ms | at most | reached | by the clock, ms | memory, MB | at most | reached |\n|---|---|---|---|---|---|---|---|---|---|\n";
     for (part, name, limit) in [
         (
             "large",
@@ -50,10 +50,11 @@ fn compile(figures: &Value, text: &mut String) {
         let (total, bytes) = (of("totalMillis"), of("bytes") / 1e6);
         let _ = writeln!(
             text,
-            "| {name} | {:.0} | {:.0} | **{total:.0}** | {limit:.0} | {} | **{bytes:.0}** | 250 | {} |",
+            "| {name} | {:.0} | {:.0} | **{total:.0}** | {limit:.0} | {} | {:.0} | **{bytes:.0}** | 250 | {} |",
             of("objectsMillis"),
             of("compileMillis"),
             verdict(total < limit),
+            of("clockMillis"),
             verdict(bytes < 250.0),
         );
     }
@@ -179,7 +180,8 @@ const METHOD: &str = "\
 ## How
 
 Compiling: objects of the API's types are made one after the other, which is not timed, and given to
-the engine, which is; then the whole ruleset is asked for. Memory is what the process has grown by at
+the engine, which is; then the whole ruleset is asked for. Times are those that the one thread runs,
+which on an idle machine is what the clock says. Memory is what the process has grown by at
 most meanwhile. Afterwards the other compiler, which starts from nothing each time, must agree rule
 for rule.
 

@@ -15,7 +15,7 @@ use super::lower::{Destination, Lowered};
 use crate::{
     decision::{self, Decision},
     identity::{Fact, Facts, Identity, Term, TermId, Terms},
-    model::{Direction, PolicyRef},
+    model::{Direction, PolicyRef, PortMatch},
     origin::RuleId,
     port::Protocol,
     region::Region,
@@ -48,7 +48,7 @@ type Sameness = (
     bool,
     Vec<NumberedClause>,
     Option<Region>,
-    Region,
+    Option<Vec<PortMatch>>,
 );
 
 #[derive(Debug)]
@@ -169,21 +169,21 @@ impl Flat {
                 self.terms.extend(ids);
             }
         }
-        let region = (!depends).then(|| rule.region(&Destination::Subject(&self.own_ports)));
         // Each Log rule reports under its own name.
         let decides = rule.action != RuleAction::Log;
-        if let Some(region) = region.as_ref().filter(|_| decides) {
+        if let Some(ports) = rule.ports().filter(|_| decides) {
             let same = (
                 rule.action,
                 staged,
                 peer.clone(),
                 families.clone(),
-                region.clone(),
+                ports.clone(),
             );
             if !self.seen.insert(same) {
                 return;
             }
         }
+        let region = (!depends).then(|| rule.region(&Destination::Subject(&self.own_ports)));
         let index = self.rules.len();
         let asked = |clause: &&NumberedClause| clause.iter().all(|(wanted, _)| *wanted);
         match peer.iter().find(asked) {

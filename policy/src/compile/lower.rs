@@ -230,6 +230,14 @@ impl Lowered {
         }
     }
 
+    /// The ports that are all it says about its traffic, if they are.
+    pub(crate) fn ports(&self) -> Option<&Option<Vec<PortMatch>>> {
+        match &self.traffic {
+            Traffic::Ports(ports) => Some(ports),
+            Traffic::Own(_) => None,
+        }
+    }
+
     /// Whether its traffic depends on who the destination is.
     pub(crate) fn depends_on_peer(&self, direction: Direction) -> bool {
         direction == Direction::Egress && (self.serves.is_some() || !self.names().is_empty())

@@ -25,12 +25,16 @@ impl<'a> Selected<'a> {
     pub(super) fn new(cluster: &Cluster, endpoint: Endpoint<'a>) -> Self {
         let (namespace, account) = (endpoint.namespace, endpoint.service_account);
         let subject = Subject::new(cluster, namespace, endpoint.labels, account);
-        let of = |direction| match endpoint.closed {
+        let places = match endpoint.closed {
             true => Vec::new(),
-            false => {
-                let places = subject.policies(cluster, direction).into_iter();
-                places.map(|(.., reference)| reference).collect()
-            }
+            false => subject.policies(cluster),
+        };
+        let of = |direction: Direction| {
+            let places = places.iter();
+            let saying = places.filter(|(_, says)| says[direction as usize]);
+            saying
+                .map(|((.., reference), _)| reference.clone())
+                .collect()
         };
         Self {
             ingress: of(Direction::Ingress),
@@ -99,26 +103,41 @@ impl Subject {
         }
     }
 
-    /// The policies with a say in this direction, first to last.
-    pub(crate) fn policies(&self, cluster: &Cluster, direction: Direction) -> Vec<Place> {
+    /// The policies with a say in a direction, first to last, and by direction whether they have one.
+    pub(crate) fn policies(&self, cluster: &Cluster) -> Vec<(Place, [bool; 2])> {
+        let says = |says: &dyn Fn(Direction) -> bool| Direction::ALL.map(says);
+        // All of these stand in one place but for their names.
+        let tier = cluster.tier(crds::Tier::DEFAULT);
+        let order = Order::of(Some(Order::NETWORK_POLICY));
         let kubernetes = cluster
             .policies_in(&self.namespace)
-            .filter(|policy| self.is_of(policy, direction))
+            .filter(|policy| policy.subject.matches(&self.own))
             .map(|policy| {
-                PolicyRef::new(PolicyKind::NetworkPolicy, &policy.namespace, &policy.name)
+                let kind = PolicyKind::NetworkPolicy;
+                let reference = PolicyRef::new(kind, &policy.namespace, &policy.name);
+                let place = (tier.order, tier.name.clone(), order, reference);
+                (place, says(&|direction| policy.isolates(direction)))
             });
         let cluster_wide = cluster
             .cluster_policies()
-            .filter(|policy| self.is_of_cluster_policy(policy, direction))
-            .map(ClusterPolicy::reference);
+            .filter(|policy| policy.subject.matches(&self.around, &self.own))
+            .filter_map(|policy| {
+                let place = place(cluster, &policy.reference())?;
+                Some((
+                    place,
+                    says(&|direction| !policy.rules(direction).is_empty()),
+                ))
+            });
         let own = cluster
             .own_policies()
-            .filter(|policy| policy.rules(direction).is_some() && self.is_selected_by(policy))
-            .map(|policy| policy.reference.clone());
-        let all = kubernetes.chain(cluster_wide).chain(own);
-        let mut places: Vec<Place> = all
-            .filter_map(|reference| place(cluster, &reference))
-            .collect();
+            .filter(|policy| self.is_selected_by(policy))
+            .filter_map(|policy| {
+                let place = place(cluster, &policy.reference)?;
+                Some((place, says(&|direction| policy.rules(direction).is_some())))
+            });
+        let mut places: Vec<(Place, [bool; 2])> =
+            kubernetes.chain(cluster_wide).chain(own).collect();
+        places.retain(|(_, says)| says.contains(&true));
         places.sort_unstable();
         places
     }

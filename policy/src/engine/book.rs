@@ -104,7 +104,12 @@ impl Book {
     }
 
     fn note(&mut self, address: IpAddr, profile: ProfileId) {
-        self.by_profile.entry(profile).or_default().push(address);
+        let addresses = self.by_profile.entry(profile).or_default();
+        if addresses.is_empty() {
+            // Most profiles are one pod's.
+            addresses.reserve_exact(1);
+        }
+        addresses.push(address);
         self.dirty.insert(address);
     }
 

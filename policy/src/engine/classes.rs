@@ -82,6 +82,9 @@ pub(super) struct Classes {
     rule_chains: HashMap<Name, usize>,
 }
 
+/// Decisions by the copy, which is held meanwhile.
+type Copies = HashMap<*const Decision, (Arc<Decision>, DecisionId)>;
+
 /// What classes are made of.
 pub(super) struct Around<'a> {
     pub(super) cluster: &'a Cluster,
@@ -213,8 +216,10 @@ impl Classes {
             let before = std::mem::replace(&mut class.default, default);
             self.release(before);
         }
+        // Most identities get one of a few decisions, each of them one copy for as long as this lasts.
+        let mut copies = Copies::new();
         for number in concerned {
-            self.decide(id, number, around, draft);
+            self.decide(id, number, around, draft, &mut copies);
         }
         self.write(id, draft);
     }
@@ -222,7 +227,7 @@ impl Classes {
     /// Decides about an identity that has come. The classes that ask about it know its number afterwards.
     pub(super) fn identity_came(&mut self, number: u32, around: &Around<'_>, draft: &mut Draft) {
         for id in self.asking_about(around.book.identity(number).map(|one| &**one)) {
-            if self.decide(id, number, around, draft) {
+            if self.decide(id, number, around, draft, &mut Copies::new()) {
                 self.write(id, draft);
             }
         }
@@ -256,7 +261,14 @@ impl Classes {
     }
 
     /// Whether the class has come to list its first identity, or lists none any more.
-    fn decide(&mut self, id: ClassId, number: u32, around: &Around<'_>, draft: &mut Draft) -> bool {
+    fn decide(
+        &mut self,
+        id: ClassId,
+        number: u32,
+        around: &Around<'_>,
+        draft: &mut Draft,
+        copies: &mut Copies,
+    ) -> bool {
         let Some(class) = self.classes.get_mut(id) else {
             return false;
         };
@@ -264,7 +276,19 @@ impl Classes {
             (Some(flat), Some(identity)) => Some(flat.decide(identity, around.terms)),
             _ => None,
         };
-        let decision = decision.map(|decision| self.acquire(&decision, draft));
+        let decision = decision.map(|decision| {
+            let copy = Arc::as_ptr(&decision);
+            if let Some((_, id)) = copies.get(&copy)
+                && let Some(decided) = self.decided.get_mut(*id)
+            {
+                decided.uses += 1;
+                self.unused_decisions.remove(id);
+                return *id;
+            }
+            let id = self.acquire(&decision, draft);
+            copies.insert(copy, (decision, id));
+            id
+        });
         let Some(class) = self.classes.get_mut(id) else {
             return false;
         };

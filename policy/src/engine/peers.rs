@@ -4,7 +4,10 @@
 //! is asked once, however many pods have it. A question that comes into force finds its profiles by label or namespace; a
 //! profile that comes finds its questions the same way.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
 
 use margay_crds::selector::NAMESPACE_KEY;
 
@@ -27,7 +30,7 @@ pub(super) type ProfileId = u32;
 pub(super) struct Profile {
     namespace: u32,
     labels: Labels,
-    service_account: String,
+    service_account: Arc<str>,
     ports: Vec<NamedPort>,
     /// How many claims on addresses are made with it.
     uses: usize,
@@ -40,7 +43,7 @@ pub(super) struct Profile {
 struct ProfileKey {
     namespace: u32,
     labels: usize,
-    service_account: String,
+    service_account: Arc<str>,
     ports: Vec<NamedPort>,
 }
 
@@ -79,6 +82,8 @@ pub(super) struct Peers {
     /// Changes when a scope comes or goes.
     scopes_at: u64,
     workloads: Asking,
+    /// The names of service accounts, of which there are few.
+    accounts: HashSet<Arc<str>>,
     /// Profiles that nobody uses any more.
     unused: BTreeSet<ProfileId>,
 }
@@ -99,10 +104,18 @@ impl Peers {
         (labels, service_account, ports): (&Labels, &str, &[NamedPort]),
     ) -> ProfileId {
         let space = self.space(cluster, namespace);
+        let service_account = match self.accounts.get(service_account) {
+            Some(known) => Arc::clone(known),
+            None => {
+                let name: Arc<str> = service_account.into();
+                self.accounts.insert(Arc::clone(&name));
+                name
+            }
+        };
         let key = ProfileKey {
             namespace: space,
             labels: labels.address(),
-            service_account: service_account.to_owned(),
+            service_account,
             ports: ports.to_vec(),
         };
         if let Some(id) = self.keys.get(&key).copied() {
@@ -115,7 +128,7 @@ impl Peers {
         let id = self.profiles.add(Profile {
             namespace: space,
             labels: labels.clone(),
-            service_account: key.service_account.clone(),
+            service_account: Arc::clone(&key.service_account),
             ports: key.ports.clone(),
             uses: 1,
             facts: Facts::new(),
@@ -142,7 +155,7 @@ impl Peers {
         let key = ProfileKey {
             namespace: *self.names.get(namespace)?,
             labels: labels.address(),
-            service_account: service_account.to_owned(),
+            service_account: Arc::clone(self.accounts.get(service_account)?),
             ports: ports.to_vec(),
         };
         self.keys.get(&key).copied()
@@ -160,6 +173,9 @@ impl Peers {
 
     /// Lets go what nobody uses any more.
     pub(super) fn sweep(&mut self) {
+        if self.accounts.len() > 1024 && self.accounts.len() > 2 * self.keys.len() {
+            self.accounts.retain(|name| Arc::strong_count(name) > 1);
+        }
         for id in std::mem::take(&mut self.unused) {
             let Some(profile) = self.profiles.remove(id) else {
                 continue;
@@ -531,7 +547,7 @@ impl Peers {
         };
         for id in space.profiles.clone() {
             let profile = self.profiles.get(id);
-            if profile.is_some_and(|profile| profile.service_account == account.name)
+            if profile.is_some_and(|profile| *profile.service_account == *account.name)
                 && self.ask_again(cluster, terms, id)
             {
                 changed.insert(id);

@@ -118,22 +118,24 @@ impl Policies {
 
     /// Finds anew what selects a group.
     fn select(&mut self, cluster: &Cluster, id: GroupId) {
-        for direction in Direction::ALL {
-            let Some(group) = self.groups.get(id) else {
-                return;
-            };
-            let selecting = group.subject.policies(cluster, direction);
-            let selecting: Vec<PolicyId> = selecting
-                .into_iter()
-                .map(|place| self.intern(place))
-                .collect();
-            for policy in &selecting {
-                self.count(*policy, direction, true);
+        let Some(group) = self.groups.get(id) else {
+            return;
+        };
+        let mut lists = [Vec::new(), Vec::new()];
+        for (place, says) in group.subject.policies(cluster) {
+            let policy = self.intern(place);
+            for direction in Direction::ALL {
+                if says[direction as usize] {
+                    lists[direction as usize].push(policy);
+                    self.count(policy, direction, true);
+                }
             }
-            let Some(group) = self.groups.get_mut(id) else {
-                return;
-            };
-            let before = std::mem::replace(&mut group.policies[direction as usize], selecting);
+        }
+        let Some(group) = self.groups.get_mut(id) else {
+            return;
+        };
+        let before = std::mem::replace(&mut group.policies, lists);
+        for (direction, before) in Direction::ALL.into_iter().zip(before) {
             for policy in before {
                 self.count(policy, direction, false);
             }
@@ -141,13 +143,13 @@ impl Policies {
     }
 
     fn intern(&mut self, place: Place) -> PolicyId {
-        let reference = place.3.clone();
-        if let Some(id) = self.ids.get(&reference).copied() {
+        if let Some(id) = self.ids.get(&place.3).copied() {
             if let Some(policy) = self.policies.get_mut(id) {
                 policy.place = place;
             }
             return id;
         }
+        let reference = place.3.clone();
         let id = self.policies.add(InForce {
             reference: reference.clone(),
             place,

@@ -41,9 +41,9 @@ impl Journal {
         }
     }
 
-    pub(super) fn pod(&mut self, key: ObjectKey, before: Option<Pod>) {
+    pub(super) fn pod(&mut self, key: &ObjectKey, before: Option<Pod>) {
         self.note(|changes| {
-            changes.pods.entry(key).or_insert(before);
+            changes.pods.entry(key.clone()).or_insert(before);
         });
     }
 }

@@ -14,7 +14,7 @@ mod tier;
 mod workload;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     net::IpAddr,
 };
 
@@ -255,9 +255,9 @@ pub enum PortMatch {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cluster {
     namespaces: BTreeMap<String, Labels>,
-    pods: BTreeMap<ObjectKey, Pod>,
+    pods: BTreeMap<ObjectKey, Box<Pod>>,
     nodes: BTreeMap<String, Node>,
-    policies: BTreeMap<ObjectKey, Policy>,
+    policies: BTreeMap<ObjectKey, Box<Policy>>,
     cluster_policies: BTreeMap<String, ClusterPolicy>,
     own_policies: BTreeMap<PolicyRef, OwnPolicy>,
     /// Policies of ours that say nothing about pods.
@@ -324,20 +324,25 @@ impl Cluster {
 
     /// Takes a pod.
     pub fn insert_pod(&mut self, mut pod: Pod) {
-        let key = pod.key();
-        if self.pods.get(&key) == Some(&pod) {
-            return;
-        }
         pod.labels = self.pool.labels(pod.labels);
-        let before = self.pods.insert(key.clone(), pod);
-        self.journal.pod(key, before);
+        match self.pods.entry(pod.key()) {
+            Entry::Vacant(place) => {
+                self.journal.pod(place.key(), None);
+                place.insert(Box::new(pod));
+            }
+            Entry::Occupied(place) if **place.get() == pod => {}
+            Entry::Occupied(mut place) => {
+                let before = std::mem::replace(&mut **place.get_mut(), pod);
+                self.journal.pod(place.key(), Some(before));
+            }
+        }
     }
 
     /// Forgets a pod.
     pub fn remove_pod(&mut self, namespace: &str, name: &str) {
         let key = ObjectKey::new(namespace, name);
         if let Some(pod) = self.pods.remove(&key) {
-            self.journal.pod(key, Some(pod));
+            self.journal.pod(&key, Some(*pod));
         }
     }
 
@@ -374,13 +379,18 @@ impl Cluster {
 
     /// Takes a policy.
     pub fn insert_policy(&mut self, mut policy: Policy) {
-        let key = policy.key();
-        if self.policies.get(&key) == Some(&policy) {
-            return;
-        }
         self.pool.policy(&mut policy);
-        self.touched(PolicyKind::NetworkPolicy, &policy.namespace, &policy.name);
-        self.policies.insert(key, policy);
+        let reference = PolicyRef::new(PolicyKind::NetworkPolicy, &policy.namespace, &policy.name);
+        match self.policies.entry(policy.key()) {
+            Entry::Vacant(place) => {
+                place.insert(Box::new(policy));
+            }
+            Entry::Occupied(place) if **place.get() == policy => return,
+            Entry::Occupied(mut place) => **place.get_mut() = policy,
+        }
+        self.journal.note(|changes| {
+            changes.policies.insert(reference);
+        });
     }
 
     fn touched(&mut self, kind: PolicyKind, namespace: &str, name: &str) {
@@ -626,12 +636,12 @@ impl Cluster {
     /// Every NetworkPolicy of one namespace.
     pub fn policies_in(&self, namespace: &str) -> impl Iterator<Item = &Policy> {
         let from = ObjectKey::new(namespace, "");
-        let here = move |(key, _): &(&ObjectKey, &Policy)| key.namespace == from.namespace;
+        let here = move |(key, _): &(&ObjectKey, &Box<Policy>)| key.namespace == from.namespace;
         let start = ObjectKey::new(namespace, "");
         self.policies
             .range(start..)
             .take_while(here)
-            .map(|(_, policy)| policy)
+            .map(|(_, policy)| &**policy)
     }
 
     /// A tier by its name. One that no object describes comes last and ends in Deny.
@@ -686,12 +696,12 @@ impl Cluster {
 
     /// One pod.
     pub fn pod(&self, key: &ObjectKey) -> Option<&Pod> {
-        self.pods.get(key)
+        self.pods.get(key).map(|pod| &**pod)
     }
 
     /// Every pod, in the order of their keys.
     pub fn pods(&self) -> impl Iterator<Item = &Pod> {
-        self.pods.values()
+        self.pods.values().map(|pod| &**pod)
     }
 
     /// One node.
@@ -706,12 +716,12 @@ impl Cluster {
 
     /// One policy.
     pub fn policy(&self, key: &ObjectKey) -> Option<&Policy> {
-        self.policies.get(key)
+        self.policies.get(key).map(|policy| &**policy)
     }
 
     /// Every policy, in the order of their keys.
     pub fn policies(&self) -> impl Iterator<Item = &Policy> {
-        self.policies.values()
+        self.policies.values().map(|policy| &**policy)
     }
 }
 
