@@ -299,14 +299,19 @@ impl Road {
         let socket = within(&self.from, move || {
             UdpSocket::bind(("0.0.0.0", source)).unwrap()
         });
+        // A packet that asks ten thousand chains takes a millisecond.
+        let packets = match self.name.as_str() {
+            "iptables-10000" => PACKETS / 50,
+            _ => PACKETS,
+        };
         let start = busy();
-        for port in 0..PACKETS {
+        for port in 0..packets {
             socket.send_to(&[0; 64], (TO, 10_000 + port)).unwrap();
         }
         let took = busy() - start;
         self.netlink.forget(FROM.parse().unwrap()).unwrap();
         self.greet_again();
-        took as f64 / f64::from(PACKETS)
+        took as f64 / f64::from(packets)
     }
 
     /// The open connection was forgotten with the others.

@@ -217,7 +217,7 @@ impl Flat {
 
     /// What this identity may do.
     pub(crate) fn decide(&mut self, identity: &Identity, terms: &Terms) -> Arc<Decision> {
-        let mut decision: Option<Arc<Decision>> = None;
+        let mut decisions: Vec<Arc<Decision>> = Vec::with_capacity(1);
         for facts in identity.alternatives() {
             let facts: Facts = facts
                 .iter()
@@ -235,12 +235,14 @@ impl Flat {
                     decided
                 }
             };
-            decision = Some(match decision {
-                Some(decision) => Arc::new(decision.and(&next)),
-                None => next,
-            });
+            decisions.push(next);
         }
-        decision.unwrap_or_default()
+        // Whose rules are told of several owners' must not depend on the numbers that terms happen to have.
+        decisions.sort_unstable();
+        decisions.dedup();
+        let mut decisions = decisions.into_iter();
+        let first = decisions.next().unwrap_or_default();
+        decisions.fold(first, |all, next| Arc::new(all.and(&next)))
     }
 
     fn decide_for(&self, facts: &Facts, terms: &Terms) -> Decision {
