@@ -500,6 +500,9 @@ fn event(dice: &mut Dice, cluster: &mut Cluster) {
         }
         4 => {
             let pod = pod(dice, 8, cluster);
+            for before in pods.iter().filter(|before| before.name == pod.name) {
+                cluster.remove_pod(&before.namespace, &before.name);
+            }
             cluster.insert_pod(pod);
         }
         5 => policy(dice, 9, cluster),
