@@ -58,7 +58,7 @@ pub async fn of_agents(cluster: &Cluster, client: &Client) -> anyhow::Result<usi
         .flatten()
         .collect();
     let granted = rights::granted(&rules);
-    check(&name, &granted, &usage(cluster, &name)?, RARE)?;
+    check(&name, &granted, &usage(cluster, &name, &granted)?, RARE)?;
     Ok(granted.len())
 }
 
@@ -69,15 +69,23 @@ pub async fn of_agents(cluster: &Cluster, client: &Client) -> anyhow::Result<usi
 pub fn nothing_refused(cluster: &Cluster) -> anyhow::Result<()> {
     for part in ["agent", "controller", "install-crds", "uninstall"] {
         let name = format!("{}-{part}", helm::RELEASE);
-        check(&name, &BTreeSet::new(), &usage(cluster, &name)?, &[])?;
+        let none = BTreeSet::new();
+        check(&name, &none, &usage(cluster, &name, &none)?, &[])?;
     }
     Ok(())
 }
 
-fn usage(cluster: &Cluster, account: &str) -> anyhow::Result<Usage> {
+fn usage(cluster: &Cluster, account: &str, granted: &BTreeSet<Right>) -> anyhow::Result<Usage> {
     let log = fs::read(&cluster.control_plane.audit_log)?;
     let user = format!("system:serviceaccount:{}:{account}", helm::NAMESPACE);
-    Ok(rights::usage(&String::from_utf8_lossy(&log), &user))
+    let mut usage = rights::usage(&String::from_utf8_lossy(&log), &user);
+    // An API server that starts anew refuses for a moment what it allows otherwise: it answers
+    // before it has read its roles.
+    let allowed = usage.used.iter().chain(granted);
+    let allowed: Vec<String> = allowed.map(|right| format!("{right} ")).collect();
+    let otherwise = |one: &String| allowed.iter().any(|right| one.starts_with(right));
+    usage.refused.retain(|one| !otherwise(one));
+    Ok(usage)
 }
 
 fn check(
