@@ -20,7 +20,7 @@ const AT_ONCE: usize = 5000;
 
 enum Object {
     Namespace(Namespace),
-    Pod(Pod),
+    Pod(Box<Pod>),
     Policy(NetworkPolicy),
     Endpoint(LocalEndpoint),
 }
@@ -64,7 +64,7 @@ impl Feed {
 
     fn flush(&mut self) {
         let (engine, waiting) = (&mut self.engine, &mut self.waiting);
-        let given = self.took.take(|| {
+        self.took.take(|| {
             for object in &*waiting {
                 match object {
                     Object::Namespace(object) => drop(engine.cluster().apply_namespace(object)),
@@ -75,7 +75,6 @@ impl Feed {
             }
         });
         waiting.clear();
-        given
     }
 
     fn namespace(&mut self, name: &str, labels: Labels) {
@@ -85,7 +84,7 @@ impl Feed {
     fn pod(&mut self, space: &str, name: String, labels: Labels) -> LocalEndpoint {
         let local = endpoint(space, &name, self.pods);
         let object = pod(space, name, labels, self.pods);
-        self.give(Object::Pod(object));
+        self.give(Object::Pod(Box::new(object)));
         self.pods += 1;
         local
     }

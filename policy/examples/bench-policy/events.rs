@@ -142,7 +142,11 @@ fn relabel(node: &mut Node, turn: usize) -> f64 {
     let number = LOCAL + (turn / 2 * 37) % (PODS - LOCAL);
     let key = ObjectKey::new(space(number), format!("pod-{number}"));
     let mut pod = node.engine.known().pod(&key).unwrap().clone();
-    let role = if turn % 2 == 0 { "guest" } else { "member" };
+    let role = if turn.is_multiple_of(2) {
+        "guest"
+    } else {
+        "member"
+    };
     pod.labels.insert("role".to_owned(), role.to_owned());
     let start = Instant::now();
     node.engine.cluster().insert_pod(pod);

@@ -635,12 +635,11 @@ impl Cluster {
 
     /// Every NetworkPolicy of one namespace.
     pub fn policies_in(&self, namespace: &str) -> impl Iterator<Item = &Policy> {
-        let from = ObjectKey::new(namespace, "");
-        let here = move |(key, _): &(&ObjectKey, &Box<Policy>)| key.namespace == from.namespace;
         let start = ObjectKey::new(namespace, "");
+        let from = start.namespace.clone();
         self.policies
             .range(start..)
-            .take_while(here)
+            .take_while(move |(key, _)| key.namespace == from)
             .map(|(_, policy)| &**policy)
     }
 
