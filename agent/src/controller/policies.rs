@@ -265,11 +265,16 @@ impl Reports {
                 secondary: None,
             };
             let published = recorder.publish(&event, &object);
-            if let Ok(Ok(())) = tokio::time::timeout(TIMEOUT, published).await {
-                self.told.insert(key, words);
-            } else {
-                self.pending.insert(key, (object, words));
-            }
+            let failed = match tokio::time::timeout(TIMEOUT, published).await {
+                Ok(Ok(())) => {
+                    self.told.insert(key, words);
+                    continue;
+                }
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => format!("no answer within {} s", TIMEOUT.as_secs()),
+            };
+            tracing::warn!("{key}: the Event that says {words:?} cannot be written yet: {failed}");
+            self.pending.insert(key, (object, words));
         }
     }
 }

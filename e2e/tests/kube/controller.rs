@@ -287,6 +287,28 @@ async fn policies(world: &World) {
     };
     until("a host endpoint without an interface", true, said).await;
 
+    // The server takes it, for only its rules of the API would not, and it has none yet.
+    let policy = json!({"apiVersion": "policy.networking.k8s.io/v1alpha2",
+        "kind": "ClusterNetworkPolicy", "metadata": {"name": "torn"},
+        "spec": {"tier": "Admin", "priority": 1, "subject": {"namespaces": {}},
+            "egress": [{"action": "Deny", "to": [{"networks": ["nonsense"]}]}]}});
+    world
+        .make::<margay_crds::ClusterNetworkPolicy>(&world.all(), policy)
+        .await;
+    let events = || async {
+        let events = Api::<Event>::all(world.client.clone());
+        let events = events.list(&ListParams::default()).await.unwrap().items;
+        let about = events.into_iter();
+        let about = about.filter(|event| event.involved_object.name.as_deref() == Some("torn"));
+        let messages = about.map(|event| event.message.unwrap_or_default());
+        messages.collect::<Vec<_>>()
+    };
+    let told = || async {
+        let events = events().await;
+        events.len() == 1 && events[0].contains("networks")
+    };
+    until("an Event about a ClusterNetworkPolicy", true, told).await;
+
     // Nothing is written while nothing changes.
     let versions = || async {
         let list = globals.list(&ListParams::default()).await.unwrap().items;
@@ -297,6 +319,7 @@ async fn policies(world: &World) {
     let before = versions().await;
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(versions().await, before);
+    assert_eq!(events().await.len(), 1);
 }
 
 async fn services(world: &World) {
