@@ -1,6 +1,6 @@
 //! What the policy table tells of packets: a bounded record of those it reported, and what each rule has counted.
 //!
-//! Not here: the task that owns the cluster's picture ([`super::edge`]), and the kernel's queue.
+//! Not here: the task that owns the cluster's picture (`edge`), and the kernel's queue.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
