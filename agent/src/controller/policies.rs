@@ -244,7 +244,11 @@ impl Reports {
                     }
                     let words = note(&problems);
                     if self.told.get(&key) != Some(&words) {
-                        self.pending.insert(key, (object.object_ref(&()), words));
+                        let mut reference = object.object_ref(&());
+                        // An Event lives in a namespace, which servers compare with its object's.
+                        let namespace = reference.namespace.take();
+                        reference.namespace = namespace.or_else(|| Some("default".to_owned()));
+                        self.pending.insert(key, (reference, words));
                     }
                 }
                 RosterChange::Gone(key) => {
