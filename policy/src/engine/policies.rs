@@ -288,6 +288,17 @@ impl Policies {
         })
     }
 
+    /// Where a policy is among those of a group, or would be.
+    fn place_in(
+        &self,
+        group: GroupId,
+        direction: Direction,
+        id: PolicyId,
+    ) -> Option<Result<usize, usize>> {
+        let group = self.groups.get(group)?;
+        Some(self.find(&group.policies[direction as usize], id))
+    }
+
     fn include(
         &mut self,
         group: GroupId,
@@ -295,14 +306,7 @@ impl Policies {
         id: PolicyId,
         changed: &mut BTreeSet<GroupId>,
     ) {
-        let Some(list) = self
-            .groups
-            .get(group)
-            .map(|group| &group.policies[direction as usize])
-        else {
-            return;
-        };
-        let Err(at) = self.find(list, id) else {
+        let Some(Err(at)) = self.place_in(group, direction, id) else {
             return;
         };
         if let Some(group) = self.groups.get_mut(group) {
@@ -319,14 +323,7 @@ impl Policies {
         id: PolicyId,
         changed: &mut BTreeSet<GroupId>,
     ) {
-        let Some(list) = self
-            .groups
-            .get(group)
-            .map(|group| &group.policies[direction as usize])
-        else {
-            return;
-        };
-        let Ok(at) = self.find(list, id) else {
+        let Some(Ok(at)) = self.place_in(group, direction, id) else {
             return;
         };
         if let Some(group) = self.groups.get_mut(group) {
