@@ -10,6 +10,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
+use k8s_openapi::ByteString;
 use serde_json::{Value, json};
 
 use crate::kube::certificates::{self, write_private};
@@ -166,12 +167,12 @@ impl ControlPlane {
     /// When it cannot be written.
     pub fn write_kubeconfig(&self, path: &Path, user: &str) -> anyhow::Result<()> {
         // Whole in itself: a node sees other files than the host does.
-        let authority = fs::read(self.folder.join("ca.crt"))?;
+        let authority = ByteString(fs::read(self.folder.join("ca.crt"))?);
         let value = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "cluster",
             "clusters": [{"name": "cluster", "cluster": {
                 "server": format!("https://{}:{STORE_PORT}", self.address),
-                "certificate-authority-data": base64(&authority),
+                "certificate-authority-data": authority,
             }}],
             "users": [{"name": user, "user": {"token": token(user)}}],
             "contexts": [{"name": "cluster", "context": {"cluster": "cluster", "user": user}}],
@@ -291,41 +292,4 @@ fn apiserver(
     let namespace = lab.plan.namespace(&lab.plan.store.name);
     let launch = Launch::new("kube-apiserver", namespace, command);
     Ok(process::start(&mut lab.ledger, launch)?)
-}
-
-/// The alphabet of RFC 4648 section 4.
-fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let value = chunk
-            .iter()
-            .fold(0_u32, |value, byte| value << 8 | u32::from(*byte));
-        let value = value << (8 * (3 - chunk.len()));
-        for place in 0..4 {
-            let index = (value >> (18 - 6 * place)) as usize & 63;
-            let letter = if place <= chunk.len() {
-                ALPHABET[index]
-            } else {
-                b'='
-            };
-            text.push(char::from(letter));
-        }
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::base64;
-
-    #[test]
-    fn base64_of_rfc_4648_section_10() {
-        let rows = [
-            "", "Zg==", "Zm8=", "Zm9v", "Zm9vYg==", "Zm9vYmE=", "Zm9vYmFy",
-        ];
-        for (length, wanted) in rows.iter().enumerate() {
-            assert_eq!(base64(&b"foobar"[..length]), *wanted);
-        }
-    }
 }
