@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use margay_policy::writer::{Error, Reports, Writer};
@@ -9,6 +10,7 @@ use margay_policy::{Engine, Failsafes, LocalEndpoint, Pool, Transaction};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::PolicyReport;
+use super::connections::Connections;
 use super::objects::Objects;
 use super::seen::{Count, Ring, Seen};
 use crate::datastore::{Change, Kind};
@@ -22,7 +24,7 @@ const COUNTED: Duration = Duration::from_secs(2);
 /// The most changes taken in before a commit: those that wait for one must get their turn.
 const BURST: usize = 4096;
 
-type Reply = oneshot::Sender<Result<(), String>>;
+pub(super) type Reply = oneshot::Sender<Result<(), String>>;
 
 /// What the CNI server asks for.
 #[derive(Debug)]
@@ -57,7 +59,7 @@ pub(super) struct Settings {
 }
 
 pub(super) struct Edge<W> {
-    writer: W,
+    writer: Arc<W>,
     reports: watch::Sender<PolicyReport>,
     objects: Objects,
     engine: Engine,
@@ -69,15 +71,14 @@ pub(super) struct Edge<W> {
     repair: Option<Transaction>,
     /// What the last failed commit said.
     failure: Option<String>,
-    /// Addresses that were an endpoint's; their connections end with the next commit.
-    released: BTreeSet<IpAddr>,
+    connections: Connections,
     repairs: usize,
     seen: Seen,
     /// When the kernel was last asked what it has counted.
     counted: Option<Instant>,
 }
 
-impl<W: Writer> Edge<W> {
+impl<W: Writer + 'static> Edge<W> {
     pub(super) fn new(
         node: &str,
         endpoints: impl Iterator<Item = LocalEndpoint>,
@@ -87,6 +88,8 @@ impl<W: Writer> Edge<W> {
     ) -> Self {
         let mut engine = Engine::new(node);
         endpoints.for_each(|one| engine.handle_endpoint(one));
+        let writer = Arc::new(writer);
+        let connections = Connections::start(&writer);
         Self {
             writer,
             reports,
@@ -96,7 +99,7 @@ impl<W: Writer> Edge<W> {
             committed: false,
             repair: None,
             failure: None,
-            released: BTreeSet::new(),
+            connections,
             repairs: 0,
             seen: Seen::default(),
             counted: None,
@@ -144,6 +147,13 @@ impl<W: Writer> Edge<W> {
                     let _ = reply.send(self.seen.counts(self.engine.known()));
                     continue;
                 }
+                walked = self.connections.walked() => {
+                    self.connections.handle_walked(walked);
+                    if self.committed {
+                        self.connections.end_due(&self.writer);
+                    }
+                    continue;
+                }
                 _ = audits.tick() => self.audit(),
                 () = tokio::time::sleep(RETRY), if self.failure.is_some() => {}
             }
@@ -158,36 +168,31 @@ impl<W: Writer> Edge<W> {
                 self.handle(request, &mut waiting);
             }
             let result = self.commit().await;
-            for reply in waiting.drain(..) {
-                // Whoever asked may have given up.
-                let _ = reply.send(result.clone());
+            for (addresses, reply) in waiting.drain(..) {
+                match &result {
+                    Ok(()) => self.connections.answer(addresses, reply),
+                    Err(error) => {
+                        // Whoever asked may have given up.
+                        let _ = reply.send(Err(error.clone()));
+                    }
+                }
             }
         }
     }
 
-    fn handle(&mut self, request: Request, waiting: &mut Vec<Reply>) {
+    fn handle(&mut self, request: Request, waiting: &mut Vec<(Vec<IpAddr>, Reply)>) {
         match request {
             Request::Put(endpoint, reply) => {
-                // The address may have been another's whose end nobody told.
                 if self.engine.endpoint(&endpoint.interface).is_none() {
-                    self.released.extend(&endpoint.addresses);
+                    self.connections.handle_new(&endpoint.addresses);
                 }
+                waiting.push((endpoint.addresses.clone(), reply));
                 self.engine.handle_endpoint(endpoint);
-                waiting.push(reply);
             }
             Request::Take(interface) => {
-                let gone = self.engine.handle_endpoint_gone(&interface);
-                self.released
-                    .extend(gone.iter().flat_map(|one| &one.addresses));
-            }
-        }
-    }
-
-    /// Ends the connections of addresses that have gone from one pod to none or another.
-    fn forget(&mut self) {
-        for address in std::mem::take(&mut self.released) {
-            if let Err(error) = self.writer.forget(address) {
-                tracing::warn!("policy: connections of {address} cannot be ended: {error}");
+                if let Some(gone) = self.engine.handle_endpoint_gone(&interface) {
+                    self.connections.handle_gone(&gone.addresses);
+                }
             }
         }
     }
@@ -248,7 +253,7 @@ impl<W: Writer> Edge<W> {
         }
         let result = self.bring().await.map_err(|error| error.to_string());
         if result.is_ok() {
-            self.forget();
+            self.connections.end_due(&self.writer);
         }
         self.say(result.as_ref().err());
         let problems = self.engine.problems().chain(self.objects.problems());

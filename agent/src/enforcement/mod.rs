@@ -9,6 +9,7 @@
 //! Nothing but the wiring of a pod waits for this edge: the agent's loop hands it values, the
 //! watches have a channel of their own.
 
+mod connections;
 mod edge;
 mod listen;
 mod objects;

@@ -1,7 +1,7 @@
 //! The policy edge over a table in memory that can be made to fail.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -23,7 +23,11 @@ struct Table {
     hold: Mutex<Option<Arc<Notify>>>,
     /// What the next reading back tells.
     found: Mutex<(Vec<String>, Transaction)>,
+    /// The addresses that have connections before the agent starts.
+    tracked: Mutex<Option<BTreeSet<IpAddr>>>,
     forgotten: Mutex<Vec<String>>,
+    /// Ending connections takes until this is false.
+    slow: AtomicBool,
 }
 
 struct Shared(Arc<Table>);
@@ -52,8 +56,16 @@ impl Writer for Shared {
         })
     }
 
-    fn forget(&self, address: IpAddr) -> Result<usize, Error> {
-        self.0.forgotten.lock().unwrap().push(address.to_string());
+    fn tracked(&self, _: usize) -> Result<Option<BTreeSet<IpAddr>>, Error> {
+        Ok(self.0.tracked.lock().unwrap().clone())
+    }
+
+    fn forget(&self, addresses: &BTreeSet<IpAddr>) -> Result<usize, Error> {
+        let mut forgotten = self.0.forgotten.lock().unwrap();
+        forgotten.extend(addresses.iter().map(ToString::to_string));
+        while self.0.slow.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         Ok(0)
     }
 }
@@ -106,7 +118,14 @@ struct Test {
 
 impl Test {
     fn start(endpoints: &[Endpoint]) -> Self {
+        Self::start_among(endpoints, Some(&[]))
+    }
+
+    /// With connections of these addresses; without any, of more than can be named.
+    fn start_among(endpoints: &[Endpoint], tracked: Option<&[&str]>) -> Self {
         let table = Arc::new(Table::default());
+        let tracked = tracked.map(|them| them.iter().map(|one| one.parse().unwrap()).collect());
+        *table.tracked.lock().unwrap() = tracked;
         let (changes, events) = mpsc::channel(16);
         let writer = Shared(Arc::clone(&table));
         Self {
@@ -124,11 +143,14 @@ impl Test {
 
     /// With every list, empty, and the table written.
     async fn ready(endpoints: &[Endpoint]) -> Self {
-        let test = Self::start(endpoints);
-        test.lists().await;
-        test.settle().await;
-        assert!(test.edge.is_programmed());
-        test
+        Self::start(endpoints).with_lists().await
+    }
+
+    async fn with_lists(self) -> Self {
+        self.lists().await;
+        self.settle().await;
+        assert!(self.edge.is_programmed());
+        self
     }
 
     async fn lists(&self) {
@@ -352,9 +374,39 @@ async fn connections_end_with_the_address_they_belong_to() {
     test.edge.take(INTERFACE).await.unwrap();
     test.settle().await;
     assert_eq!(test.table.forgotten(), ["10.244.0.1"]);
-    test.edge
-        .put(&endpoint_of("other", "mgy99999999999", "10.244.0.7"))
-        .await
-        .unwrap();
-    assert_eq!(test.table.forgotten(), ["10.244.0.1", "10.244.0.7"]);
+    let other = endpoint_of("other", "mgy99999999999", "10.244.0.7");
+    test.edge.put(&other).await.unwrap();
+    test.settle().await;
+    assert_eq!(test.table.forgotten(), ["10.244.0.1"], "nobody had it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reused_address_waits_until_the_connections_have_ended() {
+    let test = Test::ready(&[endpoint()]).await;
+    test.table.slow.store(true, Ordering::Relaxed);
+    test.edge.take(INTERFACE).await.unwrap();
+    let again = endpoint_of("again", "mgy99999999999", "10.244.0.1");
+    let putting = test.edge.clone();
+    let put = tokio::spawn(async move { putting.put(&again).await });
+    let other = endpoint_of("other", "mgy88888888888", "10.244.0.8");
+    test.edge.put(&other).await.unwrap();
+    assert!(!put.is_finished(), "the other did not wait");
+    test.table.slow.store(false, Ordering::Relaxed);
+    put.await.unwrap().unwrap();
+    assert_eq!(test.table.forgotten(), ["10.244.0.1"], "once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_from_before_the_agent_end_before_their_address_is_given() {
+    let cases: [(Option<&[&str]>, _, &[&str]); 3] = [
+        (Some(&["10.244.0.7"]), "10.244.0.7", &["10.244.0.7"]),
+        (Some(&["10.244.0.7"]), "10.244.0.8", &[]),
+        (None, "10.244.0.8", &["10.244.0.8"]),
+    ];
+    for (tracked, address, ended) in cases {
+        let test = Test::start_among(&[], tracked).with_lists().await;
+        let other = endpoint_of("other", "mgy99999999999", address);
+        test.edge.put(&other).await.unwrap();
+        assert_eq!(test.table.forgotten(), ended, "{address} of {tracked:?}");
+    }
 }

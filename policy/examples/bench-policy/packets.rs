@@ -309,7 +309,8 @@ impl Road {
             socket.send_to(&[0; 64], (TO, 10_000 + port)).unwrap();
         }
         let took = busy() - start;
-        self.netlink.forget(FROM.parse().unwrap()).unwrap();
+        let from = FROM.parse().unwrap();
+        self.netlink.forget(&[from].into()).unwrap();
         self.greet_again();
         took as f64 / f64::from(packets)
     }

@@ -13,7 +13,13 @@ mod netlink;
 mod nft;
 pub mod text;
 
-use std::{collections::BTreeMap, future::Future, net::IpAddr, pin::Pin, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    net::IpAddr,
+    pin::Pin,
+    time::Duration,
+};
 
 pub use memory::Memory;
 pub use netlink::{Logged, Netlink, PacketLog, Reports};
@@ -55,11 +61,21 @@ pub trait Writer: Send + Sync {
         Ok(BTreeMap::new())
     }
 
-    /// Ends every tracked connection of an address that is nobody's any more, and says how many there were.
+    /// The addresses that have tracked connections; `None` if there are more than `limit` connections, or if this writer
+    /// cannot know. It may take tens of milliseconds: not for a thread that others wait for.
+    ///
+    /// # Errors
+    /// The kernel does not tell.
+    fn tracked(&self, _limit: usize) -> Result<Option<BTreeSet<IpAddr>>, Error> {
+        Ok(None)
+    }
+
+    /// Ends every tracked connection of addresses that are nobody's any more, and says how many there were. It may take
+    /// tens of milliseconds, as [`Self::tracked`].
     ///
     /// # Errors
     /// The kernel refuses.
-    fn forget(&self, _address: IpAddr) -> Result<usize, Error> {
+    fn forget(&self, _addresses: &BTreeSet<IpAddr>) -> Result<usize, Error> {
         Ok(0)
     }
 }

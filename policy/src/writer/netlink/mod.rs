@@ -13,7 +13,7 @@ mod socket;
 mod tally;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -31,6 +31,8 @@ const LIMIT: usize = 128 * 1024;
 #[derive(Debug)]
 pub struct Netlink {
     socket: Mutex<Socket>,
+    /// Lists of connections take long: no commit waits for them.
+    connections: Mutex<Socket>,
     nft: Nft,
 }
 
@@ -42,6 +44,7 @@ impl Netlink {
     pub fn open(nft: Nft) -> std::io::Result<Self> {
         Ok(Self {
             socket: Mutex::new(Socket::open()?),
+            connections: Mutex::new(Socket::open()?),
             nft,
         })
     }
@@ -55,10 +58,14 @@ impl Netlink {
         Some(self.socket().send(batch))
     }
 
-    /// A poisoned lock is one whose holder panicked; the socket itself has no state to spoil.
     fn socket(&self) -> MutexGuard<'_, Socket> {
-        self.socket.lock().unwrap_or_else(PoisonError::into_inner)
+        held(&self.socket)
     }
+}
+
+/// A poisoned lock is one whose holder panicked; the socket itself has no state to spoil.
+fn held(socket: &Mutex<Socket>) -> MutexGuard<'_, Socket> {
+    socket.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Writer for Netlink {
@@ -80,7 +87,11 @@ impl Writer for Netlink {
         tally::tallies(&mut self.socket())
     }
 
-    fn forget(&self, address: IpAddr) -> Result<usize, Error> {
-        conntrack::forget(&mut self.socket(), address)
+    fn tracked(&self, limit: usize) -> Result<Option<BTreeSet<IpAddr>>, Error> {
+        conntrack::tracked(&mut held(&self.connections), limit)
+    }
+
+    fn forget(&self, addresses: &BTreeSet<IpAddr>) -> Result<usize, Error> {
+        conntrack::forget(&mut held(&self.connections), addresses)
     }
 }

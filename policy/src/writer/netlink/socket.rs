@@ -23,8 +23,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const NLMSG_ERROR: u16 = 2;
 /// The type of a dump's end (linux/netlink.h).
 const NLMSG_DONE: u16 = 3;
-const NLM_F_ACK: u16 = 4;
-const NLM_F_DUMP: u16 = 0x300;
+/// An answer ends with an acknowledgement (`NLM_F_ACK`).
+pub(super) const ACKNOWLEDGED: u16 = 4;
+/// Everything there is (`NLM_F_DUMP`).
+pub(super) const DUMP: u16 = 0x300;
 /// The length of a message's header (linux/netlink.h).
 const HEADER: usize = 16;
 
@@ -74,8 +76,22 @@ impl Socket {
         family: u8,
         question: &Attributes,
     ) -> Result<Vec<Vec<u8>>, Error> {
-        let sequence = self.ask(kind, NLM_F_DUMP, family, question)?;
         let mut entries = Vec::new();
+        self.each((kind, DUMP), family, question, |entry| {
+            entries.push(entry.to_vec());
+        })?;
+        Ok(entries)
+    }
+
+    /// Shows each entry of the kernel's answer, which may be longer than what memory should be taken for.
+    pub(super) fn each(
+        &mut self,
+        (kind, flags): (u16, u16),
+        family: u8,
+        question: &Attributes,
+        mut show: impl FnMut(&[u8]),
+    ) -> Result<(), Error> {
+        let sequence = self.ask(kind, flags, family, question)?;
         loop {
             let length = self.receive()?;
             let mut rest = self.buffer.get(..length).unwrap_or_default();
@@ -88,11 +104,11 @@ impl Socket {
                     .first_chunk()
                     .map(|bytes| i32::from_ne_bytes(*bytes));
                 match (kind, code) {
-                    (NLMSG_DONE, _) | (NLMSG_ERROR, Some(0)) => return Ok(entries),
+                    (NLMSG_DONE, _) | (NLMSG_ERROR, Some(0)) => return Ok(()),
                     (NLMSG_ERROR, Some(code)) => {
                         return Err(refused(rustix::io::Errno::from_raw_os_error(-code)));
                     }
-                    _ => entries.extend(payload.get(4..).map(<[u8]>::to_vec)),
+                    _ => show(payload.get(4..).unwrap_or_default()),
                 }
             }
         }
@@ -100,7 +116,7 @@ impl Socket {
 
     /// Sends one message outside of a batch and waits until it is done.
     pub(super) fn order(&mut self, kind: u16, family: u8, order: &Attributes) -> Result<(), Error> {
-        let sequence = self.ask(kind, NLM_F_ACK, family, order)?;
+        let sequence = self.ask(kind, ACKNOWLEDGED, family, order)?;
         self.answer(sequence, sequence)
     }
 
@@ -111,7 +127,7 @@ impl Socket {
         about: (u8, u16),
         order: &Attributes,
     ) -> Result<(), Error> {
-        let sequence = self.ask_of(kind, NLM_F_ACK, about, order)?;
+        let sequence = self.ask_of(kind, ACKNOWLEDGED, about, order)?;
         self.answer(sequence, sequence)
     }
 
