@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::condition::Condition;
+use crate::field::FieldError;
 
 /// An empty list may be left out here, but is no default that the schema would allow: servers of
 /// 1.20 refuse a CRD whose default contradicts it.
@@ -90,6 +91,8 @@ pub struct Subject {
 #[serde(rename_all = "camelCase")]
 pub struct NamespacedPod {
     /// The namespaces; empty is all.
+    #[serde(default)]
+    #[schemars(transform = without_default)]
     pub namespace_selector: LabelSelector,
     /// The pods; empty is all.
     pub pod_selector: LabelSelector,
@@ -97,6 +100,7 @@ pub struct NamespacedPod {
 
 /// A rule for traffic to the subjects.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("required" = ["action", "from"]))]
 pub struct IngressRule {
     /// A name, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -116,6 +120,7 @@ pub struct IngressRule {
 
 /// A rule for traffic from the subjects.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("required" = ["action", "to"]))]
 pub struct EgressRule {
     /// A name, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -169,7 +174,7 @@ pub struct EgressPeer {
     pub pods: Option<NamespacedPod>,
     /// CIDRs; addresses of pods are matched like others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 25), inner(length(max = 43)))]
+    #[schemars(length(min = 1, max = 25), inner(length(max = 43)), extend("x-kubernetes-list-type" = "set"))]
     pub networks: Option<Vec<String>>,
 }
 
@@ -192,9 +197,10 @@ pub struct ProtocolMatch {
     pub destination_named_port: Option<String>,
 }
 
-/// What of a transport protocol matches.
+/// What of a transport protocol matches; never nothing.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("minProperties" = 1))]
 pub struct TransportMatch {
     /// The destination's port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -215,7 +221,11 @@ pub struct PortMatch {
 }
 
 /// Ports from `start` to `end`, both included.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(
+    validation = Rule::new("self.start < self.end")
+        .message("the start of the range must be below its end")
+)]
 pub struct PortBounds {
     /// The first; below `end`.
     #[schemars(range(min = 1, max = 65_535))]
@@ -223,6 +233,79 @@ pub struct PortBounds {
     /// The last.
     #[schemars(range(min = 1, max = 65_535))]
     pub end: i32,
+}
+
+impl ClusterNetworkPolicy {
+    /// What a rule or the schema refuses and the types do not, for stores that have no rules. That networks are CIDRs
+    /// stands here too; the function for it in rules (`isCIDR`) is unknown to servers before 1.31, which would refuse
+    /// the CRD for it, so that on a cluster only the policy's reader says it.
+    ///
+    /// # Errors
+    /// Every field that is wrong.
+    pub fn check(&self) -> Result<(), Vec<FieldError>> {
+        let mut errors = Vec::new();
+        for (index, rule) in self.spec.ingress.iter().enumerate() {
+            let path = format!("spec.ingress[{index}]");
+            if rule.from.is_empty() {
+                let field = format!("{path}.from");
+                errors.push(FieldError::required(&field, "must have at least one peer"));
+            }
+            check_protocols(&path, rule.protocols.as_deref(), &mut errors);
+        }
+        for (index, rule) in self.spec.egress.iter().enumerate() {
+            let path = format!("spec.egress[{index}]");
+            if rule.to.is_empty() {
+                let field = format!("{path}.to");
+                errors.push(FieldError::required(&field, "must have at least one peer"));
+            }
+            check_protocols(&path, rule.protocols.as_deref(), &mut errors);
+            for (peer, networks) in rule.to.iter().enumerate() {
+                for (at, text) in networks.networks.iter().flatten().enumerate() {
+                    if !text.contains('/') || text.parse::<ipnetwork::IpNetwork>().is_err() {
+                        errors.push(FieldError::invalid(
+                            &format!("{path}.to[{peer}].networks[{at}]"),
+                            text,
+                            "must be a CIDR such as 192.0.2.0/24 or 2001:db8::/64",
+                        ));
+                    }
+                }
+            }
+        }
+        match errors.is_empty() {
+            true => Ok(()),
+            false => Err(errors),
+        }
+    }
+}
+
+fn check_protocols(
+    path: &str,
+    protocols: Option<&[ProtocolMatch]>,
+    errors: &mut Vec<FieldError>,
+) {
+    for (index, protocol) in protocols.into_iter().flatten().enumerate() {
+        for (name, matched) in [
+            ("tcp", &protocol.tcp),
+            ("udp", &protocol.udp),
+            ("sctp", &protocol.sctp),
+        ] {
+            let Some(matched) = matched else {
+                continue;
+            };
+            let field = format!("{path}.protocols[{index}].{name}.destinationPort");
+            let Some(port) = matched.destination_port else {
+                errors.push(FieldError::required(&field, "say which ports"));
+                continue;
+            };
+            if let Some(range) = port.range.filter(|range| range.start >= range.end) {
+                errors.push(FieldError::invalid(
+                    &format!("{field}.range"),
+                    range,
+                    "the start of the range must be below its end",
+                ));
+            }
+        }
+    }
 }
 
 /// The CRD with what API servers ask of one in a group of Kubernetes' own: where it was approved.

@@ -5,7 +5,8 @@ use serde_json::Value;
 
 use crate::field::FieldError;
 use crate::{
-    BGPConfiguration, BGPFilter, BGPPeer, GlobalNetworkPolicy, GlobalNetworkSet, HostEndpoint,
+    BGPConfiguration, BGPFilter, BGPPeer, ClusterNetworkPolicy, GlobalNetworkPolicy,
+    GlobalNetworkSet, HostEndpoint,
     IPAMBlock, IPAMConfiguration, IPPool, IPReservation, NetworkPolicy, NetworkSet, Tier,
 };
 
@@ -66,6 +67,12 @@ pub fn validate(kind: &str, new: &Value, old: Option<&Value>) -> Vec<FieldError>
             old,
             |object: &GlobalNetworkPolicy| object.check().err(),
             GlobalNetworkPolicy::check_update,
+        ),
+        "ClusterNetworkPolicy" => checked(
+            new,
+            old,
+            |object: &ClusterNetworkPolicy| object.check().err(),
+            |_, _| Vec::new(),
         ),
         "HostEndpoint" => checked(
             new,

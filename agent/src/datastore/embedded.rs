@@ -31,7 +31,8 @@ impl Validator for Checks {
         new: &Value,
         old: Option<&Value>,
     ) -> Vec<FieldError> {
-        if kind.group != margay_crds::GROUP {
+        let is_of_ours = kind.group == margay_crds::GROUP || kind.kind == "ClusterNetworkPolicy";
+        if !is_of_ours {
             return Vec::new();
         }
         let errors = margay_crds::validate::validate(&kind.kind, new, old);

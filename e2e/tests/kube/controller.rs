@@ -305,7 +305,7 @@ async fn policies(world: &World) {
     };
     let told = || async {
         let events = events().await;
-        events.len() == 1 && events[0].contains("spec.egress[0].to[0]")
+        events.len() == 1 && events[0].contains("spec.egress[0].to[0].networks[0]")
     };
     until("an Event about a ClusterNetworkPolicy", true, told).await;
 

@@ -277,6 +277,38 @@ fn hosts() -> Vec<Row> {
     ]
 }
 
+/// As sig-network's own CRD has it, but for `isCIDR`, which servers before 1.31 do not know.
+fn cluster_policies() -> Vec<Row> {
+    let rule = |rest: Value, refused| {
+        let mut rule = json!({"action": "Deny", "to": [{"namespaces": {}}]});
+        let fields = rule.as_object_mut().unwrap();
+        for (name, value) in rest.as_object().unwrap() {
+            match value.is_null() {
+                true => fields.remove(name),
+                false => fields.insert(name.clone(), value.clone()),
+            };
+        }
+        let subject = json!({"pods": {"podSelector": {}}});
+        let spec = json!({"tier": "Admin", "priority": 1, "subject": subject, "egress": [rule]});
+        row("ClusterNetworkPolicy", spec, refused)
+    };
+    let ports = |protocol: Value, refused| rule(json!({"protocols": [protocol]}), refused);
+    let range = |start: u16, end: u16| json!({"tcp": {"destinationPort": {"range": {"start": start, "end": end}}}});
+    vec![
+        rule(json!({}), No),
+        rule(json!({"to": null}), Schema),
+        rule(json!({"to": []}), Schema),
+        rule(json!({"to": [{"networks": ["10.0.0.0/8"]}]}), No),
+        rule(json!({"to": [{"networks": ["10.0.0.0"]}]}), Checks),
+        ports(range(80, 81), No),
+        ports(range(80, 80), Rule("below its end")),
+        ports(range(81, 80), Rule("below its end")),
+        ports(json!({"tcp": {}}), Schema),
+        ports(json!({"udp": {}}), Schema),
+        ports(json!({"sctp": {}}), Schema),
+    ]
+}
+
 fn others() -> Vec<Row> {
     let peer = |spec, refused| row("BGPPeer", spec, refused);
     vec![
@@ -359,6 +391,7 @@ pub async fn the_rules_and_our_checks_agree(client: Client) {
         .into_iter()
         .chain(blocks())
         .chain(hosts())
+        .chain(cluster_policies())
         .chain(others())
         .collect();
     for row in &rows {
@@ -448,8 +481,9 @@ async fn judge(client: &Client, row: &Row) -> (Result<(), String>, Vec<Broken>) 
 fn api(client: &Client, kind: &str) -> (Api<DynamicObject>, ApiResource) {
     let crd = crd(kind);
     let plural = crd.spec.names.plural;
+    let version = &crd.spec.versions[0].name;
     let resource = ApiResource::from_gvk_with_plural(
-        &GroupVersionKind::gvk("margay.dev", "v1", kind),
+        &GroupVersionKind::gvk(&crd.spec.group, version, kind),
         &plural,
     );
     (Api::all_with(client.clone(), &resource), resource)

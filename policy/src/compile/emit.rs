@@ -38,7 +38,7 @@ use ipnetwork::{IpNetwork, Ipv6Network};
 use super::{
     INTERFACE_PREFIX,
     class::{Class, ClassKey, Member},
-    ports,
+    host, is_apart, ports,
 };
 use crate::{
     decision::Decision,
@@ -69,7 +69,7 @@ pub(crate) const TO_PODS: &str = "to-pods";
 pub(crate) const SOURCES: &str = "sources";
 pub(crate) const ITSELF: &str = "itself";
 const DISCOVERY: &str = "discovery";
-const JUDGED: &str = "judged";
+pub(super) const JUDGED: &str = "judged";
 const REMEMBER: &str = "remember";
 /// The chain in which what policies deny ends.
 pub(super) const DENIED: &str = "denied";
@@ -83,7 +83,9 @@ const FIRST_GENERATION: u16 = 3;
 
 /// The table of a node without endpoints.
 pub(crate) fn empty() -> Ruleset {
-    emit(&[], &BTreeMap::new(), &AddressBook::default())
+    let mut ruleset = emit(&[], &BTreeMap::new(), &AddressBook::default());
+    emit_generation(&mut ruleset);
+    ruleset
 }
 
 pub(super) fn emit(
@@ -96,24 +98,26 @@ pub(super) fn emit(
     emit_dispatch(members, &class_names(classes), &mut ruleset);
     emit_identities(book, &mut ruleset);
     emit_classes(classes, &mut ruleset);
-    emit_generation(&mut ruleset);
     ruleset
 }
 
-/// The chains that know the generation. They are all that changes with it.
-fn emit_generation(ruleset: &mut Ruleset) {
-    let chains = generation_chains(Sum::of(ruleset));
-    let chains = chains.map(|(name, chain)| (name.to_owned(), chain));
-    ruleset.chains.extend(chains);
+/// The chains that know the generation. They are all that changes with it. Everything that decides must be there.
+pub(super) fn emit_generation(ruleset: &mut Ruleset) {
+    let chains = generation_chains(Sum::of(ruleset), ruleset);
+    let chains = chains.map(|(name, chain)| Some((name.to_owned(), chain?)));
+    ruleset.chains.extend(chains.into_iter().flatten());
 }
 
 /// Whether the chain is one of those that know the generation.
 pub(crate) fn knows_generation(chain: &str) -> bool {
-    [JUDGED, REMEMBER].contains(&chain)
+    [JUDGED, REMEMBER, host::REMEMBER].contains(&chain)
 }
 
-/// The chains that know the generation, by name.
-pub(crate) fn generation_chains(sum: Sum) -> [(&'static str, Chain); 2] {
+/// The chains that know the generation, by name; the one of host endpoints only where there are such.
+pub(crate) fn generation_chains(
+    sum: Sum,
+    ruleset: &Ruleset,
+) -> [(&'static str, Option<Chain>); 3] {
     let generation = sum.generation();
     let judged = [
         Rule::new([Match::Mark(generation)], Verdict::Accept),
@@ -121,7 +125,14 @@ pub(crate) fn generation_chains(sum: Sum) -> [(&'static str, Chain); 2] {
         Rule::new([Match::Reply], Verdict::Accept),
     ];
     let remember = [Action::ClearIdentity, Action::SetMark(generation)].map(Rule::always);
-    [(JUDGED, Chain::of(judged)), (REMEMBER, Chain::of(remember))]
+    // The priority of the node's own packets is what their sockets say.
+    let of_hosts = || Chain::of([Rule::always(Action::SetMark(generation))]);
+    let has_hosts = ruleset.chains.contains_key(host::INPUT);
+    [
+        (JUDGED, Some(Chain::of(judged))),
+        (REMEMBER, Some(Chain::of(remember))),
+        (host::REMEMBER, has_hosts.then(of_hosts)),
+    ]
 }
 
 /// What the parts of a ruleset come to: a sum, so that a part that comes or goes is added or taken away.
@@ -129,17 +140,17 @@ pub(crate) fn generation_chains(sum: Sum) -> [(&'static str, Chain); 2] {
 pub(crate) struct Sum(u64);
 
 impl Sum {
-    /// Of a ruleset without the chains that know the generation.
+    /// Of a ruleset without the chains that know the generation, and without what decides nothing.
     pub(crate) fn of(ruleset: &Ruleset) -> Self {
         let mut sum = Self::default();
-        for (name, set) in &ruleset.sets {
+        for (name, set) in ruleset.sets.iter().filter(|(name, _)| !is_apart(name)) {
             set.elements.iter().for_each(|key| sum.add(&(name, key)));
         }
-        for (name, map) in &ruleset.maps {
+        for (name, map) in ruleset.maps.iter().filter(|(name, _)| !is_apart(name)) {
             map.elements.iter().for_each(|pair| sum.add(&(name, pair)));
         }
         for (name, chain) in &ruleset.chains {
-            if !knows_generation(name) {
+            if !knows_generation(name) && !is_apart(name) {
                 sum.add(&(name, chain));
             }
         }

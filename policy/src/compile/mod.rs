@@ -158,13 +158,14 @@ impl Compiler {
         let mut ruleset = emit::emit(&members, &classes, &book);
         nat::emit(node, &mut ruleset);
         host::emit(cluster, node, &claims, &mut ruleset, &mut problems);
+        emit::emit_generation(&mut ruleset);
         (ruleset, problems)
     }
 }
 
-/// Whether a chain, set or map has no part in what pods' connections are judged by.
+/// Whether a chain, set or map has no part in what connections are judged by.
 pub(crate) fn is_apart(name: &str) -> bool {
-    nat::is_nat(name) || host::is_host(name)
+    nat::is_nat(name)
 }
 
 /// What the node's host endpoints need, as a ruleset of its own. It is made anew each time: without host endpoints here it

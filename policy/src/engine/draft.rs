@@ -223,8 +223,8 @@ impl Draft {
 
     /// What has changed since this was last called, with the generation that it makes.
     pub(super) fn take(&mut self) -> Transaction {
-        for (name, chain) in emit::generation_chains(self.sum) {
-            self.set_chain(name, Some(chain));
+        for (name, chain) in emit::generation_chains(self.sum, &self.table) {
+            self.set_chain(name, chain);
         }
         let sets = std::mem::take(&mut self.sets);
         let maps = std::mem::take(&mut self.maps);

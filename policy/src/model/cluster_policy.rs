@@ -106,12 +106,10 @@ pub(super) fn read(policy: &ClusterNetworkPolicy) -> (ClusterPolicy, Vec<Problem
     let mut ingress: Vec<ClusterRule> = Vec::new();
     for (index, rule) in spec.ingress.iter().enumerate() {
         let path = format!("spec.ingress[{index}]");
-        let peers = rule.from.iter().enumerate().map(|(index, peer)| {
-            let pods = read_pods(peer.namespaces.as_ref(), peer.pods.as_ref());
-            pods.map(|pods| vec![ClusterPeer::Pods(pods)])
-                .map_err(|reason| (format!("{path}.from[{index}]"), reason))
+        let peers = read_peers(&format!("{path}.from"), &rule.from, |peer| {
+            let pods = read_pods(peer.namespaces.as_ref(), peer.pods.as_ref())?;
+            Ok(vec![ClusterPeer::Pods(pods)])
         });
-        let peers = peers.collect();
         ingress.push(read_rule(
             &path,
             index,
@@ -124,10 +122,7 @@ pub(super) fn read(policy: &ClusterNetworkPolicy) -> (ClusterPolicy, Vec<Problem
     let mut egress = Vec::new();
     for (index, rule) in spec.egress.iter().enumerate() {
         let path = format!("spec.egress[{index}]");
-        let peers = rule.to.iter().enumerate().map(|(index, peer)| {
-            read_destination(peer).map_err(|reason| (format!("{path}.to[{index}]"), reason))
-        });
-        let peers = peers.collect();
+        let peers = read_peers(&format!("{path}.to"), &rule.to, read_destination);
         egress.push(read_rule(
             &path,
             index,
@@ -137,9 +132,9 @@ pub(super) fn read(policy: &ClusterNetworkPolicy) -> (ClusterPolicy, Vec<Problem
             &mut problems,
         ));
     }
-    let subject = subject.unwrap_or_else(|reason| {
+    let subject = subject.unwrap_or_else(|(field, reason)| {
         problems.report(
-            "spec.subject",
+            format!("spec.subject{field}"),
             format!("{reason}; until this is mended its Deny rules apply to all pods, and no others of its rules to any"),
         );
         for rules in [&mut ingress, &mut egress] {
@@ -161,7 +156,30 @@ pub(super) fn read(policy: &ClusterNetworkPolicy) -> (ClusterPolicy, Vec<Problem
     (model, problems.into_found())
 }
 
-type Peers = Result<Vec<Vec<ClusterPeer>>, (String, String)>;
+/// A field inside what is read, empty or from its dot on, and what is wrong there.
+type Wrong = (String, String);
+
+type Peers = Result<Vec<Vec<ClusterPeer>>, Wrong>;
+
+fn read_peers<P>(
+    path: &str,
+    peers: &[P],
+    read: impl Fn(&P) -> Result<Vec<ClusterPeer>, Wrong>,
+) -> Peers {
+    if peers.is_empty() {
+        return Err((path.to_owned(), "must have at least one peer".to_owned()));
+    }
+    let peers = peers.iter().enumerate();
+    peers
+        .map(|(index, peer)| {
+            read(peer).map_err(|(field, reason)| (format!("{path}[{index}]{field}"), reason))
+        })
+        .collect()
+}
+
+fn whole(reason: &str) -> Wrong {
+    (String::new(), reason.to_owned())
+}
 
 fn read_rule(
     path: &str,
@@ -179,7 +197,8 @@ fn read_rule(
     let ports = protocols.map(|items| {
         let items = items.iter().enumerate();
         let read = items.map(|(index, item)| {
-            read_protocol(item).map_err(|reason| (format!("{path}.protocols[{index}]"), reason))
+            read_protocol(item)
+                .map_err(|(field, reason)| (format!("{path}.protocols[{index}]{field}"), reason))
         });
         read.collect::<Result<Vec<_>, _>>()
     });
@@ -219,9 +238,10 @@ fn read_rule(
 fn read_pods(
     namespaces: Option<&LabelSelector>,
     pods: Option<&NamespacedPod>,
-) -> Result<ClusterPods, String> {
+) -> Result<ClusterPods, Wrong> {
     let read = |selector: &LabelSelector, field: &str| {
-        Selector::read(selector).map_err(|error| format!("{field}.{error}"))
+        Selector::read(selector)
+            .map_err(|error| (format!(".{field}.{}", error.field), error.reason))
     };
     match (namespaces, pods) {
         (Some(namespaces), None) => Ok(ClusterPods {
@@ -232,63 +252,77 @@ fn read_pods(
             namespaces: read(&pods.namespace_selector, "pods.namespaceSelector")?,
             pods: read(&pods.pod_selector, "pods.podSelector")?,
         }),
-        (None, None) => Err("has none of the fields known here".to_owned()),
-        (Some(_), Some(_)) => Err("may have only one of namespaces and pods".to_owned()),
+        (None, None) => Err(whole("has none of the fields known here")),
+        (Some(_), Some(_)) => Err(whole("may have only one of namespaces and pods")),
     }
 }
 
-fn read_destination(peer: &api::EgressPeer) -> Result<Vec<ClusterPeer>, String> {
+fn read_destination(peer: &api::EgressPeer) -> Result<Vec<ClusterPeer>, Wrong> {
     let Some(networks) = &peer.networks else {
         let pods = read_pods(peer.namespaces.as_ref(), peer.pods.as_ref())?;
         return Ok(vec![ClusterPeer::Pods(pods)]);
     };
     if peer.namespaces.is_some() || peer.pods.is_some() {
-        return Err("may have only one of namespaces, pods and networks".to_owned());
+        return Err(whole("may have only one of namespaces, pods and networks"));
     }
-    let networks = networks.iter();
+    let networks = networks.iter().enumerate();
     networks
-        .map(|text| read_network(text).map(ClusterPeer::Network))
+        .map(|(index, text)| match read_network(text) {
+            Ok(network) => Ok(ClusterPeer::Network(network)),
+            Err(reason) => Err((format!(".networks[{index}]"), reason)),
+        })
         .collect()
 }
 
-fn read_protocol(item: &ProtocolMatch) -> Result<PortMatch, String> {
+fn read_protocol(item: &ProtocolMatch) -> Result<PortMatch, Wrong> {
     let transports = [
-        (Protocol::Tcp, &item.tcp),
-        (Protocol::Udp, &item.udp),
-        (Protocol::Sctp, &item.sctp),
+        (Protocol::Tcp, "tcp", &item.tcp),
+        (Protocol::Udp, "udp", &item.udp),
+        (Protocol::Sctp, "sctp", &item.sctp),
     ];
     let mut given = transports
         .into_iter()
-        .filter_map(|(protocol, matched)| Some((protocol, matched.as_ref()?)));
+        .filter_map(|(protocol, name, matched)| Some((protocol, name, matched.as_ref()?)));
     match (given.next(), given.next(), &item.destination_named_port) {
-        (Some((protocol, matched)), None, None) => {
-            let range = match &matched.destination_port {
-                None => return Err("has none of the fields known here".to_owned()),
-                Some(port) => read_port(port)?,
+        (Some((protocol, name, matched)), None, None) => {
+            let Some(port) = &matched.destination_port else {
+                let reason = "has none of the fields known here".to_owned();
+                return Err((format!(".{name}"), reason));
             };
+            let range = read_port(port).map_err(|(field, reason)| {
+                (format!(".{name}.destinationPort{field}"), reason)
+            })?;
             Ok(PortMatch::Numbers(protocol, range))
         }
         (None, None, Some(name)) => {
-            check_port_name(name)?;
+            check_port_name(name)
+                .map_err(|reason| (".destinationNamedPort".to_owned(), reason))?;
             Ok(PortMatch::AnyNamed(name.clone()))
         }
-        (None, None, None) => Err("has none of the fields known here".to_owned()),
-        _ => Err("may have only one of tcp, udp, sctp and destinationNamedPort".to_owned()),
+        (None, None, None) => Err(whole("has none of the fields known here")),
+        _ => Err(whole(
+            "may have only one of tcp, udp, sctp and destinationNamedPort",
+        )),
     }
 }
 
-fn read_port(port: &api::PortMatch) -> Result<PortRange, String> {
-    let number = |value: i32| {
+fn read_port(port: &api::PortMatch) -> Result<PortRange, Wrong> {
+    let number = |field: &str, value: i32| {
         let number = u16::try_from(value).ok().filter(|number| *number > 0);
-        number.ok_or_else(|| format!("{value} is not a port: write a number from 1 to 65535"))
+        let reason = || format!("{value} is not a port: write a number from 1 to 65535");
+        number.ok_or_else(|| (field.to_owned(), reason()))
     };
     match (port.number, port.range) {
-        (Some(port), None) => Ok(PortRange::single(number(port)?)),
-        (None, Some(range)) if range.start < range.end => {
-            Ok(PortRange::between(number(range.start)?, number(range.end)?))
-        }
-        (None, Some(_)) => Err("the start of the range must be below its end".to_owned()),
-        _ => Err("must have one of number and range".to_owned()),
+        (Some(port), None) => Ok(PortRange::single(number(".number", port)?)),
+        (None, Some(range)) if range.start < range.end => Ok(PortRange::between(
+            number(".range.start", range.start)?,
+            number(".range.end", range.end)?,
+        )),
+        (None, Some(_)) => Err((
+            ".range".to_owned(),
+            "the start of the range must be below its end".to_owned(),
+        )),
+        _ => Err(whole("must have one of number and range")),
     }
 }
 
@@ -337,18 +371,34 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_fails_closed() {
-        for rest in [
-            json!({"to": [{"namespaces": {}}, {"nodes": {}}]}),
-            json!({"to": [{"networks": ["10.0.0.0"]}]}),
-            json!({"to": [{"namespaces": {"matchExpressions": [{"key": "a", "operator": "Like"}]}}]}),
-            json!({"protocols": [{"icmp": {}}]}),
-            json!({"protocols": [{"tcp": {}}]}),
-            json!({"protocols": [{"tcp": {"destinationPort": {"range": {"start": 9, "end": 9}}}}]}),
+        for (rest, field) in [
+            (json!({"to": [{"namespaces": {}}, {"nodes": {}}]}), "to[1]"),
+            (json!({"to": []}), "to"),
+            (
+                json!({"to": [{"networks": ["fd00::/8", "10.0.0.0"]}]}),
+                "to[0].networks[1]",
+            ),
+            (
+                json!({"to": [{"namespaces": {"matchExpressions": [{"key": "a", "operator": "Like"}]}}]}),
+                "to[0].namespaces.matchExpressions[0].operator",
+            ),
+            (
+                json!({"to": [{"pods": {"podSelector": {"matchExpressions": [{"key": "a", "operator": "In"}]}}}]}),
+                "to[0].pods.podSelector.matchExpressions[0].values",
+            ),
+            (json!({"protocols": [{"icmp": {}}]}), "protocols[0]"),
+            (json!({"protocols": [{"tcp": {}}]}), "protocols[0].tcp"),
+            (
+                json!({"protocols": [{"tcp": {"destinationPort": {"range": {"start": 9, "end": 9}}}}]}),
+                "protocols[0].tcp.destinationPort.range",
+            ),
         ] {
             let (policy, problems) = rule("Accept", rest.clone());
             assert!(policy.egress[0].peers.is_empty(), "{rest}");
             assert!(
-                problems[0].starts_with("ClusterNetworkPolicy c: spec.egress[0]."),
+                problems[0].starts_with(&format!(
+                    "ClusterNetworkPolicy c: spec.egress[0].{field}: "
+                )),
                 "{problems:?}"
             );
             for action in ["Deny", "Pass"] {

@@ -9,7 +9,7 @@ use crate::{
     model::{HostEndpoint, NamedPort, OwnPolicy, PolicyKind, PolicyRef},
     port::Protocol,
     ruleset::{
-        Family, Hook,
+        ConnectionState, Family, Hook,
         simulate::{Packet, step},
     },
 };
@@ -83,7 +83,12 @@ fn world(dice: &mut Dice) -> Cluster {
     cluster
 }
 
-fn packet(from: End<'_>, to: End<'_>, traffic: Traffic, interfaces: (&str, &str)) -> Packet {
+fn packet(
+    from: End<'_>,
+    to: End<'_>,
+    (traffic, state): (Traffic, Option<ConnectionState>),
+    interfaces: (&str, &str),
+) -> Packet {
     Packet {
         in_interface: interfaces.0.to_owned(),
         out_interface: interfaces.1.to_owned(),
@@ -93,7 +98,7 @@ fn packet(from: End<'_>, to: End<'_>, traffic: Traffic, interfaces: (&str, &str)
         source_port: traffic.source_port,
         port: traffic.destination_port,
         icmp: traffic.icmp,
-        state: None,
+        state,
         reply: false,
         mark: 0,
     }
@@ -110,13 +115,13 @@ fn place(cluster: &Cluster, end: End<'_>) -> Option<(String, bool)> {
     }
 }
 
-/// Whether the host endpoints' chains on the way let the connection's first packet through.
+/// Whether the host endpoints' chains on the way let a connection's packet through, the first one or one in this state.
 fn passes(
     cluster: &Cluster,
     ruleset: impl Fn(&str) -> Ruleset,
     from: End<'_>,
     to: End<'_>,
-    traffic: Traffic,
+    traffic: (Traffic, Option<ConnectionState>),
 ) -> bool {
     let (source, destination) = (place(cluster, from), place(cluster, to));
     if let (Some((one, _)), Some((other, _))) = (&source, &destination)
@@ -197,11 +202,14 @@ fn chains_of_host_endpoints_answer_as_the_evaluator_does() {
                 let traffic = worlds::traffic(&mut dice);
                 let hosts = evaluator.judge(from, to, traffic).hosts;
                 let judged = hosts.iter().all(|host| host.side.allows());
-                assert_eq!(
-                    passes(&cluster, of, from, to, traffic),
-                    judged,
-                    "world {seed}: {from:?} -> {to:?} {traffic:?}: {hosts:?}\n{cluster:#?}"
-                );
+                // Of open connections, those that an older generation has judged.
+                for state in [None, Some(ConnectionState::Established)] {
+                    assert_eq!(
+                        passes(&cluster, of, from, to, (traffic, state)),
+                        judged,
+                        "world {seed}: {from:?} -> {to:?} {traffic:?} {state:?}: {hosts:?}\n{cluster:#?}"
+                    );
+                }
                 if !hosts.is_empty() {
                     allowed += usize::from(judged);
                     denied += usize::from(!judged);

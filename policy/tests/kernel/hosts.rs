@@ -1,6 +1,6 @@
 //! Host endpoints in the kernel: the router is the node, its uplink the endpoint, and the host outside its peer.
 
-use std::process::Command;
+use std::{net::SocketAddr, process::Command};
 
 use margay_policy::{
     RuleId,
@@ -10,7 +10,7 @@ use margay_policy::{
 
 use crate::{
     cases::{Case, run},
-    lab::{Lab, nft, privileged, within},
+    lab::{Flow, Lab, NODE, OUTSIDE, nft, privileged, within},
 };
 
 /// The node's uplink.
@@ -225,6 +225,84 @@ fn netns_host_endpoints_before_destination_nat() {
     );
     lab.sync();
     lab.expect(&["b a TCP/81"], &[node, node6]);
+}
+
+#[test]
+fn netns_host_endpoints_judge_open_connections_anew() {
+    if !privileged("netns_host_endpoints_judge_open_connections_anew") {
+        return;
+    }
+    let mut lab = Lab::new("hopen", &["a", "b"]);
+    lab.sync();
+    let (node, outside) = (NODE.parse().unwrap(), OUTSIDE.parse().unwrap());
+    let mut into = Flow::open(&lab, "outside", node);
+    let mut failsafe = Flow::open_to(&lab, "outside", SocketAddr::new(node, 22));
+    let mut out = Flow::open(&lab, "router", outside);
+    let mut through = Flow::open(&lab, "outside", lab.address("a"));
+    let mut pods = Flow::open(&lab, "a", lab.address("b"));
+    let mut local = Flow::open(&lab, "router", lab.address("a"));
+    for flow in [&mut into, &mut failsafe, &mut out, &mut through, &mut pods] {
+        assert!(flow.is_alive());
+    }
+
+    // An endpoint without policies closes the interface, but for what the node cannot do without.
+    lab.load(UPLINK);
+    lab.sync();
+    assert!(!into.is_alive() && !out.is_alive());
+    for flow in [&mut failsafe, &mut through, &mut pods, &mut local] {
+        assert!(flow.is_alive());
+    }
+
+    let policy = |name: &str, spec: &str| {
+        format!(
+            "{{apiVersion: margay.dev/v1, kind: GlobalNetworkPolicy, metadata: {{name: {name}}}, \
+             spec: {{selector: \"role == 'node'\", {spec}}}}}"
+        )
+    };
+    lab.load(&policy(
+        "open",
+        "ingress: [{action: Allow, protocol: TCP}], egress: [{action: Allow, protocol: TCP}]",
+    ));
+    lab.sync();
+    assert!(into.recovers() && out.recovers());
+    assert!(into.is_alive() && out.is_alive());
+
+    // What is forwarded, and by the other side of the connection's way.
+    let deny = "applyOnForward: true, order: 1, types: [Ingress], ingress: [{action: Deny, destination: {selector: \"app == 'a'\"}}]";
+    lab.load(&policy("through", deny));
+    lab.sync();
+    assert!(!through.is_alive());
+    for flow in [&mut into, &mut out, &mut pods, &mut local] {
+        assert!(flow.is_alive());
+    }
+    lab.cluster.remove_global_policy("through");
+    lab.sync();
+    assert!(through.recovers());
+
+    // A pod's policy closes what a host endpoint lets through.
+    lab.policy(
+        "a",
+        "{podSelector: {matchLabels: {app: a}}, ingress: [{ports: [{port: 81}]}]}",
+    );
+    lab.sync();
+    assert!(!through.is_alive() && into.is_alive());
+    lab.cluster.remove_network_policy("x", "a");
+    lab.sync();
+    assert!(through.recovers());
+
+    // Before destination NAT; and noted there, it is not asked later.
+    let early = "applyOnForward: true, preDNAT: true, types: [Ingress], ingress: [{action: Deny, protocol: TCP, destination: {ports: [80]}}]";
+    lab.load(&policy("early", early));
+    lab.sync();
+    assert!(!into.is_alive() && !through.is_alive());
+    assert!(out.is_alive() && failsafe.is_alive());
+    let early = "applyOnForward: true, preDNAT: true, types: [Ingress], ingress: [{action: Allow, protocol: TCP, destination: {ports: [80]}}]";
+    lab.load(&policy("early", early));
+    lab.load(&policy("open", "ingress: [{action: Deny}]"));
+    lab.sync();
+    assert!(into.recovers());
+    assert!(through.recovers());
+    assert!(into.is_alive() && through.is_alive());
 }
 
 /// What a host endpoint's rules decide is counted and told as what pods' rules do; without tracking there is no connection.

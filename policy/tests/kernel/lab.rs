@@ -398,7 +398,10 @@ pub(crate) struct Flow(TcpStream);
 
 impl Flow {
     pub(crate) fn open(lab: &Lab, from: &str, to: IpAddr) -> Self {
-        let to = SocketAddr::new(to, 80);
+        Self::open_to(lab, from, SocketAddr::new(to, 80))
+    }
+
+    pub(crate) fn open_to(lab: &Lab, from: &str, to: SocketAddr) -> Self {
         let stream = within(&lab.namespace(from), move || {
             TcpStream::connect_timeout(&to, PATIENCE).unwrap()
         });
@@ -408,7 +411,7 @@ impl Flow {
 
     /// Whether what was sent in vain comes back after all, when TCP tries again.
     pub(crate) fn recovers(&mut self) -> bool {
-        self.0.set_read_timeout(Some(10 * PATIENCE)).unwrap();
+        self.0.set_read_timeout(Some(40 * PATIENCE)).unwrap();
         let mut answer = [0; 4];
         self.0.read_exact(&mut answer).is_ok() && &answer == b"ping"
     }

@@ -5,12 +5,19 @@
 //! prerouting mangle  tracked and open? on · failsafe? on · preDNAT policies: allowed → noted, on · denied: drop · else on
 //! input              open? on · failsafe? on · noted? on · policies for ingress: allowed → on · else drop
 //! forward            open? on · policies with applyOnForward: of the interface in (unless noted), of the interface out
+//!                    what passes each: remember that this generation has judged the connection
 //! output raw, output as on the way in
 //! ```
 //!
-//! It stands beside the chains of pods and shares nothing with them, its names all begin with `host-`: without a host
-//! endpoint on this node there is none of it. Pods' interfaces and the loopback are never asked about, so that a node and
-//! its own pods always reach each other. Open connections are not judged anew.
+//! It stands beside the chains of pods, its names all begin with `host-`: without a host endpoint on this node there is
+//! none of it. Pods' interfaces and the loopback are never asked about, so that a node and its own pods always reach each
+//! other.
+//!
+//! Open is a connection that this generation has judged, as for pods (`emit`), and with pods' chains it shares the
+//! generation and the mark: what is forwarded passes here first and is remembered by whoever judges it last, which is
+//! here unless it is a pod's. After a change packets that go the way of the first one are judged anew, on each occasion
+//! as that one was. What another connection brought about (`related`) passes, and so do replies until their connection
+//! has been denied.
 //!
 //! Here policies are a list of rules, each a condition of sets, as traffic has a destination of its own that rules ask
 //! about: what passes a node's interface is not only meant for the node.
@@ -25,7 +32,7 @@ use margay_crds::{HostInterface, HostStage};
 use self::{chains::Writer, sets::Sets};
 use super::{
     FailsafePort, INTERFACE_PREFIX, NodeInput,
-    emit::{EARLY_MARK, add_set, denied_rules},
+    emit::{EARLY_MARK, JUDGED, add_set, denied_rules},
     ports::Chains,
 };
 use crate::{
@@ -48,8 +55,14 @@ const DISCOVERY_TYPES: [u8; 8] = [130, 131, 132, 133, 134, 135, 136, 143];
 
 /// The chain in which traffic to or from the node ends that no policy has a say about.
 const DENIED: &str = "host-denied";
+/// The chain that notes that this generation has judged a connection.
+pub(super) const REMEMBER: &str = "host-remember";
+/// The chain of what leaves by an interface and is not a pod's.
+const WAY_OUT: &str = "host-way-out";
+/// A chain that is there as long as there is a host endpoint.
+pub(super) const INPUT: &str = "host-to";
 
-/// Whether a chain, set or map is host endpoints': it has no part in what pods' connections are judged by.
+/// Whether a chain, set or map is host endpoints'.
 pub(crate) fn is_host(name: &str) -> bool {
     name.starts_with("host-")
 }
@@ -343,13 +356,23 @@ fn accept(matches: impl IntoIterator<Item = Match>) -> Rule {
     Rule::new(matches, Verdict::Accept)
 }
 
+/// Where a connection has been judged for good: it is not judged again in this generation.
+fn remember() -> Verdict {
+    Verdict::Goto(REMEMBER.to_owned())
+}
+
 fn jump(occasion: Occasion) -> Rule {
     Rule::always(Verdict::Jump(occasion.name().to_owned()))
 }
 
 /// The rules that accept failsafe ports: by the destination's port, or with `replies` by the source's, where nothing
 /// knows connections yet.
-fn failsafes(ports: &[FailsafePort], peer: fn(Family) -> Field, replies: bool) -> Vec<Rule> {
+fn failsafes(
+    ports: &[FailsafePort],
+    peer: fn(Family) -> Field,
+    replies: bool,
+    verdict: &Verdict,
+) -> Vec<Rule> {
     let rules = ports.iter().map(|port| {
         let range = PortRange::single(port.port);
         let by_port = match replies {
@@ -360,7 +383,7 @@ fn failsafes(ports: &[FailsafePort], peer: fn(Family) -> Field, replies: bool) -
             let family = Family::of(network.network());
             Match::Network(peer(family), network)
         });
-        accept(network.into_iter().chain([by_port]))
+        Rule::new(network.into_iter().chain([by_port]), verdict.clone())
     });
     rules.collect()
 }
@@ -378,9 +401,16 @@ fn base_chains(node: &NodeInput, used: &BTreeSet<Occasion>, ruleset: &mut Rulese
     );
     let discovery = || accept([Match::In(vec![Field::IcmpV6Type], DISCOVERY.to_owned())]);
     let open = || {
-        let states = vec![ConnectionState::Established, ConnectionState::Related];
-        accept([Match::Connection(states)])
+        let is_judged = Verdict::Jump(JUDGED.to_owned());
+        [
+            accept([Match::Connection(vec![ConnectionState::Related])]),
+            Rule::new(
+                [Match::Connection(vec![ConnectionState::Established])],
+                is_judged,
+            ),
+        ]
     };
+    let (pass, passed) = (Verdict::Accept, remember());
     let untracked = |occasion: Occasion| {
         let is_untracked = Match::Connection(vec![ConnectionState::Untracked]);
         Rule::new([is_untracked], Verdict::Jump(occasion.name().to_owned()))
@@ -394,53 +424,56 @@ fn base_chains(node: &NodeInput, used: &BTreeSet<Occasion>, ruleset: &mut Rulese
 
     if used.contains(&Occasion::UntrackIn) {
         let mut rules = vec![discovery()];
-        rules.extend(failsafes(inbound, source, false));
-        rules.extend(failsafes(outbound, source, true));
+        rules.extend(failsafes(inbound, source, false, &pass));
+        rules.extend(failsafes(outbound, source, true, &pass));
         rules.push(jump(Occasion::UntrackIn));
         base("host-prerouting", Hook::PreroutingRawHost, rules);
     }
     if used.contains(&Occasion::UntrackOut) {
         let mut rules = vec![discovery()];
-        rules.extend(failsafes(outbound, destination, false));
-        rules.extend(failsafes(inbound, destination, true));
+        rules.extend(failsafes(outbound, destination, false, &pass));
+        rules.extend(failsafes(inbound, destination, true, &pass));
         rules.push(jump(Occasion::UntrackOut));
         base("host-output-early", Hook::OutputRaw, rules);
     }
     if used.contains(&Occasion::Early) {
-        let mut rules = vec![open(), discovery()];
-        rules.extend(failsafes(inbound, source, false));
+        let mut rules = Vec::from(open());
+        rules.push(discovery());
+        rules.extend(failsafes(inbound, source, false, &pass));
         rules.push(jump(Occasion::Early));
         base("host-mangle", Hook::PreroutingMangle, rules);
     }
-    let early = || accept([Match::Mark(EARLY_MARK)]);
     let tunnels = tunnels(node);
 
-    let mut rules = vec![open(), early()];
+    let mut rules = Vec::from(open());
+    rules.push(Rule::new([Match::Mark(EARLY_MARK)], remember()));
     rules.extend(
         used.contains(&Occasion::UntrackedIn)
             .then(|| untracked(Occasion::UntrackedIn)),
     );
     rules.push(discovery());
     rules.extend(tunnels.iter().cloned());
-    rules.extend(failsafes(inbound, source, false));
+    rules.extend(failsafes(inbound, source, false, &passed));
     rules.push(jump(Occasion::Input));
-    base("host-to", Hook::Input, rules);
+    rules.push(Rule::always(remember()));
+    base(INPUT, Hook::Input, rules);
 
-    let mut rules = vec![open()];
+    let mut rules = Vec::from(open());
     rules.extend(
         used.contains(&Occasion::UntrackedOut)
             .then(|| untracked(Occasion::UntrackedOut)),
     );
     rules.push(discovery());
     rules.extend(tunnels);
-    rules.extend(failsafes(outbound, destination, false));
+    rules.extend(failsafes(outbound, destination, false, &passed));
     rules.push(jump(Occasion::Output));
+    rules.push(Rule::always(remember()));
     base("host-from", Hook::Output, rules);
 
     let forwards = [Occasion::ForwardIn, Occasion::ForwardOut];
     if forwards.iter().any(|occasion| used.contains(occasion)) {
-        let way_out = || Verdict::Goto(Occasion::ForwardOut.name().to_owned());
-        let mut rules = vec![open()];
+        let way_out = || Verdict::Goto(WAY_OUT.to_owned());
+        let mut rules = Vec::from(open());
         rules.extend(
             used.contains(&Occasion::UntrackedIn)
                 .then(|| untracked(Occasion::UntrackedIn)),
@@ -449,6 +482,15 @@ fn base_chains(node: &NodeInput, used: &BTreeSet<Occasion>, ruleset: &mut Rulese
         rules.push(jump(Occasion::ForwardIn));
         rules.push(Rule::always(way_out()));
         base("host-through", Hook::ForwardHost, rules);
+        let of_pods = |field| Match::InterfacePrefix(field, INTERFACE_PREFIX.to_owned());
+        let rules = vec![
+            jump(Occasion::ForwardOut),
+            // Pods' policies are still to be asked.
+            Rule::new([of_pods(Field::InInterface)], Verdict::Return),
+            Rule::new([of_pods(Field::OutInterface)], Verdict::Return),
+            Rule::always(remember()),
+        ];
+        ruleset.chains.insert(WAY_OUT.to_owned(), Chain::of(rules));
     }
 }
 
