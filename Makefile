@@ -148,6 +148,11 @@ test-cluster: image helm ## Margay on a genuine cluster of three nodes with kube
 	@$(STEP) "kube-binaries" scripts/kube-binaries.sh
 	@MARGAY_BIN_DIR=$(BIN) MARGAY_IMAGE_TAR=$(TARGET)/image/margay.tar $(STEP) "cluster" cargo test --quiet --locked --workspace --test cluster -- run $(ONLY)
 
+.PHONY: test-image
+test-image: build ## The Containerfile by buildah, and that it makes the same image as make image (root)
+	@scripts/packages.sh image engine
+	@$(STEP) "Containerfile" scripts/containerfile-test.sh $(BIN)
+
 .PHONY: bench-lab
 bench-lab: PROFILE := release
 bench-lab: build lab-packages ## Route latency, CNI ADD and memory in RUNS=5 labs of a release build (root)

