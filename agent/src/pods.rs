@@ -36,8 +36,8 @@ pub struct PodLinks<K> {
 }
 
 impl<K: PodKernel> PodLinks<K> {
-    fn mtu(&self, spec: &LinkSpec) -> Result<u32, BoxError> {
-        let mtu = spec.mtu.or_else(|| self.routing.pod_mtu());
+    fn mtu(&self, wanted: Option<u32>) -> Result<u32, BoxError> {
+        let mtu = wanted.or_else(|| self.routing.pod_mtu());
         mtu.ok_or_else(|| "the MTU of the uplink is not known yet: try again".into())
     }
 
@@ -67,7 +67,7 @@ impl<K: PodKernel> PodLinks<K> {
 
 impl<K: PodKernel + 'static> Links for PodLinks<K> {
     async fn prepare(&self, spec: &LinkSpec) -> Result<(), BoxError> {
-        let link = self.link(spec, self.mtu(spec)?);
+        let link = self.link(spec, self.mtu(spec.mtu)?);
         let endpoint = endpoint(spec, &link.host_interface, link.mtu);
         PodStore::insert(&self.pods, endpoint).await?;
         let prepared = pod_link::prepare(&self.kernel, &link).await;
@@ -77,7 +77,7 @@ impl<K: PodKernel + 'static> Links for PodLinks<K> {
     async fn create(&self, spec: &LinkSpec) -> Result<LinkMade, BoxError> {
         // The MTU that the pair was made with: the uplink's may have changed meanwhile.
         let known = self.pods.get(&key(&spec.attachment));
-        let mtu = known.map_or_else(|| self.mtu(spec), |endpoint| Ok(endpoint.mtu))?;
+        let mtu = known.map_or_else(|| self.mtu(spec.mtu), |endpoint| Ok(endpoint.mtu))?;
         let link = self.link(spec, mtu);
         let endpoint = endpoint(spec, &link.host_interface, link.mtu);
         PodStore::insert(&self.pods, endpoint).await?;
@@ -117,9 +117,13 @@ impl<K: PodKernel + 'static> Links for PodLinks<K> {
     async fn check(&self, spec: &LinkSpec) -> Result<Vec<String>, BoxError> {
         let known = self.pods.get(&key(&spec.attachment));
         let mtu = spec.mtu.or(known.map(|endpoint| endpoint.mtu));
-        let mtu = mtu.map_or_else(|| self.mtu(spec), Ok)?;
+        let mtu = mtu.map_or_else(|| self.mtu(spec.mtu), Ok)?;
         let differences = pod_link::check(&self.kernel, &self.link(spec, mtu)).await?;
         Ok(differences.iter().map(ToString::to_string).collect())
+    }
+
+    fn ready(&self, mtu: Option<u32>) -> Result<(), BoxError> {
+        self.mtu(mtu).map(drop)
     }
 
     fn gateway(&self, address: IpAddr) -> IpAddr {

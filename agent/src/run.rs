@@ -136,8 +136,8 @@ fn serve_cni(
 /// Does the deletes written down, for ever. While the API server is away they are tried ever more
 /// rarely: each try asks it, and says that it was in vain.
 async fn replay(server: Arc<Server<impl PodNetwork>>, journal: PathBuf) {
-    // Before the lists have arrived no delete can be brought to its end.
-    while server.network().status().await.is_err() {
+    // Before the lists have arrived no delete can be brought to its end; it needs no MTU.
+    while server.network().status(Some(0)).await.is_err() {
         tokio::time::sleep(READY).await;
     }
     let mut wait = REPLAY.0;

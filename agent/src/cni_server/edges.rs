@@ -117,6 +117,14 @@ pub trait Links: Send + Sync + 'static {
     /// What is not as it should be, in words; empty when all is well.
     fn check(&self, spec: &LinkSpec) -> impl Future<Output = Result<Vec<String>, BoxError>> + Send;
 
+    /// Whether pairs can be made, with this MTU or one that is chosen.
+    ///
+    /// # Errors
+    /// Why not.
+    fn ready(&self, _mtu: Option<u32>) -> Result<(), BoxError> {
+        Ok(())
+    }
+
     /// The gateway of a pod with this address.
     fn gateway(&self, address: IpAddr) -> IpAddr;
 }

@@ -128,8 +128,8 @@ pub trait PodNetwork: Send + Sync + 'static {
     /// Compares an attachment with what it should be.
     fn check(&self, request: AddRequest) -> impl Future<Output = Result<(), CniError>> + Send;
 
-    /// Whether [`PodNetwork::add`] can be served.
-    fn status(&self) -> impl Future<Output = Result<(), CniError>> + Send;
+    /// Whether [`PodNetwork::add`] can be served, with this MTU or one that is chosen.
+    fn status(&self, mtu: Option<u32>) -> impl Future<Output = Result<(), CniError>> + Send;
 
     /// The attachments of this node that are not in the list and old enough that the list must
     /// have known them. The server detaches each.

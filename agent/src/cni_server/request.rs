@@ -29,8 +29,8 @@ pub enum Typed {
     Check(AddRequest),
     /// Detach all but these.
     Gc(HashSet<Attachment>),
-    /// Can ADD be served?
-    Status,
+    /// Can ADD be served, with this MTU or one that is chosen?
+    Status(Option<u32>),
 }
 
 impl Typed {
@@ -46,7 +46,7 @@ impl Typed {
         };
         let netns = environment.netns.map(PathBuf::from);
         Ok(match request.command {
-            Command::Status => Self::Status,
+            Command::Status => Self::Status(mtu(request)?),
             Command::Gc => Self::Gc(valid_attachments(request)?),
             Command::Del => Self::Del(DelRequest {
                 attachment,
@@ -72,7 +72,7 @@ impl Typed {
                 keys(&request.attachment, Some(&request.pod))
             }
             Self::Del(request) => keys(&request.attachment, request.pod.as_ref()),
-            Self::Gc(_) | Self::Status => Vec::new(),
+            Self::Gc(_) | Self::Status(_) => Vec::new(),
         }
     }
 }
@@ -106,6 +106,16 @@ fn attach(
         )
         .with_details("Margay wires pods: the runtime must say which")
     })?;
+    Ok(AddRequest {
+        attachment,
+        pod,
+        netns: netns.unwrap_or_default(),
+        mtu: mtu(request)?,
+    })
+}
+
+/// The MTU of the configuration; none if the agent is to choose.
+fn mtu(request: &Request) -> Result<Option<u32>, CniError> {
     let mtu = request.config.mtu;
     if mtu != 0 && !(MIN_MTU..=MAX_MTU).contains(&mtu) {
         return Err(CniError::new(
@@ -116,12 +126,7 @@ fn attach(
             ),
         ));
     }
-    Ok(AddRequest {
-        attachment,
-        pod,
-        netns: netns.unwrap_or_default(),
-        mtu: (mtu != 0).then_some(mtu),
-    })
+    Ok((mtu != 0).then_some(mtu))
 }
 
 /// The pod by CNI_ARGS; none if neither namespace nor name is there.

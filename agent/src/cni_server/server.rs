@@ -212,7 +212,7 @@ impl<N: PodNetwork> Server<N> {
         let network = Arc::clone(&self.network);
         let names = typed.lock_keys();
         match typed {
-            Typed::Status => network.status().await.map(|()| json!({})),
+            Typed::Status(mtu) => network.status(mtu).await.map(|()| json!({})),
             Typed::Gc(valid) => {
                 self.collect(&valid).await?;
                 Ok(json!({}))

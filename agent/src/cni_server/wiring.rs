@@ -251,7 +251,7 @@ impl<A: Addresses, L: Links, P: Policy> Wiring<A, L, P> {
 
 impl<A: Addresses, L: Links, P: Policy> PodNetwork for Wiring<A, L, P> {
     async fn add(&self, request: AddRequest) -> Result<Added, CniError> {
-        self.status().await.map_err(|error| CniError {
+        self.status(request.mtu).await.map_err(|error| CniError {
             code: Code::TRY_AGAIN,
             ..error
         })?;
@@ -294,12 +294,14 @@ impl<A: Addresses, L: Links, P: Policy> PodNetwork for Wiring<A, L, P> {
         .with_details(differences.join("; ")))
     }
 
-    async fn status(&self) -> Result<(), CniError> {
+    async fn status(&self, mtu: Option<u32>) -> Result<(), CniError> {
         let not_available = |reason: String| {
             CniError::new(Code::NOT_AVAILABLE, "the node cannot wire pods yet").with_details(reason)
         };
         let addresses = self.addresses.ready();
         addresses.map_err(|error| not_available(error.to_string()))?;
+        let links = self.links.ready(mtu);
+        links.map_err(|error| not_available(error.to_string()))?;
         let policy = self.policy.ready();
         policy.map_err(|error| not_available(error.to_string()))
     }

@@ -215,6 +215,13 @@ impl Links for World {
         self.step("forget")
     }
 
+    fn ready(&self, mtu: Option<u32>) -> Result<(), BoxError> {
+        if mtu.is_none() && self.with(|state| state.broken.contains("links ready")) {
+            return Err("the MTU of the uplink is not known yet".into());
+        }
+        Ok(())
+    }
+
     async fn check(&self, spec: &LinkSpec) -> Result<Vec<String>, BoxError> {
         self.step("check")?;
         let up = self.with(|state| state.links.get(&spec.pod.name).copied());

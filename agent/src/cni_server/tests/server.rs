@@ -261,7 +261,7 @@ impl PodNetwork for Slow {
         panic!("a bug in an operation")
     }
 
-    async fn status(&self) -> Result<(), CniError> {
+    async fn status(&self, _: Option<u32>) -> Result<(), CniError> {
         Ok(())
     }
 

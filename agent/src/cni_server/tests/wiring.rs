@@ -234,13 +234,14 @@ async fn a_release_that_cannot_even_be_written_down_is_an_error() {
 #[tokio::test]
 async fn status_says_what_is_missing() {
     let (_place, world, wiring) = place();
-    assert_eq!(wiring.status().await, Ok(()));
+    assert_eq!(wiring.status(None).await, Ok(()));
     for (missing, words) in [
         ("ready", "list of IPAMBlocks"),
+        ("links ready", "the MTU"),
         ("policy ready", "policy table"),
     ] {
         world.break_steps(&[missing]);
-        let error = wiring.status().await.unwrap_err();
+        let error = wiring.status(None).await.unwrap_err();
         assert_eq!(error.code, Code::NOT_AVAILABLE);
         assert!(error.details.contains(words), "{error}");
         // ADD is turned away before it begins.
@@ -248,6 +249,9 @@ async fn status_says_what_is_missing() {
         assert_eq!(error.code, Code::TRY_AGAIN);
         assert!(world.diary().is_empty());
     }
+    // Where the configuration says the MTU, nobody waits for the uplink's.
+    world.break_steps(&["links ready"]);
+    assert_eq!(wiring.status(Some(1400)).await, Ok(()));
 }
 
 #[tokio::test]
