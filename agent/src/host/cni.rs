@@ -24,9 +24,9 @@ pub const CONFLIST: &str = "10-margay.conflist";
 /// What a file ends with while it is written.
 pub(super) const HALF: &str = "half";
 
-/// `margay install-cni`: what a node's runtime needs.
+/// Where a node's runtime looks: the same for what is installed and what is taken away.
 #[derive(Debug, Clone, clap::Args)]
-pub struct InstallCniOptions {
+pub struct CniPlace {
     /// Where the runtime looks for plugins
     #[arg(long, value_name = "DIR", default_value = "/opt/cni/bin")]
     pub bin_dir: PathBuf,
@@ -38,6 +38,14 @@ pub struct InstallCniOptions {
     /// The configuration's file; the runtime takes the first by name
     #[arg(long, value_name = "FILE", default_value = CONFLIST)]
     pub conf_name: String,
+}
+
+/// `margay install-cni`: what a node's runtime needs.
+#[derive(Debug, Clone, clap::Args)]
+pub struct InstallCniOptions {
+    /// Where it goes.
+    #[command(flatten)]
+    pub place: CniPlace,
 
     /// The plugin to install [default: margay-cni beside this program]
     #[arg(long, value_name = "FILE")]
@@ -62,7 +70,7 @@ pub struct InstallCniOptions {
 /// # Errors
 /// A flag that makes no sense ([`UsageError`]); a folder or file that cannot be written, by name.
 pub fn install(options: &InstallCniOptions) -> anyhow::Result<()> {
-    check_name(&options.conf_name)?;
+    check_name(&options.place.conf_name)?;
     if margay_cni::Version::parse(&options.cni_version).is_none() {
         let wrong = format!("--cni-version {}: not a known version", options.cni_version);
         return Err(UsageError(wrong).into());
@@ -78,19 +86,24 @@ pub fn install(options: &InstallCniOptions) -> anyhow::Result<()> {
         None => std::env::current_exe()?.with_file_name(PLUGIN),
     };
     let program = fs::read(&plugin).with_context(|| format!("plugin {}", plugin.display()))?;
-    put(&options.bin_dir, PLUGIN, &program, 0o755)?;
+    put(&options.place.bin_dir, PLUGIN, &program, 0o755)?;
     let chain = chain
         .into_iter()
-        .filter(|plugin| is_installed(&options.bin_dir, plugin))
+        .filter(|plugin| is_installed(&options.place.bin_dir, plugin))
         .collect();
     let text = conflist(&options.cni_version, options.mtu, chain)?;
-    put(&options.conf_dir, &options.conf_name, &text, 0o644)?;
-    for other in sorted_before(&options.conf_dir, &options.conf_name) {
+    put(
+        &options.place.conf_dir,
+        &options.place.conf_name,
+        &text,
+        0o644,
+    )?;
+    for other in sorted_before(&options.place.conf_dir, &options.place.conf_name) {
         tracing::warn!(
             "{}: {other} comes before {}: the runtime uses that, and pods get no network of \
              Margay's until it is gone",
-            options.conf_dir.display(),
-            options.conf_name
+            options.place.conf_dir.display(),
+            options.place.conf_name
         );
     }
     Ok(())

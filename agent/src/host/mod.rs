@@ -4,5 +4,5 @@
 mod cni;
 mod uninstall;
 
-pub use cni::{CONFLIST, InstallCniOptions, PLUGIN, install as install_cni};
+pub use cni::{CONFLIST, CniPlace, InstallCniOptions, PLUGIN, install as install_cni};
 pub use uninstall::{UninstallOptions, uninstall};

@@ -12,7 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::cni::{CONFLIST, HALF, PLUGIN};
+use super::cni::{CniPlace, HALF, PLUGIN};
 use crate::dataplane::{Kernel, NetlinkKernel, RouteChange, is_ours};
 
 /// How often it is looked whether the agent has gone.
@@ -23,17 +23,9 @@ const NO_TABLE: &str = "add table inet margay; delete table inet margay";
 /// `margay uninstall`: leaves the node without Margay.
 #[derive(Debug, Clone, clap::Args)]
 pub struct UninstallOptions {
-    /// Where the plugin was installed
-    #[arg(long, value_name = "DIR", default_value = "/opt/cni/bin")]
-    pub bin_dir: PathBuf,
-
-    /// Where the network's configuration was installed
-    #[arg(long, value_name = "DIR", default_value = "/etc/cni/net.d")]
-    pub conf_dir: PathBuf,
-
-    /// The configuration's file
-    #[arg(long, value_name = "FILE", default_value = CONFLIST)]
-    pub conf_name: String,
+    /// Where the plugin and the configuration were installed.
+    #[command(flatten)]
+    pub place: CniPlace,
 
     /// Where the sockets live
     #[arg(long, value_name = "DIR", default_value = "/var/run/margay")]
@@ -70,13 +62,13 @@ pub async fn uninstall(options: UninstallOptions) -> anyhow::Result<()> {
     let _lock = wait_for_agent(&options.state_dir, patience).await?;
     let mut problems = Vec::new();
     let conf = [
-        options.conf_name.clone(),
-        format!(".{}.{HALF}", options.conf_name),
+        options.place.conf_name.clone(),
+        format!(".{}.{HALF}", options.place.conf_name),
     ];
     let plugin = [PLUGIN.to_owned(), format!(".{PLUGIN}.{HALF}")];
     // First what says that there is a network here.
     for name in &conf {
-        remove_file(&options.conf_dir.join(name), &mut problems);
+        remove_file(&options.place.conf_dir.join(name), &mut problems);
     }
     if options.network {
         match NetlinkKernel::open() {
@@ -87,7 +79,7 @@ pub async fn uninstall(options: UninstallOptions) -> anyhow::Result<()> {
         remove_folder(&options.state_dir, &mut problems);
     }
     for name in &plugin {
-        remove_file(&options.bin_dir.join(name), &mut problems);
+        remove_file(&options.place.bin_dir.join(name), &mut problems);
     }
     remove_folder(&options.run_dir, &mut problems);
     anyhow::ensure!(problems.is_empty(), "{}", problems.join("; "));

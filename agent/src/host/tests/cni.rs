@@ -17,9 +17,11 @@ impl Node {
         let plugin = folder.path().join("plugin");
         fs::write(&plugin, "the plugin").unwrap();
         let options = InstallCniOptions {
-            bin_dir: folder.path().join("bin"),
-            conf_dir: folder.path().join("etc/net.d"),
-            conf_name: CONFLIST.to_owned(),
+            place: CniPlace {
+                bin_dir: folder.path().join("bin"),
+                conf_dir: folder.path().join("etc/net.d"),
+                conf_name: CONFLIST.to_owned(),
+            },
             plugin: Some(plugin),
             cni_version: "1.0.0".to_owned(),
             mtu: 0,
@@ -29,7 +31,7 @@ impl Node {
     }
 
     fn config(&self) -> Value {
-        let path = self.options.conf_dir.join(CONFLIST);
+        let path = self.options.place.conf_dir.join(CONFLIST);
         serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
     }
 
@@ -45,15 +47,21 @@ impl Node {
 fn a_fresh_node_gets_plugin_and_configuration() {
     let node = Node::new(&[]);
     install(&node.options).unwrap();
-    let plugin = node.options.bin_dir.join(PLUGIN);
+    let plugin = node.options.place.bin_dir.join(PLUGIN);
     assert_eq!(fs::read_to_string(&plugin).unwrap(), "the plugin");
     assert_eq!(fs::metadata(&plugin).unwrap().mode() & 0o7777, 0o755);
     let config = node.config();
     assert_eq!(config["cniVersion"], "1.0.0");
     assert_eq!(config["plugins"], json!([{ "type": "margay-cni" }]));
     // Nothing half-made stays.
-    assert_eq!(fs::read_dir(&node.options.bin_dir).unwrap().count(), 1);
-    assert_eq!(fs::read_dir(&node.options.conf_dir).unwrap().count(), 1);
+    assert_eq!(
+        fs::read_dir(&node.options.place.bin_dir).unwrap().count(),
+        1
+    );
+    assert_eq!(
+        fs::read_dir(&node.options.place.conf_dir).unwrap().count(),
+        1
+    );
 }
 
 #[test]
@@ -62,13 +70,13 @@ fn what_is_there_is_not_written_again() {
     let inode = |folder: &Path, name| fs::metadata(folder.join(name)).unwrap().ino();
     install(&node.options).unwrap();
     let before = (
-        inode(&node.options.bin_dir, PLUGIN),
-        inode(&node.options.conf_dir, CONFLIST),
+        inode(&node.options.place.bin_dir, PLUGIN),
+        inode(&node.options.place.conf_dir, CONFLIST),
     );
     install(&node.options).unwrap();
     let after = (
-        inode(&node.options.bin_dir, PLUGIN),
-        inode(&node.options.conf_dir, CONFLIST),
+        inode(&node.options.place.bin_dir, PLUGIN),
+        inode(&node.options.place.conf_dir, CONFLIST),
     );
     assert_eq!(before, after);
 }
@@ -77,24 +85,24 @@ fn what_is_there_is_not_written_again() {
 fn an_upgrade_leaves_a_running_plugin_its_file() {
     let node = Node::new(&[]);
     install(&node.options).unwrap();
-    let mut running = File::open(node.options.bin_dir.join(PLUGIN)).unwrap();
+    let mut running = File::open(node.options.place.bin_dir.join(PLUGIN)).unwrap();
     fs::write(node.folder.path().join("plugin"), "a newer one").unwrap();
     // What an interrupted try left is in nobody's way.
-    fs::write(node.options.bin_dir.join(".margay-cni.half"), "ha").unwrap();
+    fs::write(node.options.place.bin_dir.join(".margay-cni.half"), "ha").unwrap();
     install(&node.options).unwrap();
     let mut text = String::new();
     io::Read::read_to_string(&mut running, &mut text).unwrap();
     assert_eq!(text, "the plugin");
-    let now = fs::read_to_string(node.options.bin_dir.join(PLUGIN)).unwrap();
+    let now = fs::read_to_string(node.options.place.bin_dir.join(PLUGIN)).unwrap();
     assert_eq!(now, "a newer one");
 }
 
 #[test]
 fn a_chained_plugin_that_is_not_there_is_left_out() {
     let node = Node::new(&["portmap", "bandwidth", r#"{"type":"tuning","sysctl":{}}"#]);
-    fs::create_dir_all(&node.options.bin_dir).unwrap();
-    fs::write(node.options.bin_dir.join("portmap"), "").unwrap();
-    fs::write(node.options.bin_dir.join("tuning"), "").unwrap();
+    fs::create_dir_all(&node.options.place.bin_dir).unwrap();
+    fs::write(node.options.place.bin_dir.join("portmap"), "").unwrap();
+    fs::write(node.options.place.bin_dir.join("tuning"), "").unwrap();
     install(&node.options).unwrap();
     assert_eq!(node.types(), ["margay-cni", "portmap", "tuning"]);
     assert_eq!(
@@ -107,8 +115,8 @@ fn a_chained_plugin_that_is_not_there_is_left_out() {
 fn flags_that_make_no_sense_are_refused_before_anything_is_written() {
     let wrong: [fn(&mut InstallCniOptions); 5] = [
         |options| options.cni_version = "7".to_owned(),
-        |options| options.conf_name = "10-margay.conf".to_owned(),
-        |options| options.conf_name = "../x.conflist".to_owned(),
+        |options| options.place.conf_name = "10-margay.conf".to_owned(),
+        |options| options.place.conf_name = "../x.conflist".to_owned(),
         |options| options.chain = vec!["../../bin/sh".to_owned()],
         |options| options.chain = vec![r#"{"name":"x"}"#.to_owned()],
     ];
@@ -117,18 +125,18 @@ fn flags_that_make_no_sense_are_refused_before_anything_is_written() {
         make_wrong(&mut node.options);
         let error = install(&node.options).unwrap_err();
         assert!(error.is::<UsageError>(), "{error:#}");
-        assert!(!node.options.bin_dir.exists());
+        assert!(!node.options.place.bin_dir.exists());
     }
 }
 
 #[test]
 fn who_comes_first_is_known() {
     let node = Node::new(&[]);
-    fs::create_dir_all(&node.options.conf_dir).unwrap();
+    fs::create_dir_all(&node.options.place.conf_dir).unwrap();
     for other in ["05-other.conf", "00-notes.txt", "99-loopback.conf"] {
-        fs::write(node.options.conf_dir.join(other), "{}").unwrap();
+        fs::write(node.options.place.conf_dir.join(other), "{}").unwrap();
     }
     install(&node.options).unwrap();
-    let before = sorted_before(&node.options.conf_dir, CONFLIST);
+    let before = sorted_before(&node.options.place.conf_dir, CONFLIST);
     assert_eq!(before.into_iter().collect::<Vec<_>>(), ["05-other.conf"]);
 }

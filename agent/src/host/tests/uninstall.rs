@@ -4,13 +4,16 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::dataplane::{FakeKernel, Route, RouteTarget};
+use crate::host::CONFLIST;
 
 fn options(folder: &TempDir) -> UninstallOptions {
     let at = |name: &str| folder.path().join(name);
     UninstallOptions {
-        bin_dir: at("bin"),
-        conf_dir: at("net.d"),
-        conf_name: CONFLIST.to_owned(),
+        place: CniPlace {
+            bin_dir: at("bin"),
+            conf_dir: at("net.d"),
+            conf_name: CONFLIST.to_owned(),
+        },
         run_dir: at("run"),
         state_dir: at("state"),
         network: false,
