@@ -8,3 +8,4 @@
 pub mod cluster;
 pub mod kube;
 pub mod lab;
+pub mod paired;

@@ -14,6 +14,7 @@ use k8s_openapi::ByteString;
 use serde_json::{Value, json};
 
 use crate::kube::certificates::{self, write_private};
+use crate::kube::flags::{AUDIT_LOG, Place};
 use crate::lab::objects;
 use crate::lab::patience::patience;
 use crate::lab::process::{self, Launch};
@@ -31,8 +32,8 @@ pub const PROGRAMS: &[&str] = &[
     "kubectl",
 ];
 
-/// The range of Services.
-pub const SERVICES: &str = "10.96.0.0/16";
+/// Where etcd listens unless it is told.
+const ETCD_PORT: u16 = 2379;
 /// The API server as a Service.
 const KUBERNETES: &str = "10.96.0.1";
 
@@ -95,13 +96,12 @@ impl ControlPlane {
             rows.push_str(&format!("{},{user},{number},\"{groups}\"\n", token(user)));
         }
         write_private(&folder.join("tokens.csv"), &rows)?;
-        fs::write(folder.join("audit.json"), AUDIT.to_string())?;
 
         etcd(lab, programs, &folder)?;
         let apiserver = apiserver(lab, programs, &folder, address)?;
         let mut started = Self {
             kubeconfig: lab.ledger.folder.kubeconfig(),
-            audit_log: folder.join("audit.log"),
+            audit_log: folder.join(AUDIT_LOG),
             started_in: Duration::ZERO,
             folder,
             programs: programs.to_owned(),
@@ -240,14 +240,6 @@ impl ControlPlane {
     }
 }
 
-/// Who asked for what, and whether it was allowed; no bodies.
-static AUDIT: std::sync::LazyLock<Value> = std::sync::LazyLock::new(|| {
-    json!({
-        "apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"],
-        "rules": [{"level": "Metadata"}],
-    })
-});
-
 fn etcd(lab: &mut Lab, programs: &Path, folder: &Path) -> anyhow::Result<()> {
     let mut command = Command::new(programs.join("etcd"));
     command.arg("--data-dir").arg(folder.join("etcd"));
@@ -263,32 +255,19 @@ fn apiserver(
     address: IpAddr,
 ) -> anyhow::Result<ProcessRecord> {
     let mut command = Command::new(programs.join("kube-apiserver"));
-    let file = |name: &str| folder.join(name).display().to_string();
-    let flags = [
-        ("etcd-servers", "http://127.0.0.1:2379".to_owned()),
-        ("bind-address", "0.0.0.0".to_owned()),
-        ("advertise-address", address.to_string()),
-        ("secure-port", STORE_PORT.to_string()),
-        ("tls-cert-file", file("tls.crt")),
-        ("tls-private-key-file", file("tls.key")),
-        ("cert-dir", file("certificates")),
-        ("service-account-key-file", file("sa.pub")),
-        ("service-account-signing-key-file", file("sa.key")),
-        (
-            "service-account-issuer",
-            "https://kubernetes.default.svc".to_owned(),
-        ),
-        ("token-auth-file", file("tokens.csv")),
-        ("authorization-mode", "Node,RBAC".to_owned()),
-        ("enable-admission-plugins", "NodeRestriction".to_owned()),
-        ("service-cluster-ip-range", SERVICES.to_owned()),
-        ("allow-privileged", "true".to_owned()),
-        ("kubelet-preferred-address-types", "InternalIP".to_owned()),
-        ("audit-policy-file", file("audit.json")),
-        ("audit-log-path", file("audit.log")),
-        ("audit-log-maxsize", "1000".to_owned()),
-    ];
-    command.args(flags.map(|(name, value)| format!("--{name}={value}")));
+    let place = Place {
+        folder,
+        etcd: ETCD_PORT,
+        bind: "0.0.0.0",
+        advertise: &address.to_string(),
+        port: STORE_PORT,
+    };
+    command.args(place.flags()?);
+    command.args([
+        "--enable-admission-plugins=NodeRestriction",
+        "--kubelet-preferred-address-types=InternalIP",
+        "--audit-log-maxsize=1000",
+    ]);
     let namespace = lab.plan.namespace(&lab.plan.store.name);
     let launch = Launch::new("kube-apiserver", namespace, command);
     Ok(process::start(&mut lab.ledger, launch)?)

@@ -5,6 +5,7 @@
 //! what Margay does with the server (`e2e/tests/kube`).
 
 pub(crate) mod certificates;
+pub mod flags;
 pub mod rights;
 mod server;
 

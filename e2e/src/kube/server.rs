@@ -11,15 +11,12 @@ use kube::Client;
 use serde_json::json;
 
 use super::certificates;
+use super::flags::{AUDIT_LOG, Place};
 use crate::lab::objects;
 use crate::lab::patience::patience;
 
 /// The token of the one user there is, who may do everything.
 const TOKEN: &str = "of-a-server-that-lives-for-one-test";
-
-/// Every request, once it is answered; of a watch, once it has begun.
-const AUDIT: &str = r#"{"apiVersion": "audit.k8s.io/v1", "kind": "Policy",
-    "omitStages": ["RequestReceived"], "rules": [{"level": "Metadata"}]}"#;
 
 /// A running control plane. Its processes end when this is dropped, or when the thread that
 /// started it ends, so start it from one that stays.
@@ -57,7 +54,6 @@ impl ControlPlane {
             &folder.join("tokens.csv"),
             &format!("{TOKEN},admin,1,\"system:masters\"\n"),
         )?;
-        fs::write(folder.join("audit.json"), AUDIT)?;
         let [client, peer, api] = free_ports()?;
         let etcd = start_etcd(programs, folder, client, peer)?;
         let apiserver = start_apiserver(programs, folder, client, api)?;
@@ -102,7 +98,7 @@ impl ControlPlane {
     /// # Errors
     /// When the log cannot be read.
     pub fn audit_log(&self) -> std::io::Result<String> {
-        let text = fs::read(self.folder.join("audit.log"))?;
+        let text = fs::read(self.folder.join(AUDIT_LOG))?;
         Ok(String::from_utf8_lossy(&text).into_owned())
     }
 
@@ -185,32 +181,17 @@ fn start_apiserver(
     port: u16,
 ) -> anyhow::Result<Process> {
     let mut command = command(&programs.join("kube-apiserver"));
-    let file = |name: &str| folder.join(name).display().to_string();
-    let flags = [
-        ("etcd-servers", format!("http://127.0.0.1:{etcd}")),
-        ("bind-address", "127.0.0.1".to_owned()),
-        ("advertise-address", "127.0.0.1".to_owned()),
-        ("secure-port", port.to_string()),
-        ("tls-cert-file", file("tls.crt")),
-        ("tls-private-key-file", file("tls.key")),
-        ("cert-dir", file("certificates")),
-        ("service-account-key-file", file("sa.pub")),
-        ("service-account-signing-key-file", file("sa.key")),
-        (
-            "service-account-issuer",
-            "https://kubernetes.default.svc".to_owned(),
-        ),
-        ("token-auth-file", file("tokens.csv")),
-        ("authorization-mode", "Node,RBAC".to_owned()),
-        ("service-cluster-ip-range", "10.96.0.0/16".to_owned()),
-        // Nobody runs here who would give a pod its service account.
-        ("disable-admission-plugins", "ServiceAccount".to_owned()),
-        ("endpoint-reconciler-type", "none".to_owned()),
-        ("allow-privileged", "true".to_owned()),
-        ("audit-policy-file", file("audit.json")),
-        ("audit-log-path", file("audit.log")),
-    ];
-    command.args(flags.map(|(name, value)| format!("--{name}={value}")));
+    let place = Place {
+        folder,
+        etcd,
+        bind: "127.0.0.1",
+        advertise: "127.0.0.1",
+        port,
+    };
+    command.args(place.flags()?);
+    // Nobody runs here who would give a pod its service account.
+    command.arg("--disable-admission-plugins=ServiceAccount");
+    command.arg("--endpoint-reconciler-type=none");
     Process::start("kube-apiserver", command, folder)
 }
 

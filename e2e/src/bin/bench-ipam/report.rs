@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use margay_e2e::paired::{self, ratio, verdict};
 use serde_json::Value;
 
 use crate::api::Counters;
@@ -65,75 +66,34 @@ impl Results {
     }
 }
 
-fn sorted(times: &[Duration]) -> Vec<f64> {
-    let mut times: Vec<f64> = times.iter().map(|time| time.as_secs_f64() * 1e3).collect();
-    times.sort_by(f64::total_cmp);
-    times
-}
-
-fn median(times: &[Duration]) -> f64 {
-    let times = sorted(times);
-    times.get(times.len() / 2).copied().unwrap_or_default()
-}
-
-fn ratio(ours: &[Duration], theirs: &[Duration]) -> f64 {
-    median(ours) / median(theirs).max(f64::MIN_POSITIVE)
-}
-
-fn spread(times: &[Duration]) -> String {
-    let all = sorted(times);
-    let (least, most) = (all.first(), all.last());
-    format!(
-        "{:.1} ({:.1}–{:.1})",
-        median(times),
-        least.copied().unwrap_or_default(),
-        most.copied().unwrap_or_default()
-    )
-}
-
-/// Whether a figure is where it should be.
-fn verdict(good: bool) -> &'static str {
-    if good { "yes" } else { "**no**" }
-}
-
 /// The page.
 pub(crate) fn markdown(results: &Results) -> String {
-    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let mut text = format!(
-        "# Addresses, measured\n\nWritten by `make bench-ipam`: Linux {}, {processors} processors, kube-apiserver and etcd on the same machine.\n\n![Ratios to ptp and host-local](ipam.svg)\n\n",
-        kernel.trim()
+        "# Addresses, measured\n\nWritten by `make bench-ipam`: {}, kube-apiserver and etcd on the same machine.\n\n![Ratios to ptp and host-local](ipam.svg)\n\n",
+        paired::machine()
     );
-    text += "## ADD: from the plugin's start to its result\n\nMilliseconds, median (least–most), by turns in one run. Compare within a run only.\n\n| | Margay | ptp + host-local | ratio of the medians | at most | reached |\n|---|---|---|---|---|---|\n";
-    let rows = [
-        (
-            format!("one alone ({} times)", results.margay_alone.len()),
-            &results.margay_alone,
-            &results.reference_alone,
-            results.ratio_alone(),
-            0.7,
-        ),
-        (
-            format!(
-                "{} at once, in total ({} times)",
-                results.parallel,
-                results.margay_at_once.len()
-            ),
-            &results.margay_at_once,
-            &results.reference_at_once,
-            results.ratio_at_once(),
-            0.5,
-        ),
-    ];
-    for (name, ours, theirs, ratio, limit) in rows {
-        let _ = writeln!(
-            text,
-            "| {name} | {} | {} | **{ratio:.2}x** | {limit}x | {} |",
-            spread(ours),
-            spread(theirs),
-            verdict(ratio <= limit)
-        );
-    }
+    text += "## ADD: from the plugin's start to its result\n\nMilliseconds, median (least–most), by turns in one run. Compare within a run only.\n\n";
+    text += paired::HEADING;
+    let alone = format!("one alone ({} times)", results.margay_alone.len());
+    text += &paired::row(
+        &alone,
+        &results.margay_alone,
+        &results.reference_alone,
+        0.7,
+        1,
+    );
+    let at_once = format!(
+        "{} at once, in total ({} times)",
+        results.parallel,
+        results.margay_at_once.len()
+    );
+    text += &paired::row(
+        &at_once,
+        &results.margay_at_once,
+        &results.reference_at_once,
+        0.5,
+        1,
+    );
     let (alone, at_once) = (results.requests_alone(), results.requests_at_once());
     text += "\n## Requests to the API server, by its own count\n\n| | requests a pod | at most | reached |\n|---|---|---|---|\n";
     let _ = writeln!(
