@@ -7,9 +7,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::authentication::v1::TokenRequest;
+use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
 use kube::ResourceExt;
-use kube::api::{Api, ListParams, Patch, PatchParams};
+use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use margay_e2e::cluster::node::Node;
 use margay_e2e::cluster::workload::{self, NAMESPACE};
 use margay_e2e::cluster::{Cluster, cgroups, helm};
@@ -22,6 +23,8 @@ use serde_json::{Value, json};
 const CHANGES: u32 = 40;
 /// How many pods are started for the bytes of a start.
 const STARTS: u32 = 30;
+/// The API server as agents reach it.
+const SERVER: &str = "https://10.96.0.1:443";
 /// Clock ticks of `/proc/PID/stat` in a second (USER_HZ).
 const TICKS: f64 = 100.0;
 
@@ -49,29 +52,54 @@ pub(crate) struct Idle {
     pub(crate) processor: f64,
 }
 
+/// The controllers while nothing happens, for the whole cluster.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Controller {
+    /// Requests a minute that are no watches.
+    pub(crate) requests: f64,
+    /// Watches opened a minute.
+    pub(crate) watches: f64,
+    /// What the requests were, with their numbers.
+    pub(crate) words: String,
+}
+
 /// The bytes that changes cost, as the sockets of the first node's agent count them.
 pub(crate) async fn changes(cluster: &Cluster) -> Result<Bytes> {
     let client = cluster.client().await?;
     let spec = workload::pod_spec(cluster.ground.lab.plan.store.address.ip());
     let node = cluster.nodes.first().context("no nodes")?;
-    let before = received(node)?;
+    let before = settled(node).await?;
     workload::deploy(&client, workload::deployment("idle", STARTS, &spec)).await?;
     let wanted = usize::try_from(STARTS)?;
     let pods = workload::until_ready(cluster, &client, "app=idle", wanted, patience(120)).await?;
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    let start = (received(node)? - before) / f64::from(STARTS);
+    let before_labels = settled(node).await?;
+    let start = (before_labels - before) / f64::from(STARTS);
 
     let api: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
-    let before = received(node)?;
     for number in 0..CHANGES {
         let pod = &pods[usize::try_from(number)? % pods.len()];
         let patch = json!({"metadata": {"labels": {"changed": number.to_string()}}});
         api.patch(&pod.name, &PatchParams::default(), &Patch::Merge(&patch))
             .await?;
     }
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    let label = (received(node)? - before) / f64::from(CHANGES);
+    let label = (settled(node).await? - before_labels) / f64::from(CHANGES);
     Ok(Bytes { label, start })
+}
+
+/// What [`received`] says once it has stayed the same for some seconds: what others had still to
+/// write is not counted with the next.
+async fn settled(node: &Node) -> Result<f64> {
+    const QUIET: Duration = Duration::from_secs(3);
+    let limit = Instant::now() + patience(60);
+    let (mut last, mut since) = (received(node)?, Instant::now());
+    while since.elapsed() < QUIET && Instant::now() < limit {
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        let now = received(node)?;
+        if (now - last).abs() > 0.0 {
+            (last, since) = (now, Instant::now());
+        }
+    }
+    Ok(last)
 }
 
 /// Bytes that the sockets of a node's agent have received from the API server.
@@ -97,19 +125,16 @@ fn received(node: &Node) -> Result<f64> {
 }
 
 /// Looks at a cluster with 30 pods on which nothing happens.
-pub(crate) async fn look(cluster: &Cluster, time: Duration) -> Result<Vec<Idle>> {
+pub(crate) async fn look(cluster: &Cluster, time: Duration) -> Result<(Vec<Idle>, Controller)> {
     // What the last changes left to do is done.
     tokio::time::sleep(Duration::from_secs(30)).await;
     let agents = agents(cluster).await?;
-    let log = &cluster.control_plane.audit_log;
-    let seen = fs::metadata(log)?.len();
+    let log = Log::from_now(cluster)?;
     let began = Instant::now();
     let before: Vec<Option<f64>> = agents.iter().map(|(_, pid)| processor_time(*pid)).collect();
     tokio::time::sleep(time).await;
     let seconds = began.elapsed().as_secs_f64();
-    let text = fs::read(log)?;
-    let text = String::from_utf8_lossy(text.get(usize::try_from(seen)?..).unwrap_or_default())
-        .into_owned();
+    let text = log.since()?;
     let mut all = Vec::new();
     for ((node, pid), before) in agents.into_iter().zip(before) {
         let (watches, others) = requests(&text, node);
@@ -117,17 +142,91 @@ pub(crate) async fn look(cluster: &Cluster, time: Duration) -> Result<Vec<Idle>>
             .zip(before)
             .map_or(f64::NAN, |(after, before)| after - before);
         let minutes = seconds / 60.0;
-        let words = others.iter().map(|(what, count)| format!("{count} {what}"));
         all.push(Idle {
             node: node.name().to_owned(),
             requests: f64::from(others.values().sum::<u32>()) / minutes,
             watches: f64::from(watches) / minutes,
-            words: words.collect::<Vec<_>>().join(", "),
+            words: words(&others),
             memory_kib: resident_kib(pid).unwrap_or_default(),
             processor: used / seconds,
         });
     }
-    Ok(all)
+    let minutes = seconds / 60.0;
+    let (watches, others) = asked(&text, "controller", None);
+    let controller = Controller {
+        requests: f64::from(others.values().sum::<u32>()) / minutes,
+        watches: f64::from(watches) / minutes,
+        words: words(&others),
+    };
+    Ok((all, controller))
+}
+
+fn words(requests: &BTreeMap<String, u32>) -> String {
+    let words = requests
+        .iter()
+        .map(|(what, count)| format!("{count} {what}"));
+    let words: Vec<String> = words.collect();
+    if words.is_empty() {
+        return "none".to_owned();
+    }
+    words.join(", ")
+}
+
+/// The audit log from some moment on.
+struct Log<'a> {
+    cluster: &'a Cluster,
+    from: usize,
+}
+
+impl<'a> Log<'a> {
+    fn from_now(cluster: &'a Cluster) -> Result<Self> {
+        let length = fs::metadata(&cluster.control_plane.audit_log)?.len();
+        let from = usize::try_from(length)?;
+        Ok(Self { cluster, from })
+    }
+
+    fn since(&self) -> Result<String> {
+        let text = fs::read(&self.cluster.control_plane.audit_log)?;
+        let new = text
+            .get(self.from..)
+            .context("the audit log was replaced")?;
+        Ok(String::from_utf8_lossy(new).into_owned())
+    }
+}
+
+/// How often [`prove`] asks.
+const KNOWN: u32 = 3;
+
+/// Shows that [`look`] counts: requests that are known, as one node's agent and from where it is,
+/// are found one by one, and on no other node.
+pub(crate) async fn prove(cluster: &Cluster) -> Result<()> {
+    let accounts: Api<ServiceAccount> = Api::namespaced(cluster.client().await?, helm::NAMESPACE);
+    let account = format!("{}-agent", helm::RELEASE);
+    let wanted = TokenRequest::default();
+    let answer = accounts
+        .create_token_request(&account, &PostParams::default(), &wanted)
+        .await?;
+    let token = answer.status.context("no token")?.token;
+    let log = Log::from_now(cluster)?;
+    let asking = cluster.nodes.first().context("no nodes")?;
+    for _ in 0..KNOWN {
+        let mut command = asking.machine.command("/run/programs/kubectl");
+        command.args(["--server", SERVER, "--insecure-skip-tls-verify"]);
+        command.arg(format!("--token={token}"));
+        command.args(["get", "--raw", "/api/v1/namespaces/kube-system"]);
+        succeed(command, None)?;
+    }
+    let text = log.since()?;
+    for node in &cluster.nodes {
+        let counted = requests(&text, node).1.get("get namespaces").copied();
+        let expected = (node.name() == asking.name()).then_some(KNOWN);
+        ensure!(
+            counted == expected,
+            "the counter of requests does not count: {counted:?} instead of {expected:?} on {}",
+            node.name()
+        );
+    }
+    Ok(())
 }
 
 /// The agent's process of each node, as the host numbers it.
@@ -173,21 +272,27 @@ fn processor_time(pid: u32) -> Option<f64> {
 
 /// The watches that a node's agent has opened, and its other requests by what they were.
 fn requests(log: &str, node: &Node) -> (u32, BTreeMap<String, u32>) {
-    let agent = format!(
-        "system:serviceaccount:{}:{}-agent",
+    asked(log, "agent", Some(&node.address.to_string()))
+}
+
+/// The watches that a part of Margay has opened, and its other requests by what they were; all of
+/// them, or those from one address.
+fn asked(log: &str, part: &str, from: Option<&str>) -> (u32, BTreeMap<String, u32>) {
+    let account = format!(
+        "system:serviceaccount:{}:{}-{part}",
         helm::NAMESPACE,
         helm::RELEASE
     );
-    let address = node.address.to_string();
     let (mut watches, mut others) = (0, BTreeMap::new());
     for line in log.lines() {
         let Ok(event) = serde_json::from_str::<Value>(line) else {
             continue;
         };
-        let from_here = event["sourceIPs"]
-            .as_array()
-            .is_some_and(|all| all.iter().any(|one| *one == address.as_str()));
-        if event["user"]["username"] != agent.as_str() || !from_here {
+        let from_here = from.is_none_or(|from| {
+            let sources = event["sourceIPs"].as_array();
+            sources.is_some_and(|all| all.iter().any(|one| *one == from))
+        });
+        if event["user"]["username"] != account.as_str() || !from_here {
             continue;
         }
         let verb = event["verb"].as_str().unwrap_or_default();
@@ -201,4 +306,31 @@ fn requests(log: &str, node: &Node) -> (u32, BTreeMap<String, u32>) {
         }
     }
     (watches, others)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn watches_and_other_requests() {
+        let line = |who: &str, verb: &str, stage: &str, from: &str| {
+            let user = format!("system:serviceaccount:kube-system:margay-{who}");
+            json!({"user": {"username": user}, "verb": verb, "stage": stage, "sourceIPs": [from],
+                "objectRef": {"resource": "pods"}})
+            .to_string()
+        };
+        let log = [
+            line("agent", "watch", "ResponseStarted", "10.0.0.1"),
+            line("agent", "watch", "ResponseComplete", "10.0.0.1"),
+            line("agent", "get", "ResponseComplete", "10.0.0.1"),
+            line("agent", "get", "ResponseComplete", "10.0.0.2"),
+            line("controller", "get", "ResponseComplete", "10.0.0.1"),
+            "{\"half".to_owned(),
+        ];
+        let (watches, others) = asked(&log.join("\n"), "agent", Some("10.0.0.1"));
+        assert_eq!(watches, 1);
+        assert_eq!(others, BTreeMap::from([("get pods".to_owned(), 1)]));
+        assert_eq!(asked(&log.join("\n"), "agent", None).1["get pods"], 2);
+    }
 }

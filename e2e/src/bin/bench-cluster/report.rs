@@ -3,8 +3,11 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use crate::idle::{Bytes, Idle};
+use margay_e2e::paired::{self, verdict};
+
+use crate::idle::{Bytes, Controller, Idle};
 use crate::rounds::{Side, Turn};
+use crate::stages::Stages;
 
 /// Everything measured.
 #[derive(Debug, Default)]
@@ -13,6 +16,7 @@ pub(crate) struct Results {
     margay: Vec<Turn>,
     pub(crate) changes: Bytes,
     pub(crate) idle: Vec<Idle>,
+    pub(crate) controller: Controller,
 }
 
 impl Results {
@@ -27,65 +31,70 @@ impl Results {
 /// What of a turn is looked at.
 type Times = fn(&Turn) -> Vec<Duration>;
 
-fn sorted(times: &[Duration]) -> Vec<f64> {
-    let mut times: Vec<f64> = times.iter().map(|time| time.as_secs_f64() * 1e3).collect();
-    times.sort_by(f64::total_cmp);
-    times
-}
-
-fn median(times: &[Duration]) -> f64 {
-    let times = sorted(times);
-    times.get(times.len() / 2).copied().unwrap_or_default()
-}
-
-fn spread(times: &[Duration]) -> String {
-    let all = sorted(times);
-    let (least, most) = (all.first(), all.last());
-    format!(
-        "{:.0} ({:.0}–{:.0})",
-        median(times),
-        least.copied().unwrap_or_default(),
-        most.copied().unwrap_or_default()
-    )
-}
-
-/// Whether a figure is where it should be.
-fn verdict(good: bool) -> &'static str {
-    if good { "yes" } else { "**no**" }
+fn each(turn: &Turn, of: fn(&Stages) -> Duration) -> Vec<Duration> {
+    turn.stages.iter().map(of).collect()
 }
 
 /// The page.
 pub(crate) fn markdown(results: &Results) -> String {
-    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let mut text = format!(
-        "# A genuine cluster, measured\n\nWritten by `make bench-cluster`: Linux {}, {processors} processors for all of it: etcd, kube-apiserver 1.20, controller-manager, scheduler, and three nodes with containerd, kubelet and kube-proxy.\n\n",
-        kernel.trim()
+        "# A genuine cluster, measured\n\nWritten by `make bench-cluster`{}: {} for all of it: etcd, kube-apiserver 1.20, controller-manager, scheduler, and three nodes with containerd, kubelet and kube-proxy.\n\n",
+        if cfg!(debug_assertions) {
+            " **of an unoptimised build, whose times say nothing**"
+        } else {
+            ""
+        },
+        paired::machine()
     );
-    text += "## Pods\n\nMilliseconds, median (least–most), by turns on one cluster. Compare within a run only.\n\n| | Margay | ptp + host-local | ratio of the medians | at most | reached |\n|---|---|---|---|---|---|\n";
-    let all = |turns: &[Turn], of: Times| -> Vec<Duration> { turns.iter().flat_map(of).collect() };
+    text += "## Pods\n\nMilliseconds, median (least–most), by turns on one cluster. Compare within a run only.\n\n";
+    text += paired::HEADING;
+    let all = |of: Times| -> [Vec<Duration>; 2] {
+        [&results.margay, &results.reference].map(|turns| turns.iter().flat_map(of).collect())
+    };
     let rows: [(&str, Times); 3] = [
         (
             "a pod's creation to its first packet, one after the other",
             |turn| turn.first_packet.clone(),
         ),
-        ("30 pods at once: to the last one's first packet", |turn| {
-            vec![turn.last_packet]
-        }),
-        ("30 pods at once: until all are Ready", |turn| {
+        (
+            "many pods at once: to the last one's first packet",
+            |turn| vec![turn.last_packet],
+        ),
+        ("many pods at once: until all are Ready", |turn| {
             vec![turn.ready]
         }),
     ];
     for (name, of) in rows {
-        let (ours, theirs) = (all(&results.margay, of), all(&results.reference, of));
-        let ratio = median(&ours) / median(&theirs).max(f64::MIN_POSITIVE);
+        let [ours, theirs] = all(of);
+        let name = format!("{name} ({} times)", ours.len());
+        text += &paired::row(&name, &ours, &theirs, 1.0, 0);
+    }
+    text += "\n### Where the time to the first packet goes\n\nOf the pods one after the other, by containerd's log; medians, so that they need not add up.\n\n| | Margay | ptp + host-local |\n|---|---|---|\n";
+    let stages: [(&str, Times); 4] = [
+        (
+            "from the request until kubelet asks for a sandbox",
+            |turn| each(turn, |one| one.until_kubelet),
+        ),
+        (
+            "the sandbox: its process, its namespaces, **the network's ADD**",
+            |turn| each(turn, |one| one.sandbox),
+        ),
+        (
+            "from then to the first packet: the container is made and started, the pod asks",
+            |turn| each(turn, |one| one.packet),
+        ),
+        (
+            "(from then until containerd has seen the container start)",
+            |turn| each(turn, |one| one.container),
+        ),
+    ];
+    for (name, of) in stages {
+        let [ours, theirs] = all(of);
         let _ = writeln!(
             text,
-            "| {name} ({} times) | {} | {} | **{ratio:.2}x** | 1x | {} |",
-            ours.len(),
-            spread(&ours),
-            spread(&theirs),
-            verdict(ratio <= 1.0)
+            "| {name} | {} | {} |",
+            paired::spread(&ours, 0),
+            paired::spread(&theirs, 0)
         );
     }
     text += "\n## A node on which nothing happens\n\nWith 10 pods on each, by the API server's audit log and `/proc`.\n\n| node | requests a minute, without watches | at most | reached | watches opened anew a minute | the requests were | agent's memory | of a processor |\n|---|---|---|---|---|---|---|---|\n";
@@ -97,15 +106,17 @@ pub(crate) fn markdown(results: &Results) -> String {
             idle.requests,
             verdict(idle.requests < 2.0),
             idle.watches,
-            if idle.words.is_empty() {
-                "none"
-            } else {
-                &idle.words
-            },
+            idle.words,
             f64::from(u32::try_from(idle.memory_kib).unwrap_or(u32::MAX)) / 1000.0,
             idle.processor * 100.0
         );
     }
+    let controller = &results.controller;
+    let _ = writeln!(
+        text,
+        "\nThe controllers, of which one leads, ask for the whole cluster {:.1} times a minute ({}) and open {:.1} watches. After that the counter was shown requests that are known, made as an agent on its node: it found each, and none on another node.",
+        controller.requests, controller.words, controller.watches
+    );
     let _ = writeln!(
         text,
         "\n## What an agent receives\n\nBytes of TCP payload (TLS included) from the API server, by the kernel's count of one agent's sockets.\n\n| for | bytes |\n|---|---|\n| a changed label of a pod, wherever it is | {:.0} |\n| a pod from its creation to Ready, wherever it is | {:.0} |\n",

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use margay_e2e::cluster::first_packet::FirstPackets;
 use margay_e2e::cluster::workload::{self, NAMESPACE};
@@ -13,6 +15,8 @@ use margay_e2e::cluster::{Cluster, helm, reference};
 use margay_e2e::lab::objects;
 use margay_e2e::lab::patience::{patience, until};
 use serde_json::json;
+
+use crate::stages::{self, Stages};
 
 /// Whose network it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +33,8 @@ pub(crate) const SIDES: [Side; 2] = [Side::Reference, Side::Margay];
 pub(crate) struct Turn {
     /// From a pod's creation to its first packet, one pod after the other.
     pub(crate) first_packet: Vec<Duration>,
+    /// Where that time went.
+    pub(crate) stages: Vec<Stages>,
     /// Many pods at once: until the last first packet.
     pub(crate) last_packet: Duration,
     /// Until all are Ready.
@@ -163,19 +169,23 @@ pub(crate) async fn run(cluster: &Cluster, alone: usize, at_once: u32) -> Result
     let spec = workload::pod_spec(resolver);
     let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
     let mut turn = Turn::default();
+    let mut moments = Vec::new();
     for number in 0..alone {
         let name = format!("alone-{}-{number}", std::process::id());
         let pod = json!({"metadata": {"name": name, "labels": {"app": "alone"}}, "spec": spec});
-        let began = Instant::now();
+        let (began, created) = (Instant::now(), Timestamp::now());
         objects::ensure(&pods, pod).await?;
-        turn.first_packet
-            .push(heard(&packets, &name).await? - began);
+        let time = heard(&packets, &name).await? - began;
+        turn.first_packet.push(time);
+        let uid = pods.get(&name).await?.uid().context("a pod without uid")?;
+        moments.push((uid, created, created + time));
         pods.delete(&name, &DeleteParams::default().grace_period(0))
             .await?;
         // A runtime that still ends the last one is not measured with the next.
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     settle(cluster).await?;
+    turn.stages = stages::of(cluster, &moments)?;
 
     let before = packets.seen().len();
     let began = Instant::now();
