@@ -51,7 +51,7 @@ fn inherit(group: &Path, file: &str) -> anyhow::Result<()> {
     fs::write(&path, value).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Kills whatever is in the branches whose names start so, and removes them.
+/// Kills whatever is in the branches whose names are this and a number, and removes them.
 ///
 /// # Errors
 /// When one is still there after some seconds.
@@ -62,12 +62,19 @@ pub fn remove_all(prefix: &str) -> anyhow::Result<()> {
     for hierarchy in hierarchies {
         for entry in fs::read_dir(&hierarchy)? {
             let entry = entry?;
-            if entry.file_name().to_string_lossy().starts_with(prefix) {
+            let name = entry.file_name();
+            if is_numbered(&name.to_string_lossy(), prefix) {
                 remove(&entry.path())?;
             }
         }
     }
     Ok(())
+}
+
+/// Not merely a name that begins so: it may be another cluster's.
+fn is_numbered(name: &str, prefix: &str) -> bool {
+    let number = name.strip_prefix(prefix).unwrap_or_default();
+    !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn remove(branch: &Path) -> anyhow::Result<()> {
@@ -132,4 +139,17 @@ pub fn of_pod(node: &str, uid: &str) -> Vec<u32> {
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_numbered;
+
+    #[test]
+    fn nodes_of_one_cluster() {
+        assert!(is_numbered("mgy-a-node12", "mgy-a-node"));
+        for other in ["mgy-a-b-node1", "mgy-a-node", "mgy-a-nodes-node1", "x"] {
+            assert!(!is_numbered(other, "mgy-a-node"), "{other}");
+        }
+    }
 }

@@ -182,7 +182,7 @@ pub fn clear(name: &str, logs: Logs) -> anyhow::Result<()> {
 
 /// What a cluster has beyond a lab: control groups and disks, both known by name alone.
 fn clear_beside(name: &str) -> anyhow::Result<()> {
-    cgroups::remove_all(&format!("mgy-{name}-"))?;
+    cgroups::remove_all(&format!("mgy-{name}-node"))?;
     let disks = disks(name);
     match fs::remove_dir_all(&disks) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

@@ -2,20 +2,20 @@
 //! after ours, and a plugin before ours.
 
 use std::net::IpAddr;
-use std::process::Command;
 
 use anyhow::{Context, bail, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams, ListParams};
-use margay_e2e::cluster::machine::Machine;
 use margay_e2e::cluster::workload::{self, Place};
 use margay_e2e::cluster::{Cluster, helm, reference};
-use margay_e2e::lab::command::{finish, succeed};
+use margay_e2e::lab::command::succeed;
 use margay_e2e::lab::objects;
 use margay_e2e::lab::patience::{patience, until};
 use margay_e2e::lab::spec::SERVED_PORT;
 use serde_json::{Value, json};
 
+use crate::plugin::{self, Call};
+use crate::rate;
 use crate::steps::{self, Failed, Steps};
 
 /// A Service's address that kube-proxy does not know.
@@ -49,6 +49,20 @@ pub async fn journey(
     steps
         .run("the chain: portmap and bandwidth", chain(cluster))
         .await?;
+    let said = steps
+        .run(
+            "bandwidth is limited, by what arrives",
+            rate::limited(cluster),
+        )
+        .await?;
+    steps.figure(&said);
+    let said = steps
+        .run(
+            "STATUS and the codes of errors, with and without an agent",
+            plugin::codes(cluster),
+        )
+        .await?;
+    steps.figure(&said);
     let said = steps
         .run(
             "called after another plugin, with its prevResult",
@@ -293,14 +307,15 @@ async fn delegation(cluster: &Cluster, pods: &[Place]) -> anyhow::Result<String>
     objects::ensure(&api, object).await?;
     let machine = &cluster.nodes[0].machine;
     machine.run("ip", &["netns", "add", POD])?;
+    let call = Call { machine, pod: POD };
     let other = json!({
         "cniVersion": "1.0.0", "name": "other", "type": "ptp",
         "ipam": {"type": "host-local", "ranges": [[{"subnet": "192.168.77.0/24"}]]},
     });
-    let first = call(machine, "ptp", "ADD", "net1", &other)?;
+    let first = call.must("ptp", "ADD", "net1", &other)?;
     let mut ours = json!({"cniVersion": "1.0.0", "name": "margay", "type": "margay-cni"});
     ours["prevResult"] = first.clone();
-    let both = call(machine, "margay-cni", "ADD", "eth0", &ours)?;
+    let both = call.must("margay-cni", "ADD", "eth0", &ours)?;
     let count = |result: &Value, field: &str| result[field].as_array().map_or(0, Vec::len);
     ensure!(
         count(&both, "ips") == count(&first, "ips") + 1
@@ -337,14 +352,14 @@ async fn delegation(cluster: &Cluster, pods: &[Place]) -> anyhow::Result<String>
     );
 
     ours["prevResult"] = both;
-    call(machine, "margay-cni", "CHECK", "eth0", &ours)?;
-    call(machine, "margay-cni", "DEL", "eth0", &ours)?;
+    call.must("margay-cni", "CHECK", "eth0", &ours)?;
+    call.must("margay-cni", "DEL", "eth0", &ours)?;
     let left = machine.run("ip", &["-n", POD, "-o", "link"])?;
     ensure!(
         left.contains("net1") && !left.contains("eth0"),
         "after DEL: {left}"
     );
-    call(machine, "ptp", "DEL", "net1", &other)?;
+    call.must("ptp", "DEL", "net1", &other)?;
     machine.run("ip", &["netns", "delete", POD])?;
     api.delete(POD, &DeleteParams::default().grace_period(0))
         .await?;
@@ -361,33 +376,4 @@ fn ip_index(result: &Value, address: &IpAddr) -> Option<String> {
     });
     let index = usize::try_from(found?["interface"].as_u64()?).ok()?;
     Some(result["interfaces"][index]["name"].as_str()?.to_owned())
-}
-
-/// Executes a plugin on a machine as a runtime does.
-fn call(
-    machine: &Machine,
-    plugin: &str,
-    verb: &str,
-    interface: &str,
-    config: &Value,
-) -> anyhow::Result<Value> {
-    let mut command: Command = machine.command("env");
-    command.args([
-        &format!("CNI_COMMAND={verb}"),
-        "CNI_PATH=/opt/cni/bin",
-        "CNI_CONTAINERID=delegated0001",
-        "CNI_NETNS=/run/netns/delegated",
-        &format!("CNI_IFNAME={interface}"),
-        "CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=delegated",
-        &format!("/opt/cni/bin/{plugin}"),
-    ]);
-    let output = finish(command, Some(config.to_string().as_bytes()), patience(20))?;
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    if !output.status.success() {
-        bail!(
-            "{plugin} {verb}: {said}{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-    }
-    Ok(serde_json::from_str(&said).unwrap_or(Value::Null))
 }

@@ -8,12 +8,16 @@
 #![allow(unreachable_pub, reason = "a test has no outside")]
 
 mod coexistence;
+mod crash;
 mod diagnosis;
 mod footprint;
 mod margay;
+mod plugin;
+mod rate;
 mod reference;
 mod rights;
 mod steps;
+mod tokens;
 
 use std::process::ExitCode;
 
@@ -29,6 +33,8 @@ fn main() -> ExitCode {
     match arguments.split_first() {
         Some((first, wanted)) if first == "run" => run(wanted),
         Some((first, _)) if first == "clear" => ended(cluster::clear(NAME, Logs::Remove)),
+        // The run that is to be killed; see `crash`.
+        Some((first, _)) if first == "hold" => ended(crash::hold(NAME)),
         // Another runner lists and runs tests by the standard harness's flags.
         _ => ExitCode::SUCCESS,
     }
@@ -45,14 +51,31 @@ fn ended(result: anyhow::Result<()>) -> ExitCode {
 }
 
 fn run(wanted: &[String]) -> ExitCode {
-    // First of all: the threads that follow are in the API server's namespace.
     let mut steps = Steps::new();
+    let wreck = is_wanted(wanted, "crash").then(|| {
+        steps.run_now("a run is killed when everything runs", || {
+            crash::wreck(NAME)
+        })
+    });
+    let Ok(wreck) = wreck.transpose() else {
+        return ended(cluster::clear(NAME, Logs::Keep).and(Err(anyhow::anyhow!("see above"))));
+    };
+    // First of all: the threads that follow are in the API server's namespace.
     let ground = match steps.run_now("fabric: two segments, a BIRD on each router", || {
         Ground::lay(NAME)
     }) {
         Ok(ground) => ground,
         Err(_) => return ExitCode::FAILURE,
     };
+    if let Some(wreck) = wreck {
+        let cleared = steps.run_now("what it left is gone, and nothing of others", || {
+            wreck.check_cleared(NAME)
+        });
+        let Ok(said) = cleared else {
+            return ended(cluster::clear(NAME, Logs::Keep).and(Err(anyhow::anyhow!("see above"))));
+        };
+        steps.figure(&said);
+    }
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return ended(Err(error.into())),
@@ -94,6 +117,10 @@ async fn interrupted() {
     }
 }
 
+fn is_wanted(wanted: &[String], name: &str) -> bool {
+    wanted.is_empty() || wanted.iter().any(|one| name.contains(one))
+}
+
 /// Whether every step that was done held.
 async fn all(steps: &mut Steps, ground: Ground, wanted: &[String]) -> bool {
     let started = steps
@@ -115,11 +142,10 @@ async fn journeys(
     cluster: &mut Cluster,
     wanted: &[String],
 ) -> Result<(), steps::Failed> {
-    let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|one| name.contains(one));
-    if is_wanted("reference") {
+    if is_wanted(wanted, "reference") {
         reference::journey(steps, cluster).await?;
     }
-    if is_wanted("margay") {
+    if is_wanted(wanted, "margay") {
         margay::journey(steps, cluster).await?;
     }
     Ok(())

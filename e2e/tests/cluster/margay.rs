@@ -23,6 +23,7 @@ use crate::coexistence;
 use crate::footprint::Footprint;
 use crate::rights;
 use crate::steps::{self, Failed, Steps};
+use crate::tokens;
 
 /// The label of the web servers.
 const WEB: &str = "app=web";
@@ -389,6 +390,17 @@ fn none_lost(flows: Vec<Flow>) -> anyhow::Result<String> {
 
 /// Everything that may be taken away for a while, with the packet counter running.
 async fn disturb(steps: &mut Steps, cluster: &mut Cluster, pods: &[Place]) -> Result<(), Failed> {
+    let figure = steps
+        .run(
+            "tokens are replaced and the old ones refused, zero loss",
+            async {
+                let flows = flows(cluster, pods)?;
+                let said = tokens::replaced(cluster).await?;
+                Ok(format!("{said}; {}", none_lost(flows)?))
+            },
+        )
+        .await?;
+    steps.figure(&figure);
     let figure = steps
         .run("helm upgrade to another image, zero loss", async {
             let flows = flows(cluster, pods)?;
