@@ -1,5 +1,7 @@
 //! The commands of the binary `margay` other than the agent, and what their failures exit with.
 
+mod config_file;
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -65,8 +67,8 @@ pub async fn bgp(options: BgpOptions) -> anyhow::Result<()> {
         (None, None) => return Err(UsageError("--config is missing".to_owned()).into()),
     };
     let file = path.display().to_string();
-    let config = read_config(&path).map_err(UsageError)?;
-    let source: Source = Arc::new(move || read_config(&path));
+    let config = config_file::read(&path).map_err(UsageError)?;
+    let source: Source = Arc::new(move || config_file::read(&path));
     let daemon = match Daemon::start_from(&config, Some(source)).await {
         Err(DaemonError::File(error)) => {
             return Err(UsageError(format!("--config {file}: {error}")).into());
@@ -107,13 +109,6 @@ fn replay(recording: &Path) -> anyhow::Result<()> {
         replayed.time.as_secs_f64()
     );
     Ok(())
-}
-
-fn read_config(path: &Path) -> Result<File, String> {
-    let file = path.display();
-    let text =
-        std::fs::read_to_string(path).map_err(|error| format!("--config {file}: {error}"))?;
-    serde_saphyr::from_str(&text).map_err(|error| format!("--config {file}: {error}"))
 }
 
 /// Reads the configuration again at each SIGHUP, and installs routes as it says, until the process

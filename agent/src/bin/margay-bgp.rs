@@ -11,7 +11,7 @@ use margay_agent::{commands, program};
 
 /// A BGP speaker for routed data centres.
 #[derive(Debug, Parser)]
-#[command(version, about)]
+#[command(version)]
 struct Arguments {
     #[command(flatten)]
     options: commands::BgpOptions,
