@@ -165,6 +165,12 @@ bench-bgp: build ## The speaker beside BIRD, FRR, GoBGP and OpenBGPD: docs/bench
 	@scripts/packages.sh daemons
 	$(BIN)/bench-bgp $(if $(BENCH),$(BENCH),--out docs/bench)
 
+.PHONY: bench-routes
+bench-routes: PROFILE := release
+bench-routes: build lab-packages ## A block and a Service's endpoint until the route is in another kernel, beside BIRD fed by files: docs/bench/bgp-cluster.md (root)
+	@scripts/packages.sh daemons
+	$(BIN)/bench-bgp --cases none --failures none --cluster-runs $(or $(RUNS_OF_EACH),200) --out docs/bench
+
 .PHONY: test-policy-worlds
 test-policy-worlds: ## WORLDS=100000 random clusters with events: engine, compiler, ruleset and evaluator agree; SEED=1 is the first
 	@MARGAY_POLICY_WORLDS=$(or $(WORLDS),100000) MARGAY_POLICY_SEED=$(or $(SEED),1) $(STEP) "policy worlds" \

@@ -381,8 +381,9 @@ impl View {
     /// What a BGPPeer refers to and is not there, in words; none if all is.
     pub fn missing_of(&self, peer: &Peer) -> Option<String> {
         let filter = peer.filters.iter().find(|name| self.filter(name).is_none());
-        let password = peer.password.as_ref();
-        let password = password.and_then(|reference| self.password(reference).err());
+        let keys = peer.tcp_ao.iter().map(|key| &key.secret);
+        let mut secrets = peer.password.iter().chain(keys);
+        let password = secrets.find_map(|reference| self.password(reference).err());
         match (password, filter) {
             (Some(words), _) => Some(format!("the session stays down: {words}")),
             (None, Some(name)) => Some(format!(

@@ -9,6 +9,7 @@ mod asn_range;
 mod community;
 mod extended_community;
 mod family;
+mod link_local;
 mod prefix;
 
 use std::fmt;
@@ -23,6 +24,7 @@ pub use extended_community::{
     ExtendedAdministrator, ExtendedCommunity, ExtendedKind, ExtendedParts,
 };
 pub use family::{Family, FamilySet, UnknownFamily};
+pub use link_local::{peer_address, peer_key};
 pub use prefix::{ParsePrefixError, Prefix, PrefixLengthError};
 
 /// An autonomous system number, always four octets wide (RFC 6793).

@@ -186,3 +186,122 @@ fn netns_frr_finds_us_and_we_find_frr() {
     wait(|| peers().contains("Status: up"), peers);
     lab.run(ours.shutdown(Shutdown::Graceful));
 }
+
+/// Two routers with one link-local address, as where every router of a fabric has fe80::1: each is a peer of its own.
+#[test]
+fn netns_routers_with_one_address_on_two_links_are_two_peers() {
+    if !privileged("netns_routers_with_one_address_on_two_links_are_two_peers") {
+        return;
+    }
+    let lab = Lab::new("unsame", 2);
+    for router in [0, 1] {
+        let namespace = lab.namespace(Some(router));
+        ip(&format!("-n {namespace} addr flush dev eth0 scope link"));
+        ip(&format!(
+            "-n {namespace} addr add fe80::1/64 dev eth0 nodad"
+        ));
+    }
+    let fast = BfdConfig {
+        min_tx: 50,
+        min_rx: 50,
+        ..BfdConfig::default()
+    };
+    let external = PeerAsn::External;
+    let mut config = speaker(64512, external.clone(), "10.1.0.0/24", Some(fast));
+    let second = PeerConfig {
+        name: "eth1".to_owned(),
+        ..config.interfaces["eth0"].clone()
+    };
+    config.interfaces.insert("eth1".to_owned(), second);
+    config.multipath.max = 2;
+    let ours = lab.speaker(None, config.clone());
+    // Both announce one prefix, and each one of its own.
+    let others = [0_u32, 1].map(|number| {
+        let own = format!("10.2.{number}.0/24");
+        let mut config = speaker(64513, external.clone(), &own, Some(fast));
+        config.router_id = RouterId(64513 + number);
+        let shared = "10.3.0.0/24".parse().unwrap();
+        config.announcements.insert(shared, Announcement::default());
+        lab.speaker(Some(number as usize), config)
+    });
+    let lines = || lab.run(ours.summary()).unwrap();
+    let states = || {
+        let lines = lines().into_iter();
+        let lines = lines.map(|line| (line.name, line.address, line.scope, line.state));
+        lines.collect::<Vec<_>>()
+    };
+    let both_up = || {
+        let lines = lines();
+        let good = |line: &PeerSummary| {
+            line.state == margay_bgp::fsm::State::Established
+                && line.address == "fe80::1".parse::<std::net::IpAddr>().unwrap()
+                && line.prefixes_accepted == 2
+                && line.bfd.as_ref().is_some_and(|bfd| bfd.state == State::Up)
+        };
+        lines.len() == 2 && lines.iter().all(good) && lines[0].scope != lines[1].scope
+    };
+    wait(both_up, || format!("{:?}", lab.run(ours.summary())));
+    let mut routes = lab.run(ours.subscribe()).unwrap();
+    let ways = lab.run(all_ways(&mut routes, "10.3.0.0/24", 2));
+    assert_eq!(ways[0].0, ways[1].0);
+    assert_ne!(ways[0].1, ways[1].1);
+    for speaker in &others {
+        assert_eq!(only_line(&lab, speaker).unwrap().prefixes_accepted, 1);
+    }
+
+    // One of them goes: the other one's session and routes stay.
+    let before = lines()
+        .into_iter()
+        .find(|line| line.name == "eth1")
+        .unwrap();
+    let [first, second] = others;
+    lab.run(first.shutdown(Shutdown::Cease {
+        message: "for good".to_owned(),
+    }));
+    let ways = lab.run(all_ways(&mut routes, "10.3.0.0/24", 1));
+    assert_eq!(ways[0].1, before.scope);
+    wait(
+        || {
+            let lines = lines();
+            let gone = lines.iter().find(|line| line.name == "eth0");
+            gone.is_some_and(|line| line.prefixes_accepted == 0)
+        },
+        || format!("{:?}", states()),
+    );
+    let after = lines()
+        .into_iter()
+        .find(|line| line.name == "eth1")
+        .unwrap();
+    assert_eq!(
+        (after.state, after.since, after.prefixes_accepted),
+        (before.state, before.since, 2)
+    );
+    for speaker in [ours, second] {
+        lab.run(speaker.shutdown(Shutdown::Graceful));
+    }
+}
+
+/// The next hops and interfaces of a route once it has so many.
+async fn all_ways(
+    routes: &mut RouteStream,
+    prefix: &str,
+    count: usize,
+) -> Vec<(std::net::IpAddr, u32)> {
+    let prefix: Prefix = prefix.parse().unwrap();
+    let find = async {
+        loop {
+            let batch = routes.next_batch().await.unwrap();
+            let change = batch.changes.into_iter().find(|c| c.prefix == prefix);
+            let paths = change.map_or_else(Vec::new, |change| change.paths);
+            if paths.len() == count {
+                return paths
+                    .iter()
+                    .map(|path| (path.next_hop, path.scope))
+                    .collect();
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), find)
+        .await
+        .unwrap()
+}

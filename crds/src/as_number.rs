@@ -11,8 +11,8 @@ use crate::field::FieldError;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum AsNumber {
-    /// A number.
-    Number(u32),
+    /// A number. Of what a server takes everything can be read, so that one wrong object is refused and not the list it is in.
+    Number(i64),
     /// `64512`, `1.10`, and where a peer is meant `internal` or `external`.
     Text(String),
 }
@@ -61,7 +61,7 @@ impl AsNumber {
 
     fn check(&self, path: &str, others: &str) -> Result<u32, FieldError> {
         let number = match self {
-            Self::Number(number) => Some(*number),
+            Self::Number(number) => u32::try_from(*number).ok(),
             Self::Text(text) => parse_as_number(text),
         };
         let Some(number) = number else {

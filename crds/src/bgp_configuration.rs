@@ -9,7 +9,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::as_number::AsNumber;
-use crate::bgp_peer::{Password, SecretKeyRef};
+use crate::bgp_peer::{
+    AoKey, LONGEST_LONG_LIVED_TIME, Password, SecretKeyRef, TcpAo, check_tcp_ao,
+};
 use crate::field::{Errors, FieldError, cidrs};
 use crate::prefix_advertisement::{
     Aggregation, NamedCommunity, PrefixAdvertisement, PrefixAdvertisementSpec, ServiceRange,
@@ -40,6 +42,10 @@ pub const DEFAULT_PORT: u16 = 179;
         .message("a BGPConfiguration is named default, or node.NAME for the node NAME")
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!(has(self.nodeMeshPassword) && has(self.nodeMeshTcpAo))")
+        .message("nodeMeshPassword (TCP-MD5) and nodeMeshTcpAo exclude each other: set one or neither")
+)]
 pub struct BGPConfigurationSpec {
     /// Whether every node peers with every other node.
     #[serde(default = "yes")]
@@ -58,10 +64,20 @@ pub struct BGPConfigurationSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_mesh_password: Option<Password>,
 
+    /// The keys of the sessions of the mesh (TCP-AO, RFC 5925), which takes Linux 6.7 or newer with CONFIG_TCP_AO. While they
+    /// cannot be had there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_mesh_tcp_ao: Option<TcpAo>,
+
     /// How long nodes keep each other's routes while an agent restarts, in seconds (RFC 4724): 0 to
     /// 4095; 120 if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_mesh_max_restart_time: Option<Seconds>,
+
+    /// How long peers keep a node's routes as a last resort beyond the restart time, in seconds (RFC 9494): 1 to 16777215;
+    /// 0 or absent: not at all. A BGPPeer may say something else of its sessions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub long_lived_restart_time: Option<Seconds>,
 
     /// Which addresses the speakers listen on.
     #[serde(default)]
@@ -131,7 +147,7 @@ fn yes() -> bool {
 }
 
 fn default_as_number() -> AsNumber {
-    AsNumber::Number(DEFAULT_AS_NUMBER)
+    AsNumber::Number(DEFAULT_AS_NUMBER.into())
 }
 
 /// In front of a node's name.
@@ -148,6 +164,10 @@ pub struct BgpSettings {
     pub port: u16,
     /// Where the password of the mesh is.
     pub mesh_password: Option<SecretKeyRef>,
+    /// The TCP-AO keys of the mesh; none: without.
+    pub mesh_tcp_ao: Vec<AoKey>,
+    /// How long peers keep a node's routes beyond the restart time; zero: not at all.
+    pub long_lived_restart_time: Duration,
     /// How long nodes keep each other's routes over a restart.
     pub mesh_max_restart_time: Option<Duration>,
     /// Listen on the node's own addresses only.
@@ -167,6 +187,8 @@ impl Default for BgpSettings {
             as_number: DEFAULT_AS_NUMBER,
             port: DEFAULT_PORT,
             mesh_password: None,
+            mesh_tcp_ao: Vec::new(),
+            long_lived_restart_time: Duration::ZERO,
             mesh_max_restart_time: None,
             bind_to_node: false,
             import_cidrs: Vec::new(),
@@ -244,6 +266,29 @@ impl BGPConfiguration {
                 "needs nodeToNodeMeshEnabled",
             ));
         }
+        if spec.node_mesh_tcp_ao.is_some() && !spec.node_to_node_mesh_enabled {
+            errors.push(FieldError::forbidden(
+                "spec.nodeMeshTcpAo",
+                &spec.node_mesh_tcp_ao,
+                "needs nodeToNodeMeshEnabled",
+            ));
+        }
+        if spec.node_mesh_tcp_ao.is_some() && spec.node_mesh_password.is_some() {
+            errors.push(FieldError::forbidden(
+                "spec.nodeMeshTcpAo",
+                &spec.node_mesh_tcp_ao,
+                "nodeMeshPassword (TCP-MD5) and nodeMeshTcpAo exclude each other: set one or neither",
+            ));
+        }
+        let mesh_tcp_ao = check_tcp_ao(
+            &mut errors,
+            "spec.nodeMeshTcpAo",
+            spec.node_mesh_tcp_ao.as_ref(),
+        );
+        let long_lived = spec.long_lived_restart_time.as_ref();
+        let long_lived = long_lived
+            .map(|time| time.check("spec.longLivedRestartTime", 0, LONGEST_LONG_LIVED_TIME));
+        let long_lived = long_lived.and_then(|time| errors.keep(time));
         let restart = spec.node_mesh_max_restart_time.as_ref();
         let restart = restart.map(|time| time.check("spec.nodeMeshMaxRestartTime", 0, 4095));
         let mesh_max_restart_time = restart.and_then(|time| errors.keep(time));
@@ -258,6 +303,8 @@ impl BGPConfiguration {
                 .node_mesh_password
                 .as_ref()
                 .map(|p| p.secret_key_ref.clone()),
+            mesh_tcp_ao,
+            long_lived_restart_time: long_lived.unwrap_or(Duration::ZERO),
             mesh_max_restart_time,
             bind_to_node: spec.bind_mode == BindMode::NodeIP,
             import_cidrs,

@@ -178,7 +178,8 @@ pub struct OperationSpec {
         skip_serializing_if = "Option::is_none"
     )]
     pub prepend_as_path: Option<PrependAsPath>,
-    /// Sets the route's metric in the kernel.
+    /// In an import rule the route's metric in the kernel; in an export rule a preference for routers in the node's AS, where the
+    /// lower one is used and 1024 is that of a route without any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub set_priority: Option<SetPriority>,
 }
@@ -199,7 +200,7 @@ pub struct PrependAsPath {
     pub prefix: Vec<AsNumber>,
 }
 
-/// A metric.
+/// A metric, or a preference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SetPriority {
     /// 1 to 4294967295.

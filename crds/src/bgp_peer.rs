@@ -13,7 +13,8 @@ use crate::as_number::AsNumber;
 use crate::condition::Condition;
 use crate::seconds::Seconds;
 
-pub use check::{Bfd, Families, MaxPrefixes, Peer, PeerNodes, Remote};
+pub use check::{AoKey, Bfd, Families, MaxPrefixes, Peer, PeerNodes, Remote};
+pub(crate) use check::{LONGEST_LONG_LIVED_TIME, check_tcp_ao};
 
 /// What people write.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
@@ -71,6 +72,8 @@ pub use check::{Bfd, Families, MaxPrefixes, Peer, PeerNodes, Remote};
         .message("asNumber does not go with peerRange: list asNumbers in the range"),
     validation = Rule::new("!(has(self.peerIP) || has(self.interface)) || has(self.asNumber)")
         .message("say which AS the peer is in: asNumber is a number, internal or external"),
+    validation = Rule::new("!(has(self.password) && has(self.tcpAo))")
+        .message("password (TCP-MD5) and tcpAo exclude each other: set one or neither"),
     validation = Rule::new("!has(self.reachableBy) || has(self.peerIP)")
         .message("reachableBy needs peerIP")
 )]
@@ -123,6 +126,11 @@ pub struct BGPPeerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<Password>,
 
+    /// The keys of the connection (TCP-AO, RFC 5925), which takes Linux 6.7 or newer with CONFIG_TCP_AO. While they cannot be
+    /// had there is no session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp_ao: Option<TcpAo>,
+
     /// The source address of the connection.
     #[serde(default)]
     pub source_address: SourceAddress,
@@ -132,6 +140,11 @@ pub struct BGPPeerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_restart_time: Option<Seconds>,
 
+    /// How long the peer keeps this node's routes as a last resort beyond that, in seconds (RFC 9494): 1 to 16777215, and 0
+    /// for neither side's routes; absent: as the BGPConfiguration says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub long_lived_restart_time: Option<Seconds>,
+
     /// Seconds without a message after which the session is given up: 0 (never) or 3 to 65535.
     /// The smaller of both sides' values holds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -140,6 +153,11 @@ pub struct BGPPeerSpec {
     /// Seconds between KEEPALIVEs; a third of the hold time if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keepalive_time: Option<Seconds>,
+
+    /// Seconds the peer may leave unread what it is sent before the session is given up (RFC 9687): longer than the hold time,
+    /// at most 86400, or 0 for ever; 8 minutes, or twice the hold time if that is more, if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub send_hold_time: Option<Seconds>,
 
     /// Seconds between two attempts to connect; 5 if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -236,6 +254,58 @@ pub struct PeerRange {
 pub struct Password {
     /// A key of a Secret in the agent's namespace.
     pub secret_key_ref: SecretKeyRef,
+}
+
+/// The keys of a connection (TCP-AO, RFC 5925).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TcpAo {
+    /// The keys, the one to sign with first. Every one of them is taken from the peer.
+    #[schemars(length(min = 1, max = 16))]
+    pub keys: Vec<TcpAoKey>,
+}
+
+/// A key of a connection, in RFC 5925's terms a master key tuple.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TcpAoKey {
+    /// The SendID: the KeyID in what the node sends.
+    pub send_id: u8,
+    /// The RecvID: the KeyID in what the peer sends.
+    pub recv_id: u8,
+    /// How segments are signed.
+    #[serde(default)]
+    pub algorithm: TcpAoAlgorithm,
+    /// A key of a Secret in the agent's namespace with the master key: 1 to 80 octets of text.
+    pub secret_key_ref: SecretKeyRef,
+}
+
+/// How segments are signed with TCP-AO.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+)]
+pub enum TcpAoAlgorithm {
+    /// HMAC-SHA-1-96 (RFC 5926).
+    #[default]
+    #[serde(rename = "hmac-sha1")]
+    HmacSha1,
+    /// AES-128-CMAC-96 (RFC 5926).
+    #[serde(rename = "cmac-aes128")]
+    CmacAes128,
+    /// HMAC-SHA-256, which no RFC specifies for TCP-AO yet and other systems have.
+    #[serde(rename = "hmac-sha256")]
+    HmacSha256,
 }
 
 /// A key of a Secret.

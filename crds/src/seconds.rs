@@ -12,8 +12,8 @@ use crate::field::FieldError;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Seconds {
-    /// Seconds.
-    Number(u64),
+    /// Seconds. Of what a server takes everything can be read, so that one wrong object is refused and not the list it is in.
+    Number(i64),
     /// A duration.
     Text(String),
 }
@@ -36,7 +36,7 @@ impl Seconds {
     /// The time in whole seconds, `least` to `most`.
     pub(crate) fn check(&self, path: &str, least: u64, most: u64) -> Result<Duration, FieldError> {
         let seconds = match self {
-            Self::Number(seconds) => Some(*seconds),
+            Self::Number(seconds) => u64::try_from(*seconds).ok(),
             Self::Text(text) => parse(text),
         };
         match seconds {

@@ -169,7 +169,23 @@ impl<K: Kernel> Dataplane<K> {
     /// just been wired becomes reachable. The routes must also be in every [`DesiredState`]
     /// applied afterwards, or they are removed again.
     pub async fn ensure_routes(&mut self, wanted: &DesiredRoutes) -> ApplyReport {
-        let links = match self.kernel.links().await {
+        self.change_routes(wanted, Vec::new()).await
+    }
+
+    /// Puts in routes and then takes out others of ours, without comparing the whole table.
+    pub async fn change_routes(
+        &mut self,
+        wanted: &DesiredRoutes,
+        going: Vec<RouteKey>,
+    ) -> ApplyReport {
+        let by_address =
+            |kind: &RouteKind| matches!(kind, RouteKind::Blackhole | RouteKind::Direct { .. });
+        let needs_links = wanted.iter().any(|(_, route)| !by_address(&route.kind));
+        let links = match needs_links {
+            true => self.kernel.links().await,
+            false => Ok(Vec::new()),
+        };
+        let links = match links {
             Ok(links) => links,
             Err(source) => {
                 return ApplyReport {
@@ -186,6 +202,8 @@ impl<K: Kernel> Dataplane<K> {
                 Err(problem) => plan.problems.push(problem),
             }
         }
+        let going = going.into_iter().map(RouteChange::Delete);
+        plan.steps.extend(going.map(Step::Route));
         self.apply_plan(plan).await
     }
 

@@ -103,6 +103,8 @@ pub struct NodeLoop {
     announcing: Announcing,
     /// Something has changed that the edges have not been told.
     is_news: bool,
+    /// The other nodes' addresses, as of the last news.
+    others: Arc<BTreeSet<IpAddr>>,
     speaking: Speaking,
     restart: Restart,
     settling: Settling,
@@ -127,6 +129,7 @@ impl NodeLoop {
             lent: BTreeSet::new(),
             on_tunnels: BTreeMap::new(),
             is_news: true,
+            others: Arc::default(),
             speaking: Speaking::default(),
             reports: Reports::default(),
             clock: WallClock::start(),
@@ -219,6 +222,7 @@ impl NodeLoop {
         let own_blocks = self.parts.addresses.own_blocks();
         let (borrowed, lent) = (self.parts.addresses.borrowed(), self.parts.addresses.lent());
         let on_tunnels = self.parts.addresses.tunnels().held();
+        let mut blocks_differ = false;
         if self.own_blocks != own_blocks
             || self.borrowed != borrowed
             || self.lent != lent
@@ -228,18 +232,22 @@ impl NodeLoop {
             self.own_blocks = own_blocks;
             self.borrowed = borrowed;
             self.lent = lent;
-            self.is_news = true;
+            blocks_differ = true;
         }
         if !std::mem::take(&mut self.is_news) {
-            // Service addresses concern nobody but the speaker.
-            if self.announcing.poll_news() {
-                self.configure_speaker().await?;
+            // Service addresses concern nobody but the speaker, blocks nobody but it and the routes.
+            if self.announcing.poll_news() || blocks_differ {
+                self.announce().await?;
+            }
+            if blocks_differ {
+                self.intend_routes();
             }
             return Ok(());
         }
         self.find_own_node();
         self.handle_drain();
         let own = self.own.as_ref();
+        self.others = routes::other_nodes(&self.view, own);
         self.parts.addresses.configure(&self.view, own);
         self.parts.enforcement.configure(self.view.pools());
         self.configure_speaker().await?;
@@ -315,6 +323,20 @@ impl NodeLoop {
         self.speaking.bring(desired).await
     }
 
+    /// Tells the speaker what to announce, where nothing else has changed: a mesh of a thousand sessions is not worked out anew
+    /// for a block.
+    async fn announce(&mut self) -> Result<(), Ended> {
+        if let (Some(own), DrainStage::No) = (&self.own, self.drain.stage()) {
+            let blocks = [&self.own_blocks[..], &self.borrowed].concat();
+            let services = self.announcing.services().announcements();
+            let announced = speaker::announced(&self.view, own, &blocks, services);
+            if self.speaking.announce(announced).await? {
+                return Ok(());
+            }
+        }
+        self.configure_speaker().await
+    }
+
     async fn handle_batches(&mut self) -> anyhow::Result<()> {
         if self.restart.handle_synced(self.speaking.best.is_synced()) {
             tracing::info!("restart is over: routes that no session confirmed are removed");
@@ -333,7 +355,9 @@ impl NodeLoop {
         let Some(own) = &self.own else { return };
         let best = &self.speaking.best;
         let keep = self.restart.is_under_way();
-        let intent = routes::intent(&self.view, own, (&self.own_blocks, &self.lent), best, keep);
+        let others = Arc::clone(&self.others);
+        let blocks = (&*self.own_blocks, &self.lent);
+        let intent = routes::intent(&self.view, own, others, blocks, best, keep);
         let asks = routes::tunnel_families(&self.view);
         self.parts.addresses.tunnels().want(asks);
         let intent = RouteIntent {

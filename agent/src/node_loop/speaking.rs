@@ -1,8 +1,13 @@
 //! The speaker as the loop drives it: started once its configuration is known, kept at what is
 //! desired, its routes collected.
 
+use std::collections::BTreeMap;
+
 use futures::FutureExt;
-use margay_bgp::speaker::{RouteStream, Shutdown, Speaker, SpeakerConfig, SpeakerError};
+use margay_bgp::speaker::{
+    Announcement, RouteStream, Shutdown, Speaker, SpeakerConfig, SpeakerError,
+};
+use margay_bgp::types::Prefix;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
@@ -82,6 +87,31 @@ impl Speaking {
         }
         self.report.identity = Some(identity);
         Ok(Ok(()))
+    }
+
+    /// Makes these the routes that are announced, with everything else as it is. False if that takes a whole configuration:
+    /// the speaker does not run, or not as desired.
+    pub(super) async fn announce(
+        &mut self,
+        announcements: BTreeMap<Prefix, Announcement>,
+    ) -> Result<bool, Ended> {
+        let Some(running) = &mut self.running else {
+            return Ok(false);
+        };
+        if self.report.problem.is_some() {
+            return Ok(false);
+        }
+        if running.config.announcements == announcements {
+            return Ok(true);
+        }
+        match running.speaker.announce(announcements.clone()).await {
+            Ok(()) => {
+                running.config.announcements = announcements;
+                Ok(true)
+            }
+            Err(SpeakerError::Stopped) => Err(Ended),
+            Err(_) => Ok(false),
+        }
     }
 
     /// Whether the last attempt to make the speaker as desired failed.
@@ -206,6 +236,32 @@ mod tests {
         drop(taken);
         speaking.bring(desired(64513, port)).await.unwrap();
         assert_eq!(speaking.report.identity.unwrap().0, Asn(64513));
+        speaking.stop(None).await;
+    }
+
+    #[tokio::test]
+    async fn announcements_alone_are_changed_without_a_whole_configuration() {
+        let mut speaking = Speaking::default();
+        let prefix: Prefix = "10.244.1.0/26".parse().unwrap();
+        let announced = BTreeMap::from([(prefix, Announcement::default())]);
+        assert!(!speaking.announce(announced.clone()).await.unwrap());
+        speaking.bring(desired(64512, 0)).await.unwrap();
+        assert!(speaking.announce(announced.clone()).await.unwrap());
+        assert!(speaking.announce(announced.clone()).await.unwrap());
+        let mut known = BestPaths::default();
+        std::mem::swap(&mut known, &mut speaking.best);
+        speaking.next_batches().await.unwrap();
+        let rib = speaking.running.as_ref().unwrap().speaker.rib();
+        let rib = rib.await.unwrap();
+        assert_eq!(rib.len(), 1, "{rib:?}");
+
+        // What is desired as a whole takes them up, or away again.
+        let mut whole = desired(64512, 0).unwrap();
+        whole.config.announcements = announced;
+        speaking.bring(Ok(whole)).await.unwrap();
+        assert!(speaking.announce(BTreeMap::new()).await.unwrap());
+        let rib = speaking.running.as_ref().unwrap().speaker.rib();
+        assert_eq!(rib.await.unwrap().len(), 0);
         speaking.stop(None).await;
     }
 

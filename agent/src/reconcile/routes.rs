@@ -13,6 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
 use margay_bgp::speaker::{BestPath, RouteBatch};
@@ -71,7 +72,7 @@ pub struct RouteIntent {
     /// This node's addresses in the underlay, at most one a family.
     pub node_addresses: Vec<IpAddr>,
     /// The other nodes' addresses: the far ends of tunnels.
-    pub other_nodes: BTreeSet<IpAddr>,
+    pub other_nodes: Arc<BTreeSet<IpAddr>>,
     /// The tunnels that the pools ask for.
     pub tunnels: BTreeSet<TunnelMode>,
     /// This node's addresses on its tunnels.
@@ -84,11 +85,38 @@ pub struct RouteIntent {
     pub keep_unwanted: bool,
 }
 
+impl RouteIntent {
+    /// The same without a route.
+    pub fn clone_without_routes(&self) -> Self {
+        Self {
+            node_addresses: self.node_addresses.clone(),
+            other_nodes: Arc::clone(&self.other_nodes),
+            tunnels: self.tunnels.clone(),
+            tunnel_addresses: self.tunnel_addresses.clone(),
+            blocks: BTreeSet::new(),
+            remote: BTreeMap::new(),
+            keep_unwanted: self.keep_unwanted,
+        }
+    }
+}
+
+/// The addresses of the nodes other than `own`.
+pub fn other_nodes(view: &View, own: Option<&ClusterNode>) -> Arc<BTreeSet<IpAddr>> {
+    let Some(own) = own else {
+        return Arc::default();
+    };
+    let others = view.nodes().filter(|other| other.name != own.name);
+    let addresses = others.flat_map(|other| other.addresses.iter().copied());
+    let addresses = addresses.filter(|address| !own.addresses.contains(address));
+    Arc::new(addresses.collect())
+}
+
 /// Works out the intent of the node `own` with its blocks and the addresses of these that other
 /// nodes have borrowed.
 pub fn intent(
     view: &View,
     own: &ClusterNode,
+    other_nodes: Arc<BTreeSet<IpAddr>>,
     (own_blocks, lent): (&[IpNetwork], &BTreeSet<IpAddr>),
     best: &BestPaths,
     keep_unwanted: bool,
@@ -96,11 +124,6 @@ pub fn intent(
     let pools = view.pools();
     let services = &view.bgp_settings().services;
     let blocks: BTreeSet<IpNetwork> = own_blocks.iter().copied().collect();
-    let others = view.nodes().filter(|other| other.name != own.name);
-    let other_nodes: BTreeSet<IpAddr> = others
-        .flat_map(|other| other.addresses.iter().copied())
-        .filter(|address| !own.addresses.contains(address))
-        .collect();
     let encapsulation_of = |destination: &IpNetwork, next_hops: &BTreeSet<IpAddr>| {
         // Only a node ends our tunnels; a router beyond the segment is reached as IP reaches it.
         if !next_hops.iter().all(|hop| other_nodes.contains(hop)) {
@@ -247,7 +270,8 @@ mod tests {
         let own = view.node("n1").unwrap();
         let blocks = ["10.244.1.0/26".parse().unwrap()];
         let lent = ["10.244.1.9".parse().unwrap()].into();
-        intent(&view, own, (&blocks, &lent), best, false)
+        let others = other_nodes(&view, Some(own));
+        intent(&view, own, others, (&blocks, &lent), best, false)
     }
 
     fn learned(routes: &[(&str, &str)]) -> BestPaths {
@@ -316,9 +340,11 @@ mod tests {
         let peer = margay_crds::BGPPeer::new("tor", serde_json::from_value(spec).unwrap());
         view.handle(Change::BGPPeer(Event::Apply(peer)));
         let of = |name| {
+            let own = view.node(name).unwrap();
             intent(
                 &view,
-                view.node(name).unwrap(),
+                own,
+                other_nodes(&view, Some(own)),
                 (&[], &BTreeSet::new()),
                 &BestPaths::default(),
                 false,
@@ -349,6 +375,7 @@ mod tests {
         let intent = intent(
             &view,
             own,
+            other_nodes(&view, Some(own)),
             (&["10.244.1.0/26".parse().unwrap()], &BTreeSet::new()),
             &best,
             false,

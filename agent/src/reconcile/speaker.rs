@@ -75,7 +75,6 @@ pub fn desired(
     }
     let router_id = router_id(own)
         .ok_or_else(|| format!("Node {} has no InternalIP in status.addresses", own.name))?;
-    let pools = view.pools();
     let asn = as_number(own, settings);
     let mut problems = Vec::new();
 
@@ -90,12 +89,7 @@ pub fn desired(
         restart_time: seconds(settings.mesh_max_restart_time).unwrap_or(RESTART_TIME),
         ..GracefulRestart::default()
     });
-    config.announcements = announcements(own_blocks, pools, settings);
-    for (prefix, announcement) in services {
-        // A block that somebody wrote a range over is a block all the same.
-        let place = config.announcements.entry(*prefix);
-        place.or_insert_with(|| announcement.clone());
-    }
+    config.announcements = announced(view, own, own_blocks, services);
 
     let sessions = sessions::all(&Cluster {
         view,
@@ -104,8 +98,32 @@ pub fn desired(
         asn,
     });
     sessions::put(sessions, &mut config, &mut problems);
+    let ranges = config.ranges.values().map(|range| &range.peer);
+    let peers = config.peers.values().chain(config.interfaces.values());
+    let longest = peers.chain(ranges).filter_map(|peer| peer.long_lived_time);
+    let longest = longest.max().unwrap_or(0);
+    if let Some(restart) = &mut config.graceful_restart {
+        restart.long_lived_time = longest;
+    }
     config.listen.extend(link_listener(&config, settings));
     Ok(DesiredSpeaker { config, problems })
+}
+
+/// What of it the speaker announces: all that changes when a block or a Service does.
+pub fn announced(
+    view: &View,
+    own: &ClusterNode,
+    own_blocks: &[IpNetwork],
+    services: &BTreeMap<Prefix, Announcement>,
+) -> BTreeMap<Prefix, Announcement> {
+    let settings = &*view.bgp_settings_of(&own.name);
+    let mut announced = announcements(own_blocks, view.pools(), settings);
+    for (prefix, announcement) in services {
+        // A block that somebody wrote a range over is a block all the same.
+        let place = announced.entry(*prefix);
+        place.or_insert_with(|| announcement.clone());
+    }
+    announced
 }
 
 fn listeners(node: &ClusterNode, settings: &BgpSettings) -> Vec<SocketAddr> {

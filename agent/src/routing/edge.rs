@@ -9,7 +9,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::RoutingReport;
-use super::wanted::wanted;
+use super::short_way::difference;
+use super::wanted::{routes_alone, wanted};
 use crate::dataplane::{
     ApplyError, ApplyReport, Dataplane, DesiredRoutes, Kernel, KernelEvents, Step, pod_link,
 };
@@ -22,6 +23,8 @@ const RESYNC: Duration = Duration::from_secs(60);
 /// The least time between two comparisons for the sake of kernel events: a router whose table
 /// changes all the time must not keep us busy. The first event is not delayed.
 const GAP: Duration = Duration::from_millis(200);
+/// How long after routes went the short way everything is compared.
+const LATER: Duration = Duration::from_millis(200);
 /// The most changes or problems that are logged one by one.
 const MAX_LINES: usize = 20;
 
@@ -38,6 +41,14 @@ pub(super) struct Edge<K> {
     reports: watch::Sender<RoutingReport>,
     pods: watch::Receiver<PodRoutes>,
     said: BTreeSet<String>,
+    in_force: Option<InForce>,
+}
+
+/// What was last brought about.
+struct InForce {
+    intent: RouteIntent,
+    /// Destinations that are not as the intent wants them, or may not be.
+    unsettled: BTreeSet<IpNetwork>,
 }
 
 impl<K: Kernel + 'static> Edge<K> {
@@ -51,6 +62,7 @@ impl<K: Kernel + 'static> Edge<K> {
             reports,
             pods,
             said: BTreeSet::new(),
+            in_force: None,
         }
     }
 
@@ -64,6 +76,8 @@ impl<K: Kernel + 'static> Edge<K> {
         resync.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut listening = true;
         let mut not_before = Instant::now();
+        // When everything is compared because routes went the short way.
+        let mut due = None;
         loop {
             let event = async {
                 tokio::time::sleep_until(not_before).await;
@@ -76,9 +90,19 @@ impl<K: Kernel + 'static> Edge<K> {
                     self.ensure_pod(request).await;
                     continue;
                 }
-                changed = intents.changed() => if changed.is_err() {
-                    return;
-                },
+                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
+                changed = intents.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let intent = intents.borrow_and_update().clone();
+                    if let Some(intent) = intent
+                        && self.goes_the_short_way(&intent).await
+                    {
+                        due.get_or_insert_with(|| Instant::now() + LATER);
+                        continue;
+                    }
+                }
                 changes = event, if listening => {
                     not_before = Instant::now() + GAP;
                     if changes.is_none() {
@@ -91,9 +115,38 @@ impl<K: Kernel + 'static> Edge<K> {
             // Until somebody has said what should be, nothing in the kernel is too much.
             let intent = intents.borrow_and_update().clone();
             if let Some(intent) = intent {
+                due = None;
                 self.reconcile(&intent).await;
             }
         }
+    }
+
+    /// Puts in and takes out at once what an intent has beyond the one in force. False where that is not enough, and
+    /// everything is to be compared.
+    async fn goes_the_short_way(&mut self, intent: &RouteIntent) -> bool {
+        let Some(in_force) = &self.in_force else {
+            return false;
+        };
+        let has_pod = |destination: &IpNetwork| {
+            let address = destination.ip();
+            IpNetwork::from(address) == *destination && self.pods.borrow().contains_key(&address)
+        };
+        let found = difference(&in_force.intent, intent, &in_force.unsettled, has_pod);
+        let Some(found) = found else { return false };
+        let wanted = routes_alone(&mut self.dataplane, &found.coming).await;
+        if !wanted.problems.is_empty() {
+            return false;
+        }
+        let routes = &wanted.state.routes;
+        let applied = self.dataplane.change_routes(routes, found.going).await;
+        log_changes(&applied.changes);
+        if !applied.is_clean() {
+            return false;
+        }
+        if let Some(in_force) = &mut self.in_force {
+            in_force.intent.clone_from(intent);
+        }
+        true
     }
 
     async fn ensure_pod(&mut self, request: EnsurePod) {
@@ -134,6 +187,10 @@ impl<K: Kernel + 'static> Edge<K> {
             }
         };
         report.counts = wanted.counts(&failed);
+        self.in_force = planned.then(|| InForce {
+            intent: intent.clone(),
+            unsettled: failed,
+        });
         report.tunnels = wanted.state.tunnels.iter().map(|spec| spec.mode).collect();
         report.pod_mtu = wanted.pod_mtu;
         self.say(&report);

@@ -2,11 +2,12 @@
 //! there.
 //!
 //! One task owns the [`Dataplane`]. It acts when the intent changes, when somebody else changes
-//! links, addresses or routes, and every minute. Which routes there should be is decided in
+//! links, addresses or routes, and every minute; a few routes that come or go take a shorter way (`short_way`). Which routes there should be is decided in
 //! [`crate::reconcile::routes`] and, for local pods, by [`crate::pods`]; here the kernel is asked
 //! which next hops are on-link.
 
 mod edge;
+mod short_way;
 #[cfg(test)]
 mod tests;
 mod wanted;

@@ -87,10 +87,12 @@ fn intent() -> RouteIntent {
     };
     RouteIntent {
         node_addresses: vec!["192.0.2.1".parse().unwrap()],
-        other_nodes: ["192.0.2.2", "198.51.100.7"]
-            .iter()
-            .map(|text| text.parse().unwrap())
-            .collect(),
+        other_nodes: std::sync::Arc::new(
+            ["192.0.2.2", "198.51.100.7"]
+                .iter()
+                .map(|text| text.parse().unwrap())
+                .collect(),
+        ),
         tunnel_addresses: BTreeMap::new(),
         tunnels: BTreeSet::from([TunnelMode::Vxlan]),
         blocks: BTreeSet::from([net("10.1.0.0/26")]),
@@ -308,6 +310,78 @@ async fn damage_is_repaired_at_once_and_a_flood_of_events_is_not_followed_one_by
     assert!(!node.has("route 10.2.0.0/26"));
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert!(node.has("route 10.2.0.0/26"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_route_that_comes_or_goes_does_not_wait_for_the_comparison() {
+    let node = Node::start(FakeKernel::new());
+    node.routing.intend(intent());
+    node.settle().await;
+    let mut more = intent();
+    let near = more.remote[&net("10.2.0.0/26")].clone();
+    let far = more.remote[&net("10.7.0.0/26")].clone();
+    more.remote.insert(net("10.2.0.64/26"), near);
+    more.remote.insert(net("10.7.0.64/26"), far);
+    more.blocks.insert(net("10.1.0.64/26"));
+    // What only the comparison sees.
+    node.kernel.lose_route(net("10.2.0.0/26"));
+    node.routing.intend(more.clone());
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert!(node.has("route 10.2.0.64/26 via 192.0.2.2 dev eth0 src 192.0.2.1"));
+    assert!(node.has("route 10.7.0.64/26 via 198.51.100.7 dev margay.vxlan onlink src 192.0.2.1"));
+    assert!(node.has("blackhole 10.1.0.64/26") && !node.has("route 10.2.0.0/26"));
+    let counts = node.settle().await.counts;
+    assert!(node.has("route 10.2.0.0/26"));
+    assert_eq!(
+        (counts.blackhole, counts.direct, counts.tunnelled),
+        (2, 2, 2)
+    );
+
+    node.kernel.lose_route(net("10.2.0.0/26"));
+    node.routing.intend(intent());
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert!(!node.has("10.2.0.64/26") && !node.has("10.7.0.64/26") && !node.has("10.1.0.64/26"));
+    assert!(!node.has("route 10.2.0.0/26"));
+    assert_eq!(node.settle().await.problems, Vec::<String>::new());
+    assert!(node.has("route 10.2.0.0/26") && node.has("blackhole 10.1.0.0/26"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn routes_that_come_all_the_time_do_not_put_off_the_comparison() {
+    let node = Node::start(FakeKernel::new());
+    node.routing.intend(intent());
+    node.settle().await;
+    node.kernel.lose_route(net("10.2.0.0/26"));
+    let near = intent().remote[&net("10.2.0.0/26")].clone();
+    let mut more = intent();
+    for number in 0..50 {
+        let destination = format!("10.3.{number}.0/26");
+        more.remote.insert(net(&destination), near.clone());
+        node.routing.intend(more.clone());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        assert!(node.has(&destination));
+    }
+    assert!(node.has("route 10.2.0.0/26"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_owners_route_is_not_touched_by_the_short_way() {
+    let kernel = FakeKernel::new();
+    let foreign = Route::new(net("10.2.0.64/26"), RouteTarget::Blackhole);
+    kernel.add_foreign_route(foreign, 3);
+    let node = Node::start(kernel);
+    node.routing.intend(intent());
+    node.settle().await;
+    let near = intent().remote[&net("10.2.0.0/26")].clone();
+    let mut more = intent();
+    more.remote.insert(net("10.2.0.64/26"), near);
+    node.routing.intend(more);
+    let report = node.settle().await;
+    let problem = report.problems.first().cloned().unwrap_or_default();
+    assert!(problem.contains("10.2.0.64/26"), "{report:?}");
+    node.routing.intend(intent());
+    assert_eq!(node.settle().await.problems, Vec::<String>::new());
+    assert!(node.has("blackhole 10.2.0.64/26"), "{}", node.kernel.dump());
 }
 
 #[tokio::test(start_paused = true)]

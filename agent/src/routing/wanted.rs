@@ -83,6 +83,19 @@ pub(super) async fn wanted<K: Kernel>(
     wanted
 }
 
+/// The routes of an intent alone, without those of pods: what [`wanted`] has of them.
+pub(super) async fn routes_alone<K: Kernel>(
+    dataplane: &mut Dataplane<K>,
+    intent: &RouteIntent,
+) -> Wanted {
+    let mut wanted = Wanted::default();
+    for block in &intent.blocks {
+        wanted.state.routes.insert(*block, RouteKind::Blackhole);
+    }
+    add_remote(dataplane, intent, &mut wanted).await;
+    wanted
+}
+
 async fn add_uplink<K: Kernel>(
     dataplane: &mut Dataplane<K>,
     intent: &RouteIntent,

@@ -35,16 +35,16 @@ pub fn accepted(
 pub const RESOLVED: &str = "ResolvedRefs";
 
 /// The conditions that should stand on an object that refers to others, or none if those that stand there say it; `missing` is
-/// what is not there, in words.
+/// what is not there, the reason and in words.
 pub fn resolved(
     standing: &[Condition],
     generation: Option<i64>,
-    missing: Option<&str>,
+    missing: Option<(&str, &str)>,
     now: &str,
 ) -> Option<Vec<Condition>> {
     let (status, reason, message) = match missing {
         None => ("True", "Resolved", "all it refers to is there"),
-        Some(words) => ("False", "NotFound", words),
+        Some((reason, words)) => ("False", reason, words),
     };
     let wanted = Condition {
         type_: RESOLVED.to_owned(),

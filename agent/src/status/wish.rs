@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::Resource;
-use margay_crds::bgp_peer::BGPPeerStatus;
+use margay_bgp::speaker::NO_TCP_AO;
+use margay_crds::bgp_peer::{BGPPeerStatus, PeerSession};
 use margay_crds::node_status::NodeStatusStatus;
 use margay_crds::{BGPFilter, BGPPeer, Condition, IPPool, IPReservation};
 
@@ -94,12 +95,17 @@ fn peer_status(own: &Own<'_>, object: &BGPPeer, now: &str) -> Option<Accepted> {
     let name = object.metadata.name.clone().unwrap_or_default();
     let wish = accepted(view, Kind::BGPPeer, object, Some(standing), now);
     let peer = view.peers().iter().find(|peer| peer.name == name);
-    let refers = |peer: &&margay_crds::Peer| peer.password.is_some() || !peer.filters.is_empty();
+    let refers = |peer: &&margay_crds::Peer| {
+        peer.password.is_some() || !peer.tcp_ao.is_empty() || !peer.filters.is_empty()
+    };
     let resolved = peer.filter(refers).and_then(|peer| {
         let conditions = wish.as_ref().map_or(standing, |wish| &wish.conditions);
-        let missing = view.missing_of(peer);
+        let missing = view.missing_of(peer).map(|words| ("NotFound", words));
+        // By what stands in the object, which is the same for all agents, whatever their kernels have.
+        let missing = missing.or_else(|| Some(("NotSupported", unsupported(status)?)));
+        let missing = missing.as_ref().map(|(reason, words)| (*reason, &**words));
         let generation = object.metadata.generation;
-        conditions::resolved(conditions, generation, missing.as_deref(), now)
+        conditions::resolved(conditions, generation, missing, now)
     });
     let sessions = own.update(peer, status);
     let conditions = resolved.or(wish.map(|wish| wish.conditions));
@@ -113,6 +119,29 @@ fn peer_status(own: &Own<'_>, object: &BGPPeer, now: &str) -> Option<Accepted> {
         conditions: conditions.unwrap_or_else(|| standing.to_vec()),
         sessions,
     })
+}
+
+/// What the sessions of a BGPPeer say of kernels that cannot sign as it asks.
+fn unsupported(status: &BGPPeerStatus) -> Option<String> {
+    let without = |one: &&PeerSession| {
+        let words = one.last_error.as_deref().unwrap_or_default();
+        words.contains(NO_TCP_AO)
+    };
+    let nodes: Vec<&str> = status
+        .sessions
+        .iter()
+        .filter(without)
+        .map(|one| &*one.node)
+        .collect();
+    let first = nodes.first()?;
+    let others = match nodes.len() {
+        1 => String::new(),
+        more => format!(" and {} more", more - 1),
+    };
+    Some(format!(
+        "the session of node {first}{others} stays down: {NO_TCP_AO} (that takes Linux 6.7 or newer with CONFIG_TCP_AO); \
+         use another kernel, or a password"
+    ))
 }
 
 fn accepted(

@@ -241,6 +241,10 @@ pub struct PeerConfig {
     /// How long the peer is asked to keep our routes over a restart, in seconds, 0 to 4095; `None`: as
     /// [`GracefulRestart::restart_time`] says. Counts only where the speaker restarts gracefully.
     pub restart_time: Option<u16>,
+    /// How long the peer is asked to keep our routes beyond that, in seconds, 0 to 16777215, 0 for neither side's;
+    /// `None`: as [`GracefulRestart::long_lived_time`] says. Where some peer has such a time the speaker should have one too:
+    /// by its own it knows that such routes are not for everybody (RFC 9494 section 4.3).
+    pub long_lived_time: Option<u32>,
     /// Time between two attempts to connect, before jitter.
     pub connect_retry_time: Duration,
     /// The address families to offer.
@@ -292,6 +296,7 @@ impl PeerConfig {
             keepalive_time: None,
             send_hold_time: None,
             restart_time: None,
+            long_lived_time: None,
             connect_retry_time: DEFAULT_CONNECT_RETRY,
             families: BTreeSet::from([Family::of(&address)]),
             ttl: None,
@@ -341,6 +346,12 @@ impl PeerConfig {
             .is_some_and(|send| !send.is_zero() && send <= self.hold_time)
         {
             return Err(ConfigError::SendHold { peer: address });
+        }
+        let long_lived = self.long_lived_time.unwrap_or(0);
+        if long_lived > LONGEST_LONG_LIVED_TIME {
+            return Err(ConfigError::LongLivedTime {
+                seconds: long_lived,
+            });
         }
         if self.connect_retry_time < Duration::from_millis(100) {
             return Err(ConfigError::ConnectRetry { peer: address });

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::Router;
+use super::peer::Peer;
 use crate::types::Prefix;
 
 impl Router {
@@ -22,9 +23,14 @@ impl Router {
     /// Why connections from an address are refused, if they are. What holds for a range is not for a peer in it that is
     /// configured by its address.
     pub(super) fn barred(&self, address: IpAddr) -> Option<&str> {
+        if self.barred.is_empty() {
+            return None;
+        }
         let host = Prefix::host(address);
         let exact = self.barred.get(&host);
-        if exact.is_some() || self.config.peers.contains_key(&address) {
+        let mut peers = self.peers.values();
+        let is_listed = |peer: &Peer| peer.address == address && peer.range.is_none();
+        if exact.is_some() || peers.any(is_listed) {
             return exact.map(String::as_str);
         }
         let ranges = self.config.ranges.keys();

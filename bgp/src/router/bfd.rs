@@ -8,10 +8,10 @@ use super::dynamic::RETURN;
 use crate::fsm::{Event, State};
 
 impl Router {
-    /// BFD to a peer is up, or is not up without this being a failure: a session that insists on BFD may start, or may not.
+    /// BFD to the peer with a key ([`crate::types::peer_key`]) is up, or is not up without this being a failure: a session that insists on BFD may start, or may not.
     /// A session that is up stays (RFC 5882 section 3.2); a failure is told with [`Router::handle_peer_lost`].
-    pub fn handle_bfd(&mut self, now: Instant, address: IpAddr, up: bool) {
-        let Some(id) = self.addresses.get(&address).copied() else {
+    pub fn handle_bfd(&mut self, now: Instant, key: IpAddr, up: bool) {
+        let Some(id) = self.addresses.get(&key).copied() else {
             return;
         };
         let Some(peer) = self.peers.get_mut(&id) else {

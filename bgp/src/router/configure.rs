@@ -1,5 +1,6 @@
 //! From the configuration in force to the one desired, touching only what differs.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -13,7 +14,7 @@ use crate::fsm::{Event, PeerFsm, Settings, State};
 use crate::jitter::Jitter;
 use crate::policy::RefusalCounts;
 use crate::rib::{Neighbor, Path, Route, Source};
-use crate::types::Prefix;
+use crate::types::{Prefix, peer_address};
 use crate::wire::{Cease, NextHop, Notification, PathAttributes};
 
 impl Router {
@@ -44,16 +45,34 @@ impl Router {
             .iter()
             .map(|(a, p)| (*a, p.clone()))
             .collect();
-        for (address, peer) in wanted {
-            match self.addresses.get(&address).copied() {
-                None => drop(self.add_peer(now, address, peer, None)),
+        for (key, peer) in wanted {
+            match self.addresses.get(&key).copied() {
+                None => drop(self.add_peer(now, key, peer, None)),
                 Some(id) => self.change_peer(now, id, peer, &old, new_identity),
             }
         }
         self.change_multipath(&old);
         self.drop_aggregates(&old);
-        self.change_announcements(&old);
+        self.change_announcements(&old.announcements);
         self.add_aggregates();
+        Ok(())
+    }
+
+    /// Makes these the routes that are announced, with everything else as it is: as [`Router::configure`] with nothing else
+    /// changed, without looking at any peer.
+    ///
+    /// # Errors
+    /// As [`Router::configure`]; nothing has changed then.
+    pub fn set_announcements(
+        &mut self,
+        announcements: BTreeMap<Prefix, Announcement>,
+    ) -> Result<(), ConfigError> {
+        let mut aggregates = self.config.aggregates.keys();
+        if let Some(prefix) = aggregates.find(|prefix| announcements.contains_key(prefix)) {
+            return Err(ConfigError::AnnouncedAggregate { prefix: *prefix });
+        }
+        let old = std::mem::replace(&mut self.config.announcements, announcements);
+        self.change_announcements(&old);
         Ok(())
     }
 
@@ -64,7 +83,7 @@ impl Router {
             let Some(peer) = self.peers.get(&id) else {
                 continue;
             };
-            let listed = self.config.peers.contains_key(&peer.address);
+            let listed = self.config.peers.contains_key(&peer.key);
             match peer.range {
                 None if listed => {}
                 Some(prefix) if !listed => match self.config.ranges.get(&prefix) {
@@ -87,14 +106,14 @@ impl Router {
         self.stop_peer(now, id, notification);
         self.peers_version += 1;
         if let Some(peer) = self.peers.remove(&id) {
-            self.addresses.remove(&peer.address);
+            self.addresses.remove(&peer.key);
         }
     }
 
     pub(super) fn add_peer(
         &mut self,
         now: Instant,
-        address: IpAddr,
+        key: IpAddr,
         config: PeerConfig,
         range: Option<Prefix>,
     ) -> PeerId {
@@ -105,7 +124,8 @@ impl Router {
         let internal = settings.is_internal();
         let disabled = config.disabled;
         let peer = Peer {
-            address,
+            address: peer_address(key, config.scope),
+            key,
             range,
             config,
             internal,
@@ -130,7 +150,7 @@ impl Router {
             reported: State::Idle,
             ending: None,
         };
-        self.addresses.insert(address, id);
+        self.addresses.insert(key, id);
         self.peers.insert(id, peer);
         if !disabled {
             self.start_peer(now, id);
@@ -233,15 +253,15 @@ impl Router {
         self.end_restart(id);
     }
 
-    fn change_announcements(&mut self, old: &SpeakerConfig) {
+    fn change_announcements(&mut self, old: &BTreeMap<Prefix, Announcement>) {
         let mut changed = Vec::new();
-        for prefix in old.announcements.keys() {
+        for prefix in old.keys() {
             if !self.config.announcements.contains_key(prefix) {
                 changed.extend(self.rib.withdraw(prefix, Source::LOCAL, None));
             }
         }
         for (prefix, announcement) in &self.config.announcements {
-            if old.announcements.get(prefix) == Some(announcement) {
+            if old.get(prefix) == Some(announcement) {
                 continue;
             }
             let route = self.rib.intern(originate(announcement));
@@ -283,6 +303,7 @@ fn settings(speaker: &SpeakerConfig, peer: &PeerConfig, deferring: bool) -> Sett
         graceful_restart: speaker.graceful_restart.map(|restart| GracefulRestart {
             restarting: restart.restarting && deferring,
             restart_time: peer.restart_time.unwrap_or(restart.restart_time),
+            long_lived_time: peer.long_lived_time.unwrap_or(restart.long_lived_time),
             ..restart
         }),
         helps_restart: speaker.graceful_restart_helper,

@@ -87,7 +87,7 @@ impl Router {
             && peer.fsm.state() == State::Active;
         if over {
             self.peers_version += 1;
-            self.addresses.remove(&peer.address);
+            self.addresses.remove(&peer.key);
             if let Some(peer) = self.peers.remove(&id) {
                 self.records
                     .keep(self.clock, peer.address, peer.fsm.record());

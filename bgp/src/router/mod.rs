@@ -79,7 +79,7 @@ use crate::fsm::{ConnectionEvent, Event, Serial};
 use crate::jitter::Jitter;
 use crate::observe::DownReason;
 use crate::rib::{DestinationId, Rib};
-use crate::types::Prefix;
+use crate::types::{Prefix, peer_key};
 use crate::wire::{Cease, Nlri, Notification};
 
 use aggregate::Aggregates;
@@ -295,7 +295,15 @@ impl Router {
         if self.barred(address).is_some() {
             return None;
         }
-        let id = self.peer_from(now, address)?;
+        // The same link-local address on another link is somebody else.
+        let key = match remote {
+            SocketAddr::V6(remote) => peer_key(address, remote.scope_id()),
+            SocketAddr::V4(_) => address,
+        };
+        let id = match self.addresses.get(&key) {
+            Some(id) => *id,
+            None => self.peer_from(now, address)?,
+        };
         let peer = self.peers.get_mut(&id)?;
         let (local, local_port) = (local.ip().to_canonical(), local.port());
         if peer
@@ -305,7 +313,6 @@ impl Router {
         {
             return None;
         }
-        // The same link-local address on another link is somebody else.
         if let SocketAddr::V6(remote) = remote
             && peer.config.scope != 0
             && remote.scope_id() != peer.config.scope
@@ -362,6 +369,12 @@ impl Router {
         Some((peer.address, peer.config.scope))
     }
 
+    /// What a connection's peer is known by ([`peer_key`]).
+    #[must_use]
+    pub fn key(&self, connection: ConnectionId) -> Option<IpAddr> {
+        Some(self.peers.get(&connection.peer)?.key)
+    }
+
     /// How the packets of a connection's peer are told from those of others, and the peer's address.
     #[must_use]
     pub fn security(&self, connection: ConnectionId) -> Option<(IpAddr, &Security)> {
@@ -399,10 +412,10 @@ impl Router {
         self.reconsider_deferral(now);
     }
 
-    /// The way to a peer is known to be dead: its session ends now, not when the hold time is over, and its routes go.
-    /// A peer that is not there is not lost.
-    pub fn handle_peer_lost(&mut self, now: Instant, address: IpAddr, lost: &Lost) {
-        let Some(id) = self.addresses.get(&address).copied() else {
+    /// The way to the peer with a key ([`peer_key`]) is known to be dead: its session ends now, not when the hold time is over,
+    /// and its routes go. A peer that is not there is not lost.
+    pub fn handle_peer_lost(&mut self, now: Instant, key: IpAddr, lost: &Lost) {
+        let Some(id) = self.addresses.get(&key).copied() else {
             return;
         };
         self.note_ending(id, DownReason::Closed { event: 8 });
@@ -421,7 +434,7 @@ impl Router {
             self.end_restart(id);
         }
         if matches!(lost, Lost::Bfd { .. }) {
-            self.handle_bfd(now, address, false);
+            self.handle_bfd(now, key, false);
         }
     }
 

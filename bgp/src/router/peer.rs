@@ -29,6 +29,8 @@ const CONFIRM: Duration = Duration::from_secs(360);
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) address: IpAddr,
+    /// What it is found by, see [`crate::types::peer_key`].
+    pub(super) key: IpAddr,
     /// The range it came from, if it is not configured by address.
     pub(super) range: Option<Prefix>,
     pub(super) config: PeerConfig,

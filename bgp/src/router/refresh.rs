@@ -19,9 +19,15 @@ impl Router {
     ///
     /// A changed filter does not need this, since routes are kept as they were received; it is for people who doubt.
     pub fn refresh(&mut self, address: IpAddr) -> bool {
-        let Some(id) = self.addresses.get(&address).copied() else {
-            return false;
-        };
+        // Of several with one link-local address each is asked.
+        let there = self.peers.iter();
+        let there = there.filter(|(_, peer)| peer.address == address);
+        let ids: Vec<PeerId> = there.map(|(id, _)| *id).collect();
+        let asked = ids.into_iter().map(|id| self.refresh_peer(id));
+        asked.fold(false, |any, one| any || one)
+    }
+
+    fn refresh_peer(&mut self, id: PeerId) -> bool {
         let Some(peer) = self.peers.get_mut(&id) else {
             return false;
         };

@@ -31,6 +31,7 @@ impl Router {
         PeerSummary {
             name: peer.config.name.clone(),
             address: peer.address,
+            scope: peer.config.scope,
             asn: peer
                 .config
                 .asn

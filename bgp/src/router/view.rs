@@ -78,6 +78,8 @@ pub struct PeerSummary {
     pub name: String,
     /// The peer's address.
     pub address: IpAddr,
+    /// Index of the interface that a link-local address belongs to; 0 for all other addresses.
+    pub scope: u32,
     /// The peer's AS: as configured, or as announced on the session where any of several is allowed.
     pub asn: Option<Asn>,
     /// The range it came from, for a peer that is not listed by address.

@@ -1,5 +1,6 @@
 //! [`Speaker`], the handle through which a program uses the speaker.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
@@ -9,10 +10,11 @@ use super::owner::{self, Command};
 use super::recording::{self, Recording};
 use super::stream::RouteStream;
 use super::watch::{Observations, Watching};
-use crate::config::{ConfigError, SpeakerConfig};
+use crate::config::{Announcement, ConfigError, SpeakerConfig};
 use crate::observe::{MonitoredPeer, Timestamp, bmp};
 use crate::rib::DestinationId;
 use crate::router::{CountWalk, DumpWalk, PeerSummary, RibEntry, RibQuery, RibSlice, sort_entries};
+use crate::types::Prefix;
 
 /// How a speaker ends its sessions.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,6 +92,22 @@ impl Speaker {
     pub async fn configure(&self, config: SpeakerConfig) -> Result<(), SpeakerError> {
         self.ask(|reply| Command::Configure {
             config: Box::new(config),
+            reply,
+        })
+        .await?
+    }
+
+    /// Makes these the routes that are announced, with the rest of the configuration as it is. However many peers there are, it
+    /// costs what the difference costs.
+    ///
+    /// # Errors
+    /// As [`Speaker::configure`].
+    pub async fn announce(
+        &self,
+        announcements: BTreeMap<Prefix, Announcement>,
+    ) -> Result<(), SpeakerError> {
+        self.ask(|reply| Command::Announce {
+            announcements,
             reply,
         })
         .await?

@@ -12,7 +12,7 @@ use margay_bgp_sys as sys;
 use tracing::warn;
 
 use crate::config::{AoKey, Secret, Security, SpeakerConfig};
-use crate::types::Prefix;
+use crate::types::{Prefix, peer_address};
 
 /// Whose packets a listening socket takes only with a signature: addresses and networks, and with which keys.
 pub(super) type Keys = BTreeMap<Place, Signing>;
@@ -47,7 +47,7 @@ impl Signing {
 pub(super) fn wanted(config: &SpeakerConfig) -> Keys {
     let peers = config.peers.iter().filter_map(|(address, peer)| {
         let signing = Signing::of(&peer.security)?;
-        Some(((*address, None), signing))
+        Some(((peer_address(*address, peer.scope), None), signing))
     });
     let ranges = config.ranges.iter().filter_map(|(prefix, range)| {
         let signing = Signing::of(&range.peer.security)?;
@@ -133,10 +133,14 @@ fn replace(
     Ok(())
 }
 
+/// What a peer's `last_error` has in it where its TCP-AO keys cannot be set because the kernel knows none.
+pub const NO_TCP_AO: &str = "this kernel has no TCP-AO";
+
 fn explain_ao(error: io::Error) -> String {
     if sys::is_unknown_option(&error) {
-        "tcpAo: this kernel has no TCP-AO (that takes Linux 6.7 or newer with CONFIG_TCP_AO); without it there is no session"
-            .to_owned()
+        format!(
+            "tcpAo: {NO_TCP_AO} (that takes Linux 6.7 or newer with CONFIG_TCP_AO); without it there is no session"
+        )
     } else {
         format!("tcpAo: cannot set the key: {error}")
     }

@@ -24,6 +24,7 @@ mod unnumbered;
 mod watch;
 
 pub use handle::{Shutdown, Speaker, SpeakerError};
+pub use keys::NO_TCP_AO;
 pub use recording::Recording;
 pub use stream::RouteStream;
 pub use watch::{ObservationBatch, Observations, Watching};

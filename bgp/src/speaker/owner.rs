@@ -9,7 +9,7 @@
 //! Towards connections and subscribers the owner first waits (beside everything else) for a place in their channel, and only
 //! then has the router make what goes into it. Whoever reads slowly therefore costs a full channel and nothing more.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
@@ -37,7 +37,7 @@ use super::recording::Sink;
 use super::stream::RouteStream;
 use super::unnumbered::{Found, Unnumbered};
 use super::watch::{Given, WatchId, Watchers, Watching};
-use crate::config::{Secret, SpeakerConfig};
+use crate::config::{Announcement, Secret, SpeakerConfig};
 use crate::fsm::State;
 use crate::observe::record::Recorded;
 use crate::observe::{MonitoredPeer, Timestamp, bmp};
@@ -46,6 +46,7 @@ use crate::router::{
     ConnectionId, CountWalk, DumpWalk, Lost, Output, PeerSummary, RibQuery, RibSlice, RouteBatch,
     SubscriberId,
 };
+use crate::types::{Prefix, peer_key};
 use crate::wire::Notification;
 
 /// Events waiting for the owner, from all connections together. Each holds one read at most, so this bounds memory and makes
@@ -68,6 +69,10 @@ const LAST_WORDS: Duration = Duration::from_secs(3);
 pub(super) enum Command {
     Configure {
         config: Box<SpeakerConfig>,
+        reply: oneshot::Sender<Result<(), SpeakerError>>,
+    },
+    Announce {
+        announcements: BTreeMap<Prefix, Announcement>,
         reply: oneshot::Sender<Result<(), SpeakerError>>,
     },
     Subscribe {
@@ -322,6 +327,10 @@ impl Owner {
         // Whoever asked may have stopped waiting for the answer; that is no error.
         match command {
             Command::Configure { config, reply } => drop(reply.send(self.configure(*config))),
+            Command::Announce {
+                announcements,
+                reply,
+            } => drop(reply.send(self.announce(announcements))),
             Command::Subscribe { reply } => {
                 let (sender, receiver) = mpsc::channel(BATCHES);
                 self.subscribers.insert(self.router.subscribe(), sender);
@@ -391,6 +400,16 @@ impl Owner {
         self.change_keys();
         self.listeners.close_unwanted(&wanted);
         self.wanted = config;
+        Ok(())
+    }
+
+    fn announce(
+        &mut self,
+        announcements: BTreeMap<Prefix, Announcement>,
+    ) -> Result<(), SpeakerError> {
+        self.router
+            .set_announcements(now(), announcements.clone())?;
+        self.wanted.announcements = announcements;
         Ok(())
     }
 
@@ -466,27 +485,26 @@ impl Owner {
     /// BFD has something to say about a path.
     fn heard(&mut self, News { path, change }: News) {
         let now = now();
+        let key = peer_key(path.remote, path.interface);
         if change.is_failure() {
             let lost = Lost::Bfd {
                 independent: change.remote_independent,
                 diagnostic: change.diagnostic.to_string(),
             };
-            self.router.handle_peer_lost(now, path.remote, &lost);
+            self.router.handle_peer_lost(now, key, &lost);
         }
         let up = change.to == bfd::State::Up;
-        self.router.handle_bfd(now, path.remote, up);
+        self.router.handle_bfd(now, key, up);
     }
 
     /// Something about the link that a peer is on.
     fn heard_of_link(&mut self, news: links::News) {
         match news {
-            links::News::Lost {
-                connection,
-                remote,
-                lost,
-            } => {
-                if self.connections.contains_key(&connection) {
-                    self.router.handle_peer_lost(now(), remote, &lost);
+            links::News::Lost { connection, lost } => {
+                if self.connections.contains_key(&connection)
+                    && let Some(key) = self.router.key(connection)
+                {
+                    self.router.handle_peer_lost(now(), key, &lost);
                 }
             }
             links::News::Found { connection, .. }
@@ -505,7 +523,9 @@ impl Owner {
         };
         self.tasks.spawn(async move {
             for report in reports.await.unwrap_or_default() {
-                let line = lines.iter_mut().find(|l| l.address == report.path.remote);
+                let mut lines = lines.iter_mut();
+                let (remote, interface) = (report.path.remote, report.path.interface);
+                let line = lines.find(|l| l.address == remote && l.scope == interface);
                 if let Some(line) = line {
                     line.bfd = Some(report.session);
                 }
@@ -576,7 +596,7 @@ impl Owner {
     fn hint_at_passwords(&self, lines: &mut [PeerSummary]) {
         let peers = &self.router.config().peers;
         let waits = |line: &&mut PeerSummary| {
-            let peer = peers.get(&line.address);
+            let peer = peers.get(&peer_key(line.address, line.scope));
             let signs = peer.is_some_and(|peer| peer.security.password.is_some());
             signs && line.state != State::Established && line.last_error.is_none()
         };

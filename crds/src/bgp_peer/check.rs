@@ -7,12 +7,17 @@ use ipnetwork::IpNetwork;
 
 use super::{
     BGPPeer, BfdSpec, FamilyName, MaxPrefixesAction, MaxPrefixesSpec, NextHopMode, PeerRange,
-    ReversePeering, SecretKeyRef, SourceAddress,
+    ReversePeering, SecretKeyRef, SourceAddress, TcpAo, TcpAoAlgorithm,
 };
 use crate::as_number::{AsNumber, PeerAs, check_as_number, parse_as_number};
 use crate::bgp_configuration::DEFAULT_PORT;
 use crate::field::{Errors, FieldError, cidr, cidrs};
 use crate::selector::Selector;
+
+/// What a speaker proposes where a BGPPeer says nothing.
+const DEFAULT_HOLD_TIME: Duration = Duration::from_secs(90);
+/// The longest time the protocol has a place for (RFC 9494 section 3).
+pub(crate) const LONGEST_LONG_LIVED_TIME: u64 = 0x00ff_ffff;
 
 /// Which nodes have a session.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,6 +65,19 @@ pub enum Remote {
         /// The most of them at a time.
         limit: u32,
     },
+}
+
+/// A key of a connection (TCP-AO).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AoKey {
+    /// The KeyID in what the node sends.
+    pub send_id: u8,
+    /// The KeyID in what the peer sends.
+    pub recv_id: u8,
+    /// How segments are signed.
+    pub algorithm: TcpAoAlgorithm,
+    /// Where the master key is.
+    pub secret: SecretKeyRef,
 }
 
 /// A BFD session, absent values filled in.
@@ -110,14 +128,20 @@ pub struct Peer {
     pub local_as: Option<u32>,
     /// Where the password is.
     pub password: Option<SecretKeyRef>,
+    /// The TCP-AO keys, the one to sign with first; none: without.
+    pub tcp_ao: Vec<AoKey>,
     /// The source address of the connection.
     pub source_address: SourceAddress,
     /// How long the peer is asked to keep the node's routes over a restart.
     pub max_restart_time: Option<Duration>,
+    /// How long it is asked to keep them beyond that; zero: neither side keeps any.
+    pub long_lived_restart_time: Option<Duration>,
     /// The hold time proposed; zero means that the session never times out.
     pub hold_time: Option<Duration>,
     /// The time between KEEPALIVEs, if not a third of the hold time.
     pub keepalive_time: Option<Duration>,
+    /// How long the peer may leave unread what it is sent; zero: for ever.
+    pub send_hold_time: Option<Duration>,
     /// The time between two attempts to connect.
     pub connect_retry_time: Option<Duration>,
     /// Which next hop routes carry.
@@ -154,6 +178,12 @@ impl BGPPeer {
         let nodes = errors.keep(self.check_nodes());
         let remote = self.check_remote(&mut errors);
         let [hold_time, keepalive_time] = self.check_timers(&mut errors);
+        let send_hold_time = self.check_send_hold_time(hold_time, &mut errors);
+        let tcp_ao = check_tcp_ao(&mut errors, "spec.tcpAo", spec.tcp_ao.as_ref());
+        if spec.password.is_some() && spec.tcp_ao.is_some() {
+            let words = "password (TCP-MD5) and tcpAo exclude each other: set one or neither";
+            errors.push(FieldError::forbidden("spec.tcpAo", &spec.tcp_ao, words));
+        }
         let connect_retry_time = spec.connect_retry_time.as_ref();
         let max_restart_time = spec.max_restart_time.as_ref();
         let local_as = spec.local_as_number.as_ref();
@@ -181,6 +211,11 @@ impl BGPPeer {
             kept(connect_retry_time.map(|time| time.check("spec.connectRetryTime", 1, 3600)));
         let max_restart_time =
             kept(max_restart_time.map(|time| time.check("spec.maxRestartTime", 0, 4095)));
+        let long_lived_restart_time = spec.long_lived_restart_time.as_ref();
+        let long_lived_restart_time = kept(
+            long_lived_restart_time
+                .map(|time| time.check("spec.longLivedRestartTime", 0, LONGEST_LONG_LIVED_TIME)),
+        );
         let local_as = local_as.and_then(|asn| errors.keep(asn.check_number("spec.localASNumber")));
         let max_prefixes = spec.max_prefixes.as_ref();
         let max_prefixes = max_prefixes.and_then(|max| errors.keep(check_max_prefixes(max)));
@@ -198,10 +233,13 @@ impl BGPPeer {
             remote,
             local_as,
             password: spec.password.as_ref().map(|p| p.secret_key_ref.clone()),
+            tcp_ao,
             source_address: spec.source_address,
             max_restart_time,
+            long_lived_restart_time,
             hold_time,
             keepalive_time,
+            send_hold_time,
             connect_retry_time,
             next_hop_mode,
             ttl_security: spec.ttl_security,
@@ -327,6 +365,55 @@ impl BGPPeer {
         }
         [hold, keepalive]
     }
+}
+
+impl BGPPeer {
+    /// The send hold time, which must be longer than the hold time (RFC 9687).
+    fn check_send_hold_time(
+        &self,
+        hold: Option<Duration>,
+        errors: &mut Errors,
+    ) -> Option<Duration> {
+        let written = self.spec.send_hold_time.as_ref()?;
+        let time = errors.keep(written.check("spec.sendHoldTime", 0, 86_400))?;
+        let hold = hold.unwrap_or(DEFAULT_HOLD_TIME);
+        if !time.is_zero() && time <= hold {
+            let words = format!(
+                "must be longer than the hold time of {} seconds, or 0",
+                hold.as_secs()
+            );
+            errors.push(FieldError::invalid("spec.sendHoldTime", written, words));
+        }
+        Some(time)
+    }
+}
+
+/// TCP-AO keys: every number there once.
+pub(crate) fn check_tcp_ao(errors: &mut Errors, path: &str, written: Option<&TcpAo>) -> Vec<AoKey> {
+    let Some(written) = written else {
+        return Vec::new();
+    };
+    if written.keys.is_empty() {
+        let words = "name at least one key, or leave tcpAo out";
+        errors.push(FieldError::required(&format!("{path}.keys"), words));
+    }
+    for (index, key) in written.keys.iter().enumerate() {
+        let mut before = written.keys.iter().take(index);
+        if before.any(|other| other.send_id == key.send_id || other.recv_id == key.recv_id) {
+            errors.push(FieldError::invalid(
+                &format!("{path}.keys[{index}]"),
+                (key.send_id, key.recv_id),
+                "each sendId and each recvId must be there only once",
+            ));
+        }
+    }
+    let keys = written.keys.iter().map(|key| AoKey {
+        send_id: key.send_id,
+        recv_id: key.recv_id,
+        algorithm: key.algorithm,
+        secret: key.secret_key_ref.clone(),
+    });
+    keys.collect()
 }
 
 fn check_peer_ip(text: &str) -> Result<SocketAddr, FieldError> {

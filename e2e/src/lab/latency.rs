@@ -25,6 +25,24 @@ use super::spec::{BLOCK_SIZE, Plan};
 /// Between two looks at the table.
 const LOOK: Duration = Duration::from_micros(200);
 
+/// What became of one block.
+#[derive(Debug, Clone)]
+pub struct Journey {
+    /// The name of the IPAMBlock.
+    pub block: String,
+    /// When its write began.
+    pub written: Instant,
+    /// When the remote kernel had its route.
+    pub arrived: Instant,
+}
+
+impl Journey {
+    /// From the one to the other.
+    pub fn took(&self) -> Duration {
+        self.arrived.saturating_duration_since(self.written)
+    }
+}
+
 /// From the write of an IPAMBlock on behalf of `owner` until `remote` has its route, so many
 /// times; then the block is deleted, and the route's end awaited. Nodes by their indexes.
 ///
@@ -37,6 +55,21 @@ pub async fn route_latencies(
     remote: usize,
     repeats: usize,
 ) -> Result<Vec<Duration>, LabError> {
+    let journeys = journeys(client, plan, owner, remote, repeats).await?;
+    Ok(journeys.iter().map(Journey::took).collect())
+}
+
+/// As [`route_latencies`], with the moments themselves.
+///
+/// # Errors
+/// As [`route_latencies`].
+pub async fn journeys(
+    client: &Client,
+    plan: &Plan,
+    owner: usize,
+    remote: usize,
+    repeats: usize,
+) -> Result<Vec<Journey>, LabError> {
     let name = |index: usize| {
         plan.nodes
             .get(index)
@@ -67,7 +100,7 @@ async fn one(
     namespace: &str,
     owner: &str,
     block: IpNetwork,
-) -> Result<Duration, LabError> {
+) -> Result<Journey, LabError> {
     let api: Api<IPAMBlock> = Api::all(client.clone());
     let object_name = IPAMBlock::name_of(block);
     let object = json!({
@@ -75,7 +108,7 @@ async fn one(
         "spec": {"cidr": block.to_string(), "node": owner},
     });
     let watch = Watch::begin(namespace, block, true)?;
-    let start = Instant::now();
+    let written = Instant::now();
     ensure(&api, object).await?;
     let seen = watch.end().await;
 
@@ -84,9 +117,13 @@ async fn one(
     deleted
         .map(drop)
         .map_err(LabError::store(format!("delete IPAMBlock {object_name}")))?;
-    let seen = seen?;
+    let arrived = seen?;
     gone.end().await?;
-    Ok(seen.saturating_duration_since(start))
+    Ok(Journey {
+        block: object_name,
+        written,
+        arrived,
+    })
 }
 
 /// A thread that waits for a route to come or go.

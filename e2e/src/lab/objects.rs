@@ -125,7 +125,10 @@ fn taken(error: kube::Error) -> Result<(), kube::Error> {
 }
 
 /// A node as kubelet registers it: the object, then its status.
-async fn create_node(client: &Client, object: Value) -> Result<(), LabError> {
+///
+/// # Errors
+/// When the store refuses.
+pub async fn create_node(client: &Client, object: Value) -> Result<(), LabError> {
     let api: Api<Node> = Api::all(client.clone());
     let name = object["metadata"]["name"]
         .as_str()

@@ -19,6 +19,7 @@ mod hammer;
 mod ipam;
 mod rules;
 mod same;
+mod slices;
 mod watches;
 
 use std::process::ExitCode;
@@ -122,6 +123,14 @@ fn run(wanted: &[String]) -> ExitCode {
             let server = ControlPlane::start(&programs, folder.path()).await.unwrap();
             let case = demo::the_lab_runs_on_it(server.kubeconfig().to_owned());
             tally.run("demo::the_lab_runs_on_it", case).await;
+        }
+        if is_wanted("slices::endpoints_of_an_older_server_are_followed", wanted) {
+            let folder = tempfile::tempdir().unwrap();
+            let server = ControlPlane::start(&programs, folder.path()).await.unwrap();
+            let kubeconfig = server.kubeconfig().to_owned();
+            let case = slices::endpoints_of_an_older_server_are_followed(kubeconfig);
+            let name = "slices::endpoints_of_an_older_server_are_followed";
+            tally.run(name, case).await;
         }
         if is_wanted("chart::from_install_to_uninstall", wanted) {
             // Nobody else's blocks and pools.

@@ -54,6 +54,16 @@ fn row(kind: &'static str, spec: Value, refused: Refused) -> Row {
     }
 }
 
+/// Keys of TCP-AO.
+fn keys() -> Value {
+    let reference = json!({"name": "tor", "key": "ao"});
+    json!({"keys": [{"sendId": 0, "recvId": 255, "secretKeyRef": reference}]})
+}
+
+fn password() -> Value {
+    json!({"secretKeyRef": {"name": "tor", "key": "password"}})
+}
+
 fn change(kind: &'static str, old: Value, spec: Value, refused: Refused) -> Row {
     Row {
         old: Some(old),
@@ -345,7 +355,34 @@ fn others() -> Vec<Row> {
         named("BGPConfiguration", "another", Rule("is named default")),
         row("BGPConfiguration", json!({"asNumber": 0}), Checks),
         row("BGPConfiguration", json!({"asNumber": 23456}), Checks),
+        row("BGPConfiguration", json!({"asNumber": -1}), Checks),
+        row(
+            "BGPConfiguration",
+            json!({"asNumber": 4_294_967_296_u64}),
+            Checks,
+        ),
         row("BGPConfiguration", json!({"listenPort": 65536}), Schema),
+        row(
+            "BGPConfiguration",
+            json!({"longLivedRestartTime": "24h"}),
+            No,
+        ),
+        row(
+            "BGPConfiguration",
+            json!({"longLivedRestartTime": 16_777_216}),
+            Checks,
+        ),
+        row("BGPConfiguration", json!({"nodeMeshTcpAo": keys()}), No),
+        row(
+            "BGPConfiguration",
+            json!({"nodeMeshTcpAo": keys(), "nodeMeshPassword": password()}),
+            Rule("exclude each other"),
+        ),
+        row(
+            "BGPConfiguration",
+            json!({"nodeMeshTcpAo": keys(), "nodeToNodeMeshEnabled": false}),
+            Checks,
+        ),
         peer(json!({"peerIP": "192.0.2.1", "asNumber": 65001}), No),
         peer(
             json!({"peerIP": "192.0.2.1", "asNumber": 65001, "node": "n1"}),
@@ -380,6 +417,27 @@ fn others() -> Vec<Row> {
             Rule("reachableBy needs peerIP"),
         ),
         peer(json!({"peerIP": "tor", "asNumber": 65001}), Checks),
+        peer(
+            json!({"peerSelector": "all()", "longLivedRestartTime": 0, "sendHoldTime": "5m"}),
+            No,
+        ),
+        peer(
+            json!({"peerSelector": "all()", "longLivedRestartTime": -1}),
+            Checks,
+        ),
+        peer(
+            json!({"peerSelector": "all()", "holdTime": 90, "sendHoldTime": 90}),
+            Checks,
+        ),
+        peer(json!({"peerSelector": "all()", "tcpAo": keys()}), No),
+        peer(
+            json!({"peerSelector": "all()", "tcpAo": {"keys": []}}),
+            Schema,
+        ),
+        peer(
+            json!({"peerSelector": "all()", "tcpAo": keys(), "password": password()}),
+            Rule("exclude each other"),
+        ),
     ]
 }
 

@@ -214,11 +214,19 @@ impl Kernel for NetlinkKernel {
     }
 
     async fn apply_routes(&self, changes: &[RouteChange]) -> Vec<Result<(), KernelError>> {
-        let indices = match self.indices().await {
-            Ok(indices) => indices,
-            Err(error) => return fail_all(changes.len(), &error),
+        // The links are asked for only where a route leads out of one.
+        let has_interface = |change: &RouteChange| match change {
+            RouteChange::Add(route) | RouteChange::Replace(route) => !route.interfaces().is_empty(),
+            RouteChange::Delete(_) => false,
         };
-        self.change_routes(changes, &indices).await
+        let indices = match changes.iter().any(has_interface) {
+            true => self.indices().await,
+            false => Ok(Indices::default()),
+        };
+        match indices {
+            Ok(indices) => self.change_routes(changes, &indices).await,
+            Err(error) => fail_all(changes.len(), &error),
+        }
     }
 
     async fn neighbours(&self, device: &str) -> Result<Vec<Neighbour>, KernelError> {

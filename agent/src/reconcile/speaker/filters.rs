@@ -28,8 +28,8 @@ pub(super) fn of_peer(cluster: &Cluster<'_>, peer: &Peer, config: &mut PeerConfi
             config.export = Some(Filter::reject_all());
             return;
         };
-        import.extend(filter.import.iter().map(rule));
-        export.extend(filter.export.iter().map(rule));
+        import.extend(filter.import.iter().map(|from| rule(from, Way::In)));
+        export.extend(filter.export.iter().map(|from| rule(from, Way::Out)));
     }
     with_rules(cluster, config, &peer.import_cidrs, import, export);
 }
@@ -103,8 +103,15 @@ fn accept(prefixes: Vec<PrefixMatch>, conditions: Conditions) -> Rule {
     }
 }
 
+/// Which way routes go that a rule is about.
+#[derive(Clone, Copy)]
+enum Way {
+    In,
+    Out,
+}
+
 /// A rule of a BGPFilter in the speaker's words.
-fn rule(from: &FilterRule) -> Rule {
+fn rule(from: &FilterRule, way: Way) -> Rule {
     let mut conditions = Conditions {
         as_path_prefix: from.as_path_prefix.iter().map(|asn| Asn(*asn)).collect(),
         peer_type: from.peer_type.map(|kind| match kind {
@@ -135,7 +142,11 @@ fn rule(from: &FilterRule) -> Rule {
             Action::Accept => Verdict::Accept,
             Action::Reject => Verdict::Reject,
         },
-        operations: from.operations.iter().map(operation).collect(),
+        operations: from
+            .operations
+            .iter()
+            .map(|from| operation(from, way))
+            .collect(),
     }
 }
 
@@ -163,7 +174,19 @@ fn prefixes(from: &FilterRule) -> PrefixMatch {
     found
 }
 
-fn operation(from: &crd::Operation) -> Operation {
+/// The priority of routes that nobody gave one, as in Calico.
+const NORMAL_PRIORITY: u32 = 1024;
+/// The LOCAL_PREF of routes that nobody gave one.
+const NORMAL_LOCAL_PREF: u32 = 100;
+
+/// What a priority is to routers in the same AS: of two, the route with the lower priority is used. Calico's nodes tell it as
+/// 2147483647 less the priority, and all their routes carry that; ours carry 100 like everybody's, so a route of
+/// the normal priority has that, too, and the others are before and behind it by their difference. Beyond 1124 all are last.
+fn local_pref(priority: u32) -> u32 {
+    (NORMAL_LOCAL_PREF + NORMAL_PRIORITY).saturating_sub(priority)
+}
+
+fn operation(from: &crd::Operation, way: Way) -> Operation {
     match from {
         crd::Operation::AddCommunity(CommunityValue::Standard(asn, value)) => {
             Operation::AddCommunity(Community::new(*asn, *value))
@@ -178,6 +201,38 @@ fn operation(from: &crd::Operation) -> Operation {
         crd::Operation::Prepend(ases) => {
             Operation::PrependPath(ases.iter().map(|asn| Asn(*asn)).collect())
         }
-        crd::Operation::SetPriority(priority) => Operation::SetMetric(*priority),
+        crd::Operation::SetPriority(priority) => match way {
+            Way::In => Operation::SetMetric(*priority),
+            // Routers in other ASes are told of no preference.
+            Way::Out => Operation::SetLocalPref(local_pref(*priority)),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lower_priority_is_a_higher_preference_around_the_normal_one() {
+        let table = [
+            (1, 1123),
+            (512, 612),
+            (1023, 101),
+            (1024, 100),
+            (1025, 99),
+            (1124, 0),
+            (2_147_483_646, 0),
+        ];
+        for (priority, expected) in table {
+            assert_eq!(local_pref(priority), expected, "{priority}");
+        }
+    }
+
+    #[test]
+    fn a_priority_is_a_metric_on_the_way_in_and_a_preference_on_the_way_out() {
+        let from = crd::Operation::SetPriority(512);
+        assert_eq!(operation(&from, Way::In), Operation::SetMetric(512));
+        assert_eq!(operation(&from, Way::Out), Operation::SetLocalPref(612));
     }
 }

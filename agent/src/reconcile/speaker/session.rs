@@ -1,12 +1,16 @@
 //! One session as a BGPPeer asks for it.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use margay_bgp::config::{BfdConfig, LocalAs, MaxPrefixes, MaxPrefixesAction, PeerAsn, Secret};
+use margay_bgp::config::{
+    AoAlgorithm, AoKey, BfdConfig, LocalAs, MaxPrefixes, MaxPrefixesAction, PeerAsn, Secret,
+};
 use margay_bgp::speaker::{NextHopMode, PeerConfig};
 use margay_bgp::types::{Asn, AsnRange, Family, Prefix, RouterId};
 use margay_crds::bgp_peer::{
-    MaxPrefixesAction as Action, NextHopMode as Mode, SecretKeyRef, SourceAddress,
+    AoKey as KeyRef, MaxPrefixesAction as Action, NextHopMode as Mode, SecretKeyRef, SourceAddress,
+    TcpAoAlgorithm,
 };
 use margay_crds::{Peer, PeerAs};
 
@@ -90,7 +94,9 @@ pub(super) fn shape(cluster: &Cluster<'_>, peer: &Peer, config: &mut PeerConfig)
         config.connect_retry_time = time;
     }
     config.keepalive_time = peer.keepalive_time;
+    config.send_hold_time = peer.send_hold_time;
     config.restart_time = seconds(peer.max_restart_time);
+    set_long_lived_time(cluster, peer.long_lived_restart_time, config);
     config.next_hop = match peer.next_hop_mode {
         Mode::Auto => NextHopMode::Auto,
         Mode::SelfAddress => NextHopMode::SelfAddress,
@@ -127,6 +133,36 @@ pub(super) fn shape(cluster: &Cluster<'_>, peer: &Peer, config: &mut PeerConfig)
     config.shutdown_message.clone_from(&peer.shutdown_message);
     filters::of_peer(cluster, peer, config);
     set_password(cluster, peer.password.as_ref(), config);
+    set_keys(cluster, &peer.tcp_ao, config);
+}
+
+/// How long routes are kept beyond a restart on this session: always said, for the speaker's own time is the longest of all.
+pub(super) fn set_long_lived_time(
+    cluster: &Cluster<'_>,
+    of_peer: Option<Duration>,
+    config: &mut PeerConfig,
+) {
+    let time = of_peer.unwrap_or(cluster.settings.long_lived_restart_time);
+    config.long_lived_time = Some(u32::try_from(time.as_secs()).unwrap_or(u32::MAX));
+}
+
+/// Gives the session its keys, or keeps it down: never without, and never with some of them.
+pub(super) fn set_keys(cluster: &Cluster<'_>, keys: &[KeyRef], config: &mut PeerConfig) {
+    for key in keys {
+        match cluster.view.password(&key.secret) {
+            Ok(secret) => config.security.tcp_ao.push(AoKey {
+                send_id: key.send_id,
+                receive_id: key.recv_id,
+                algorithm: match key.algorithm {
+                    TcpAoAlgorithm::HmacSha1 => AoAlgorithm::HmacSha1,
+                    TcpAoAlgorithm::CmacAes128 => AoAlgorithm::CmacAes128,
+                    TcpAoAlgorithm::HmacSha256 => AoAlgorithm::HmacSha256,
+                },
+                secret: Secret::from(secret),
+            }),
+            Err(_) => config.disabled = true,
+        }
+    }
 }
 
 /// Gives the session its password, or keeps it down: never without.

@@ -161,6 +161,8 @@ fn mesh(cluster: &Cluster<'_>) -> Vec<Wanted> {
             cluster.settings.mesh_password.as_ref(),
             &mut config,
         );
+        session::set_keys(cluster, &cluster.settings.mesh_tcp_ao, &mut config);
+        session::set_long_lived_time(cluster, None, &mut config);
         Some(Wanted {
             rank: Rank::Mesh,
             object: None,

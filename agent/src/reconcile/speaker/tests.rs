@@ -495,3 +495,85 @@ fn a_node_may_have_an_as_and_an_identifier_of_its_own() {
         "{words}"
     );
 }
+
+#[test]
+fn times_and_keys_that_calicos_objects_lack() {
+    use k8s_openapi::ByteString;
+    use k8s_openapi::api::core::v1::Secret;
+    let mut view = view();
+    let settings = serde_json::json!({"longLivedRestartTime": 600});
+    let settings = BGPConfiguration::new("default", serde_json::from_value(settings).unwrap());
+    view.handle(Change::BGPConfiguration(Event::Apply(settings)));
+    let key = |send: u8, key: &str| {
+        serde_json::json!({"sendId": send, "recvId": send, "algorithm": "hmac-sha256",
+            "secretKeyRef": {"name": "tor", "key": key}})
+    };
+    let spec = |more: serde_json::Value| {
+        let mut spec = serde_json::json!({"peerIP": "10.0.0.254", "asNumber": 65001});
+        for (name, value) in more.as_object().unwrap() {
+            spec[name] = value.clone();
+        }
+        spec
+    };
+    let tor: IpAddr = "10.0.0.254".parse().unwrap();
+    let mesh: IpAddr = "10.0.0.2".parse().unwrap();
+    let long_lived = |view: &View| {
+        let config = of(view, "n1", &[]).unwrap().config;
+        config.validate().unwrap();
+        let of = |peer: IpAddr| config.peers[&peer].long_lived_time;
+        (
+            config.graceful_restart.unwrap().long_lived_time,
+            of(mesh),
+            of(tor),
+        )
+    };
+    assert_eq!(long_lived(&view), (600, Some(600), Some(600)));
+    let times = serde_json::json!({"longLivedRestartTime": "1h", "sendHoldTime": 200});
+    apply_peer(&mut view, "tor-a", spec(times));
+    assert_eq!(long_lived(&view), (3600, Some(600), Some(3600)));
+    let session = |view: &View| of(view, "n1", &[]).unwrap().config.peers[&tor].clone();
+    assert_eq!(
+        session(&view).send_hold_time,
+        Some(Duration::from_secs(200))
+    );
+    apply_peer(
+        &mut view,
+        "tor-a",
+        spec(serde_json::json!({"longLivedRestartTime": 0})),
+    );
+    assert_eq!(long_lived(&view), (600, Some(600), Some(0)));
+
+    // With all keys, or not at all.
+    let keys = serde_json::json!({"tcpAo": {"keys": [key(1, "old"), key(2, "new")]}});
+    apply_peer(&mut view, "tor-a", spec(keys));
+    let secret = |keys: &[&str]| Secret {
+        metadata: kube::api::ObjectMeta {
+            name: Some("tor".to_owned()),
+            namespace: Some("margay-system".to_owned()),
+            ..Default::default()
+        },
+        data: Some(
+            keys.iter()
+                .map(|key| ((*key).to_owned(), ByteString(b"hush".to_vec())))
+                .collect(),
+        ),
+        ..Default::default()
+    };
+    view.handle(Change::Secret(Event::InitDone));
+    view.handle(Change::Secret(Event::Apply(secret(&["old"]))));
+    assert!(session(&view).disabled);
+    let peer = view.peers().iter().find(|peer| peer.name == "tor-a");
+    let words = view.missing_of(peer.unwrap()).unwrap();
+    assert!(words.contains("Secret tor has no key new"), "{words}");
+    view.handle(Change::Secret(Event::Apply(secret(&["old", "new"]))));
+    let given = session(&view);
+    assert!(!given.disabled && !format!("{given:?}").contains("hush"));
+    let ids: Vec<u8> = given
+        .security
+        .tcp_ao
+        .iter()
+        .map(|key| key.send_id)
+        .collect();
+    assert_eq!(ids, [1, 2]);
+    assert!(of(&view, "n1", &[]).unwrap().problems.is_empty());
+}

@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{Tape, What, notification_digits, to_hex};
-use crate::config::{ConfigError, SpeakerConfig};
+use crate::config::{Announcement, ConfigError, SpeakerConfig};
 use crate::observe::{Interest, Observation};
 use crate::router::{ConnectionId, Lost, Output, RouteBatch, Router, SubscriberId};
 use crate::types::Prefix;
@@ -95,6 +95,23 @@ impl Recorded {
         self.router.configure(now, config)?;
         if let Some(what) = what {
             self.note(now, || what);
+        }
+        Ok(())
+    }
+
+    /// As [`Router::set_announcements`]. It is recorded as a whole configuration, which comes to the same.
+    ///
+    /// # Errors
+    /// As [`Router::set_announcements`].
+    pub fn set_announcements(
+        &mut self,
+        now: Instant,
+        announcements: BTreeMap<Prefix, Announcement>,
+    ) -> Result<(), ConfigError> {
+        self.router.set_announcements(announcements)?;
+        if self.tape.is_some() {
+            let whole = Box::new(self.router.config().clone());
+            self.note(now, || What::Configure(whole));
         }
         Ok(())
     }

@@ -54,7 +54,6 @@ pub(super) enum News {
     /// A peer cannot be reached over its link any more.
     Lost {
         connection: ConnectionId,
-        remote: IpAddr,
         lost: Lost,
     },
 }
@@ -235,11 +234,7 @@ impl Links {
                     };
                     let what = what.into();
                     let lost = Lost::Link { interface, what };
-                    News::Lost {
-                        connection,
-                        remote,
-                        lost,
-                    }
+                    News::Lost { connection, lost }
                 }
             };
             let _ = sender.send(news).await;

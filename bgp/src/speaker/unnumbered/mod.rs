@@ -11,9 +11,10 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::config::{PeerConfig, SpeakerConfig};
+use crate::types::peer_key;
 
 /// What was found on an interface, or that there is nothing any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,19 +111,13 @@ impl Unnumbered {
             let Some(neighbor) = self.neighbors.get(name) else {
                 continue;
             };
-            let address = IpAddr::V6(neighbor.address);
-            if config.peers.contains_key(&address) {
-                warn!(
-                    interface = name, %address,
-                    "another neighbor has this address already; one peer for each address"
-                );
-                continue;
-            }
+            // On two links there may be one address.
+            let key = peer_key(IpAddr::V6(neighbor.address), neighbor.index);
             let peer = PeerConfig {
                 scope: neighbor.index,
                 ..template.clone()
             };
-            config.peers.insert(address, peer);
+            config.peers.insert(key, peer);
         }
         config
     }

@@ -171,3 +171,80 @@ fn wrong_fields_are_named() {
         assert!(text.contains(expected), "{spec}: {text}");
     }
 }
+
+#[test]
+fn what_calicos_objects_lack() {
+    let reference = serde_json::json!({"name": "tor", "key": "ao"});
+    let checked = peer(serde_json::json!({
+        "peerIP": "192.0.2.1", "asNumber": 65001, "longLivedRestartTime": "24h", "sendHoldTime": 100,
+        "tcpAo": {"keys": [
+            {"sendId": 1, "recvId": 2, "secretKeyRef": reference},
+            {"sendId": 2, "recvId": 1, "algorithm": "cmac-aes128", "secretKeyRef": reference},
+        ]},
+    }));
+    let checked = checked.check().unwrap();
+    let seconds = |time: Option<Duration>| time.map(|time| time.as_secs());
+    assert_eq!(seconds(checked.long_lived_restart_time), Some(86_400));
+    assert_eq!(seconds(checked.send_hold_time), Some(100));
+    let keys = checked
+        .tcp_ao
+        .iter()
+        .map(|key| (key.send_id, key.recv_id, key.algorithm));
+    let expected = [
+        (1, 2, TcpAoAlgorithm::HmacSha1),
+        (2, 1, TcpAoAlgorithm::CmacAes128),
+    ];
+    assert!(keys.eq(expected));
+
+    let wrong = |more: serde_json::Value, field: &str| {
+        let mut spec = serde_json::json!({"peerIP": "192.0.2.1", "asNumber": 65001});
+        for (name, value) in more.as_object().unwrap() {
+            spec[name] = value.clone();
+        }
+        let errors = peer(spec).check().unwrap_err();
+        let said: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        assert!(
+            said.len() == 1 && said[0].contains(field),
+            "{more}: {said:?}"
+        );
+    };
+    let key = |send: u8, receive: u8| serde_json::json!({"sendId": send, "recvId": receive, "secretKeyRef": reference});
+    let table = [
+        (
+            serde_json::json!({"longLivedRestartTime": 16_777_216}),
+            "longLivedRestartTime",
+        ),
+        (
+            serde_json::json!({"longLivedRestartTime": -1}),
+            "longLivedRestartTime",
+        ),
+        // Of the hold time that holds where nothing is said.
+        (serde_json::json!({"sendHoldTime": 90}), "sendHoldTime"),
+        (
+            serde_json::json!({"holdTime": 180, "sendHoldTime": 100}),
+            "sendHoldTime",
+        ),
+        (serde_json::json!({"sendHoldTime": 86_401}), "sendHoldTime"),
+        (serde_json::json!({"tcpAo": {"keys": []}}), "tcpAo.keys"),
+        (
+            serde_json::json!({"tcpAo": {"keys": [key(1, 1), key(1, 2)]}}),
+            "tcpAo.keys[1]",
+        ),
+        (
+            serde_json::json!({"tcpAo": {"keys": [key(1, 1), key(2, 1)]}}),
+            "tcpAo.keys[1]",
+        ),
+        (
+            serde_json::json!({"tcpAo": {"keys": [key(1, 1)]}, "password": {"secretKeyRef": reference}}),
+            "tcpAo",
+        ),
+    ];
+    for (more, field) in table {
+        wrong(more, field);
+    }
+    let forever = serde_json::json!({
+        "peerIP": "192.0.2.1", "asNumber": 65001, "holdTime": 180, "sendHoldTime": 0,
+    });
+    let forever = peer(forever).check().unwrap();
+    assert_eq!(forever.send_hold_time, Some(Duration::ZERO));
+}

@@ -2,26 +2,31 @@
 //! the block once more by BIRD that is fed by files ([`crate::fed`]).
 //!
 //! The clock starts before the write to the store and stops when a thread in the other machine's
-//! namespace sees the kernel's table change. Store, namespaces and watching thread are the same.
+//! namespace sees the kernel's table change. Store, namespaces and watching thread are the same for all. How long the store
+//! itself takes to tell a watcher of the write is measured beside it: what remains is the speakers' own.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use futures::StreamExt;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{Api, Patch, PatchParams};
-use margay_crds::{BGPConfiguration, DEFAULT_NAME};
+use kube::Client;
+use kube::api::{Api, ListParams, Patch, PatchParams, WatchEvent, WatchParams};
+use margay_crds::{BGPConfiguration, DEFAULT_NAME, IPAMBlock};
 use margay_e2e::lab::cluster::agent_name;
-use margay_e2e::lab::latency::{Watch, route_latencies};
+use margay_e2e::lab::latency::{Journey, Watch, journeys};
 use margay_e2e::lab::report::Screen;
 use margay_e2e::lab::state::Folder;
 use margay_e2e::lab::up::{self, Cluster, Lab, Options};
 use margay_e2e::lab::{LabSpec, Tor, bird, demo, down, objects, process};
 use serde_json::json;
 
-use crate::fed::Fed;
+use crate::fed::{Fed, Manner};
 
 const NAME: &str = "bench-bgp";
 /// The node that gets blocks, and the one whose kernel is watched.
@@ -30,13 +35,60 @@ const REMOTE: usize = 0;
 const TOR: &str = "tor-a";
 const RANGE: &str = "198.51.100.0/24";
 const ADDRESS: &str = "198.51.100.7";
-/// How many nodes the configuration files are for: the lab's, and those of a large cluster.
+/// How many nodes the mesh is of: the lab's, and those of a large cluster, of which all but the lab's never answer.
 const MESHES: [usize; 2] = [2, 1000];
+/// Objects written at a time while a large cluster is made.
+const WRITERS: usize = 16;
 
 /// Times of one thing.
 struct Row {
     name: String,
     times: Vec<Duration>,
+}
+
+/// When the store told a watcher of each block.
+struct Told {
+    notes: Arc<Mutex<BTreeMap<String, Instant>>>,
+    watcher: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        self.watcher.abort();
+    }
+}
+
+impl Told {
+    /// Begins to watch.
+    async fn begin(client: &Client) -> Result<Self> {
+        let notes = Arc::<Mutex<BTreeMap<String, Instant>>>::default();
+        let api: Api<IPAMBlock> = Api::all(client.clone());
+        let listed = api.list(&ListParams::default()).await?;
+        let version = listed.metadata.resource_version.unwrap_or_default();
+        let mut events = Box::pin(api.watch(&WatchParams::default(), &version).await?);
+        let written = Arc::clone(&notes);
+        let watcher = tokio::spawn(async move {
+            while let Some(Ok(event)) = events.next().await {
+                if let WatchEvent::Added(block) = event {
+                    let name = block.metadata.name.unwrap_or_default();
+                    let mut notes = written.lock().unwrap_or_else(PoisonError::into_inner);
+                    notes.insert(name, Instant::now());
+                }
+            }
+        });
+        Ok(Self { notes, watcher })
+    }
+
+    /// How long the store took, and how long the rest, of the journeys it told of.
+    fn parts(&self, journeys: &[Journey]) -> (Vec<Duration>, Vec<Duration>) {
+        let told = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        let parts = journeys.iter().filter_map(|journey| {
+            let told = told.get(&journey.block)?;
+            let store = told.saturating_duration_since(journey.written);
+            Some((store, journey.arrived.saturating_duration_since(*told)))
+        });
+        parts.unzip()
+    }
 }
 
 /// Measures, and gives a page of Markdown.
@@ -81,20 +133,23 @@ pub(crate) fn measure(programs: &Path, runs: usize) -> Result<String> {
 async fn rows(lab: &mut Lab, cluster: &Cluster, runs: usize) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     let client = &cluster.client;
+    blocks(lab, client, runs, "Margay, 2 nodes", &mut rows).await?;
+    let (come, gone) = endpoints(lab, cluster, runs).await?;
     let mut row = |name: &str, times| {
         rows.push(Row {
             name: name.to_owned(),
             times,
         });
     };
-    let times = route_latencies(client, &lab.plan, OWNER, REMOTE, runs).await?;
-    row("block written → route in a remote kernel, Margay", times);
-    let (come, gone) = endpoints(lab, cluster, runs).await?;
     row("endpoint ready → route at the ToR, Margay", come);
     row(
         "last endpoint gone → route withdrawn at the ToR, Margay",
         gone,
     );
+    let strangers = MESHES[1] - MESHES[0];
+    add_nodes(client, strangers).await?;
+    let name = format!("Margay, {} nodes", MESHES[1]);
+    blocks(lab, client, runs, &name, &mut rows).await?;
 
     // The agents make room; what they left in the kernels is none of the blocks to come.
     for node in lab.plan.nodes.clone() {
@@ -105,17 +160,71 @@ async fn rows(lab: &mut Lab, cluster: &Cluster, runs: usize) -> Result<Vec<Row>>
         }
     }
     for mesh in MESHES {
-        let fed = Fed::start(lab, client, (OWNER, REMOTE), mesh).await?;
-        let times = route_latencies(client, &lab.plan, OWNER, REMOTE, runs).await?;
-        drop(fed);
-        row(
-            &format!(
-                "block written → route in a remote kernel, BIRD fed by a file for {mesh} nodes"
-            ),
-            times,
-        );
+        for manner in [Manner::Calico, Manner::Checked] {
+            let fed = Fed::start(lab, client, (OWNER, REMOTE), mesh, manner).await?;
+            let name = format!("BIRD fed by a file for {mesh} nodes, {}", manner.words());
+            blocks(lab, client, runs, &name, &mut rows).await?;
+            drop(fed);
+        }
     }
     Ok(rows)
+}
+
+/// The journeys of so many blocks, and of which parts they are made.
+async fn blocks(
+    lab: &Lab,
+    client: &Client,
+    runs: usize,
+    who: &str,
+    rows: &mut Vec<Row>,
+) -> Result<()> {
+    let mut taken = Vec::with_capacity(runs);
+    let (mut by_store, mut beyond) = (Vec::new(), Vec::new());
+    while taken.len() < runs {
+        // The names come again after some rounds.
+        let round = (runs - taken.len()).min(32);
+        let told = Told::begin(client).await?;
+        let journeys = journeys(client, &lab.plan, OWNER, REMOTE, round).await?;
+        let (store, rest) = told.parts(&journeys);
+        by_store.extend(store);
+        beyond.extend(rest);
+        taken.extend(journeys.iter().map(Journey::took));
+    }
+    let named = [
+        (
+            format!("block written → route in a remote kernel, {who}"),
+            taken,
+        ),
+        (
+            "— the store's part: written → a watcher is told".to_owned(),
+            by_store,
+        ),
+        (
+            "— the rest: a watcher is told → route in the kernel".to_owned(),
+            beyond,
+        ),
+    ];
+    rows.extend(named.map(|(name, times)| Row { name, times }));
+    Ok(())
+}
+
+/// Nodes of the mesh that are nowhere.
+async fn add_nodes(client: &Client, count: usize) -> Result<()> {
+    let made = futures::stream::iter(0..count).map(|number| async move {
+        let address = format!("10.11.{}.{}", number / 250, number % 250 + 1);
+        let node = json!({
+            "metadata": {"name": format!("stranger-{number}")},
+            "status": {"addresses": [{"type": "InternalIP", "address": address}]},
+        });
+        objects::create_node(client, node).await
+    });
+    let mut made = made.buffer_unordered(WRITERS);
+    while let Some(result) = made.next().await {
+        result?;
+    }
+    // Until the agents have taken them in and dialled each for the first time.
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    Ok(())
 }
 
 /// From the write of an EndpointSlice to the route of its Service at the ToR, and to its end.
@@ -191,10 +300,14 @@ fn page(rows: &[Row], runs: usize) -> String {
     let load = load.split(' ').next().unwrap_or_default();
     let mut text = format!(
         "# Objects to routes\n\n\
-         `make bench-bgp`: {runs} changes of each kind in one lab of two nodes and a ToR, {processors} processors, load average {load}. The clock runs\n\
-         from the write to the store until the kernel's table at the other end has changed. \"Fed by a file\" is BIRD 2 on the\n\
-         same nodes, with a program that watches the same store, writes a configuration, has `bird -p` check it and calls\n\
-         `birdc configure`, at once after each change: as confd does, without its batching.\n\n\
+         `make bench-routes`: {runs} changes of each kind in one lab of two nodes and a ToR, {processors} processors, load average {load}. The clock runs\n\
+         from before the write to the store until the kernel's table at the other end has changed. The store's own part, which is\n\
+         the same for all, is told apart: until a watcher in the measuring program has the event.\n\n\
+         \"Fed by a file\" is BIRD 2 on the same nodes with a program that does step by step what confd does at a change of the\n\
+         same store, at once and without confd's templates: render, compare, check if there is a command for it, rename, reload by\n\
+         a shell. \"As in Calico for blocks\" is Calico's configuration of confd for the file with a node's blocks (`bird_aggr.cfg`,\n\
+         which its `bird.cfg` includes): no check, and SIGHUP. With 1000 nodes BIRD reads a configuration of 999 peers at\n\
+         each change, and Margay has 999 sessions configured; 998 of them are with addresses at which nobody answers.\n\n\
          | | p50 | p99 | longest |\n|---|---|---|---|\n"
     );
     for Row { name, times } in rows {

@@ -1,12 +1,17 @@
-//! BIRD on two nodes of a lab, fed by files as confd feeds it: a program watches the blocks, writes
-//! the configuration anew at each change, has it checked, and tells BIRD to read it.
+//! BIRD on two nodes of a lab, fed by files as confd feeds it: a program watches the blocks, renders
+//! a file anew at each change, puts it in place and has BIRD read its configuration.
 //!
-//! What takes time here and not in confd is nothing: no templates, no second process for IPv6, no
-//! waiting for further changes.
+//! What confd does at each change, and its configuration in Calico, are followed step by step: the file is rendered beside
+//! the old one, compared with it, checked by a command if there is one, renamed, and a shell runs the reload command. For
+//! blocks Calico has no check command and its reload command sends SIGHUP ([`Manner::Calico`]); the file with the peers has
+//! both ([`Manner::Checked`], here with `birdc configure`, which other users of confd have).
+//!
+//! What takes time in Calico and not here: the template language, the copy of the store's objects that it is filled from,
+//! `sv` to find BIRD's process, and a log line at each step.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -36,9 +41,29 @@ impl Drop for Fed {
     }
 }
 
+/// How BIRD is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Manner {
+    /// A file with the blocks alone is written, and BIRD gets SIGHUP.
+    Calico,
+    /// The whole configuration is written, checked by `bird -p`, and read by `birdc configure`.
+    Checked,
+}
+
+impl Manner {
+    /// In words.
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Self::Calico => "as in Calico for blocks: SIGHUP, no check",
+            Self::Checked => "with a check: `bird -p`, `birdc configure`",
+        }
+    }
+}
+
 /// One node's BIRD.
 #[derive(Clone)]
 struct Speaker {
+    manner: Manner,
     folder: PathBuf,
     address: String,
     /// The other one, and as many more as the mesh has, which never answer.
@@ -54,13 +79,15 @@ impl Fed {
         client: &Client,
         (owner, remote): (usize, usize),
         mesh: usize,
+        manner: Manner,
     ) -> Result<Self> {
         let strangers = mesh.saturating_sub(2);
-        let first = Speaker::of(lab, owner, remote, strangers)?;
-        let second = Speaker::of(lab, remote, owner, strangers)?;
+        let first = Speaker::of(lab, owner, remote, strangers, manner)?;
+        let second = Speaker::of(lab, remote, owner, strangers, manner)?;
         let mut processes = Vec::new();
         for (speaker, index) in [(&first, owner), (&second, remote)] {
-            speaker.write(&BTreeSet::new())?;
+            std::fs::write(speaker.blocks_file(), "")?;
+            std::fs::write(speaker.file(), speaker.text(&BTreeSet::new()))?;
             processes.push(speaker.launch(lab, index, mesh)?);
         }
         let name = name(&lab.plan, owner);
@@ -88,10 +115,11 @@ fn address(plan: &Plan, index: usize) -> String {
 }
 
 impl Speaker {
-    fn of(lab: &Lab, own: usize, other: usize, strangers: usize) -> Result<Self> {
+    fn of(lab: &Lab, own: usize, other: usize, strangers: usize, manner: Manner) -> Result<Self> {
         let folder = lab.ledger.folder.machine(&name(&lab.plan, own)).join("fed");
         std::fs::create_dir_all(&folder)?;
         Ok(Self {
+            manner,
             folder,
             address: address(&lab.plan, own),
             other: address(&lab.plan, other),
@@ -146,8 +174,12 @@ impl Speaker {
              protocol kernel {{ persist; scan time 2; ipv4 {{ import none; export where source = RTS_BGP; }}; }}\n\
              protocol static blocks {{ ipv4;\n"
         );
-        for block in blocks {
-            let _ = writeln!(text, "  route {block} blackhole;");
+        match self.manner {
+            Manner::Calico => {
+                let file = self.blocks_file();
+                let _ = writeln!(text, "include \"{}\";", file.display());
+            }
+            Manner::Checked => text.push_str(&routes(blocks)),
         }
         text.push_str("}\n");
         let mut peer = |name: &str, peer: &str, passive: &str| {
@@ -166,19 +198,46 @@ impl Speaker {
         text
     }
 
-    /// Writes it beside the old one, has it checked, and puts it in place.
-    fn write(&self, blocks: &BTreeSet<String>) -> Result<()> {
-        let (file, fresh) = (self.file(), self.folder.join("bird.new"));
-        std::fs::write(&fresh, self.text(blocks))?;
-        run("bird", &["-p", "-c", &fresh.to_string_lossy()])?;
-        std::fs::rename(&fresh, Path::new(&file))?;
-        Ok(())
+    fn blocks_file(&self) -> PathBuf {
+        self.folder.join("blocks.conf")
     }
 
-    fn configure(&self) -> Result<()> {
-        run("birdc", &["-s", &self.socket(), "configure"])?;
-        Ok(())
+    /// What confd does at a change.
+    fn feed(&self, blocks: &BTreeSet<String>) -> Result<()> {
+        let (file, text) = match self.manner {
+            Manner::Calico => (self.blocks_file(), routes(blocks)),
+            Manner::Checked => (self.file(), self.text(blocks)),
+        };
+        let fresh = self.folder.join(".fresh");
+        std::fs::write(&fresh, text)?;
+        if std::fs::read(&fresh)? == std::fs::read(&file)? {
+            return Ok(());
+        }
+        if self.manner == Manner::Checked {
+            shell(&format!("bird -p -c {}", fresh.display()))?;
+        }
+        std::fs::rename(&fresh, &file)?;
+        match self.manner {
+            Manner::Calico => {
+                let process = std::fs::read_to_string(self.folder.join("bird.pid"))?;
+                shell(&format!("kill -HUP {} || true", process.trim()))
+            }
+            Manner::Checked => shell(&format!("birdc -s {} configure", self.socket())),
+        }
     }
+}
+
+fn routes(blocks: &BTreeSet<String>) -> String {
+    blocks
+        .iter()
+        .map(|block| format!("  route {block} blackhole;\n"))
+        .collect()
+}
+
+/// Commands are run by a shell, as confd runs them.
+fn shell(line: &str) -> Result<()> {
+    run("/bin/sh", &["-c", line])?;
+    Ok(())
 }
 
 /// Watches the blocks of a node for ever.
@@ -202,10 +261,7 @@ async fn watch(client: Client, node: &str, speaker: &Speaker) -> Result<()> {
         };
         if differs {
             let (speaker, now) = (speaker.clone(), blocks.clone());
-            let fed = tokio::task::spawn_blocking(move || {
-                speaker.write(&now)?;
-                speaker.configure()
-            });
+            let fed = tokio::task::spawn_blocking(move || speaker.feed(&now));
             fed.await.context("the feeder's thread")??;
         }
     }

@@ -6,11 +6,15 @@
 //! | `passwords` | from Secrets: right, wrong, missing, rotated live |
 //! | `places` | ranges, gateways, an AS of its own for one session |
 //! | `switches` | two ToRs of GoBGP at once; down, about to go, too many prefixes, families, times |
+//! | `fields` | what Calico's objects lack, at BIRD's end: routes kept long, TCP-AO, a priority on the way out |
+//! | `farewell` | the planned end of a node at a ToR of GoBGP |
 //! | `links` | pods over a fabric without addresses |
 //! | `thousand`, `crowd` | one agent in a mesh of a thousand simulated nodes |
 //! | `filters`, `table` | BGPFilters edited one after another, and what passes then on both sides |
 
 mod crowd;
+mod farewell;
+mod fields;
 mod filters;
 mod links;
 mod passwords;

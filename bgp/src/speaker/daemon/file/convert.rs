@@ -357,6 +357,7 @@ impl NeighborEntry {
         };
         Ok(PeerConfig {
             restart_time: None,
+            long_lived_time: None,
             name: self.name.clone().unwrap_or(defaults.name),
             port: self.port,
             local_address: self.local_address,
