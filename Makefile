@@ -173,8 +173,10 @@ bench-routes: build lab-packages ## A block and a Service's endpoint until the r
 
 .PHONY: test-policy-worlds
 test-policy-worlds: ## WORLDS=100000 random clusters with events: engine, compiler, ruleset and evaluator agree; SEED=1 is the first
+	@# The one crate optimised, with all checks of a debug build; what it needs is there from the other tests.
 	@MARGAY_POLICY_WORLDS=$(or $(WORLDS),100000) MARGAY_POLICY_SEED=$(or $(SEED),1) $(STEP) "policy worlds" \
-		cargo test --quiet --locked --release -p margay-policy --all-features --lib worlds
+		cargo test --quiet --locked --config 'profile.dev.package.margay-policy.opt-level=3' \
+			-p margay-policy --all-features --lib -- --nocapture worlds host_endpoints_answer
 
 .PHONY: bench-policy
 bench-policy: lab-packages ## Policy: compiling, events, packets beside iptables, memory: docs/bench/policy.md; BENCH="events" runs a part (root)

@@ -278,11 +278,7 @@ impl ClusterNetworkPolicy {
     }
 }
 
-fn check_protocols(
-    path: &str,
-    protocols: Option<&[ProtocolMatch]>,
-    errors: &mut Vec<FieldError>,
-) {
+fn check_protocols(path: &str, protocols: Option<&[ProtocolMatch]>, errors: &mut Vec<FieldError>) {
     for (index, protocol) in protocols.into_iter().flatten().enumerate() {
         for (name, matched) in [
             ("tcp", &protocol.tcp),

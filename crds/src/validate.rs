@@ -6,8 +6,8 @@ use serde_json::Value;
 use crate::field::FieldError;
 use crate::{
     BGPConfiguration, BGPFilter, BGPPeer, ClusterNetworkPolicy, GlobalNetworkPolicy,
-    GlobalNetworkSet, HostEndpoint,
-    IPAMBlock, IPAMConfiguration, IPPool, IPReservation, NetworkPolicy, NetworkSet, Tier,
+    GlobalNetworkSet, HostEndpoint, IPAMBlock, IPAMConfiguration, IPPool, IPReservation,
+    NetworkPolicy, NetworkSet, Tier,
 };
 
 /// Every field of `new` that is wrong by the rules of its kind, and on an update (`old` given)

@@ -20,7 +20,11 @@ mod packets;
 mod report;
 mod world;
 
-use std::{path::PathBuf, process::Command, time::Duration};
+use std::{
+    path::PathBuf,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
 
 use serde_json::Value;
 
@@ -56,7 +60,9 @@ fn all(out: Option<PathBuf>) {
     ] {
         let name = words.join(" ");
         eprintln!("{name} …");
+        let start = Instant::now();
         figures.insert(name, part(words));
+        eprintln!("    {:.0} s", start.elapsed().as_secs_f64());
     }
     let figures = Value::Object(figures);
     let page = report::page(&figures);
@@ -70,9 +76,10 @@ fn all(out: Option<PathBuf>) {
 /// A part in a process of its own: what it grows by is not what others have left.
 fn part(words: &[&str]) -> Value {
     let program = std::env::current_exe().unwrap();
-    let output = Command::new(program).args(words).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{words:?}: {said}");
+    let mut command = Command::new(program);
+    command.args(words).stderr(Stdio::inherit());
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{words:?}: {}", output.status);
     serde_json::from_slice(&output.stdout).unwrap()
 }
 

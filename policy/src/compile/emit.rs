@@ -114,10 +114,7 @@ pub(crate) fn knows_generation(chain: &str) -> bool {
 }
 
 /// The chains that know the generation, by name; the one of host endpoints only where there are such.
-pub(crate) fn generation_chains(
-    sum: Sum,
-    ruleset: &Ruleset,
-) -> [(&'static str, Option<Chain>); 3] {
+pub(crate) fn generation_chains(sum: Sum, ruleset: &Ruleset) -> [(&'static str, Option<Chain>); 3] {
     let generation = sum.generation();
     let judged = [
         Rule::new([Match::Mark(generation)], Verdict::Accept),

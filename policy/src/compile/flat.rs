@@ -283,34 +283,16 @@ impl Flat {
             let Some(end) = tier.enforced.or(staged) else {
                 continue;
             };
-            let mut passed = Region::nothing();
+            let mut matched = Vec::new();
             while let Some(rule) = rules.next_if(|rule| rule.tier <= index) {
                 if undecided.is_nothing() {
                     continue;
                 }
-                let Some(matched) = self.matched(rule, facts, terms) else {
-                    continue;
-                };
-                let matched = matched.and(&undecided);
-                if rule.staged {
-                    decision::add(&mut decision.staged, rule.id, matched.clone());
+                if let Some(region) = self.matched(rule, facts, terms) {
+                    matched.push((rule, region));
                 }
-                match rule.rule.action {
-                    RuleAction::Log => {
-                        decision::add(&mut decision.logged, rule.id, matched);
-                        continue;
-                    }
-                    RuleAction::Allow => decision.allowed = decision.allowed.or(&matched),
-                    RuleAction::Pass => passed = passed.or(&matched),
-                    RuleAction::Deny => {}
-                }
-                undecided = undecided.without(&matched);
-                let told = match rule.rule.action {
-                    RuleAction::Pass => &mut decision.passed,
-                    _ => &mut decision.decided,
-                };
-                decision::add(told, rule.id, matched);
             }
+            let passed = take(matched, &mut undecided, &mut decision);
             if tier.passes {
                 undecided = undecided.or(&passed);
                 continue;
@@ -343,4 +325,56 @@ impl Flat {
             None => region,
         })
     }
+}
+
+/// Lets the rules of a tier take of the undecided what they match, in their order, and returns what they hand over to the
+/// next tier.
+fn take(
+    matched: Vec<(&FlatRule, Region)>,
+    undecided: &mut Region,
+    decision: &mut Decision,
+) -> Region {
+    let (rules, regions): (Vec<&FlatRule>, Vec<Region>) = matched.into_iter().unzip();
+    // A Log rule takes nothing away from those after it.
+    let logs = rules.iter().any(|rule| rule.rule.action == RuleAction::Log);
+    let shared = match logs {
+        true => None,
+        false => Region::share_out(undecided, &regions),
+    };
+    let parts = shared.unwrap_or_else(|| {
+        let mut left = undecided.clone();
+        let parts = rules.iter().zip(&regions).map(|(rule, region)| {
+            let part = region.and(&left);
+            if rule.rule.action != RuleAction::Log {
+                left = left.without(&part);
+            }
+            part
+        });
+        parts.collect()
+    });
+    let by = |action: RuleAction| {
+        let parts = rules.iter().zip(&parts);
+        parts
+            .filter(move |(rule, _)| rule.rule.action == action)
+            .map(|(_, part)| part)
+    };
+    let passed = Region::union(by(RuleAction::Pass));
+    let allowed = Region::union(by(RuleAction::Allow));
+    let denied = Region::union(by(RuleAction::Deny));
+    decision.allowed = decision.allowed.or(&allowed);
+    *undecided = undecided.without(&Region::union([&passed, &allowed, &denied]));
+    for (rule, part) in rules.iter().zip(&parts) {
+        if rule.staged {
+            decision::add(&mut decision.staged, rule.id, part.clone());
+        }
+    }
+    for (rule, part) in rules.into_iter().zip(parts) {
+        let told = match rule.rule.action {
+            RuleAction::Log => &mut decision.logged,
+            RuleAction::Pass => &mut decision.passed,
+            RuleAction::Allow | RuleAction::Deny => &mut decision.decided,
+        };
+        decision::add(told, rule.id, part);
+    }
+    passed
 }

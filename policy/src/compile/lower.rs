@@ -256,12 +256,17 @@ impl Lowered {
         match &self.traffic {
             Traffic::Ports(None) => Region::everything(),
             Traffic::Ports(Some(ports)) => {
-                let regions = ports.iter().map(|port| match port {
-                    PortMatch::Numbers(protocol, range) => Region::ports(*protocol, &[*range]),
-                    PortMatch::Named(protocol, name) => destination.called(Some(*protocol), name),
-                    PortMatch::AnyNamed(name) => destination.called(None, name),
-                });
-                regions.fold(Region::nothing(), |all, region| all.or(&region))
+                let regions: Vec<Region> = ports
+                    .iter()
+                    .map(|port| match port {
+                        PortMatch::Numbers(protocol, range) => Region::ports(*protocol, &[*range]),
+                        PortMatch::Named(protocol, name) => {
+                            destination.called(Some(*protocol), name)
+                        }
+                        PortMatch::AnyNamed(name) => destination.called(None, name),
+                    })
+                    .collect();
+                Region::union(&regions)
             }
             Traffic::Own(rule) => own_region(rule, destination),
         }
@@ -383,9 +388,14 @@ fn sources(protocol: Protocol, ports: &[Port]) -> Region {
 }
 
 fn destinations(protocol: Protocol, ports: &[Port], destination: &Destination<'_>) -> Region {
-    let regions = ports.iter().map(|port| match port {
-        Port::Range(first, last) => Region::ports(protocol, &[PortRange::between(*first, *last)]),
-        Port::Named(name) => destination.called(Some(protocol), name),
-    });
-    regions.fold(Region::nothing(), |all, region| all.or(&region))
+    let regions: Vec<Region> = ports
+        .iter()
+        .map(|port| match port {
+            Port::Range(first, last) => {
+                Region::ports(protocol, &[PortRange::between(*first, *last)])
+            }
+            Port::Named(name) => destination.called(Some(protocol), name),
+        })
+        .collect();
+    Region::union(&regions)
 }

@@ -44,22 +44,20 @@ pub(super) fn chain_of(word: &str, rule: RuleId, rules: Vec<Rule>, chains: &mut 
 pub(crate) fn chain(decision: &Decision, chains: &mut Chains) -> Chain {
     let mut rules = notes(decision, chains);
     let mut parts = Vec::new();
-    let (mut passing, mut dropped) = (
-        decision.allowed.clone(),
-        Region::everything().without(&decision.allowed),
-    );
     for (rule, region) in &decision.decided {
         // A rule decides one way only, but for what several owners of one address come to.
         let allowed = region.and(&decision.allowed);
         let denied = region.without(&decision.allowed);
-        passing = passing.without(&allowed);
-        dropped = dropped.without(&denied);
         for (region, passes) in [(allowed, true), (denied, false)] {
             if !region.is_nothing() {
                 parts.push((conditions(&region), verdict(passes, Some(*rule), chains)));
             }
         }
     }
+    let decided = Region::union(decision.decided.values());
+    let undecided = Region::everything().without(&decided);
+    let passing = undecided.and(&decision.allowed);
+    let dropped = undecided.without(&decision.allowed);
     for (region, passes) in [(passing, true), (dropped, false)] {
         if !region.is_nothing() {
             parts.push((conditions(&region), verdict(passes, None, chains)));

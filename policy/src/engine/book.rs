@@ -21,17 +21,58 @@ use crate::{
     ruleset::{Family, Key, Value},
 };
 
-/// A few things in little space: an address has one claim, but for moments.
+/// Profiles in little space: an address has one claim, but for moments.
 #[derive(Debug, Default)]
-struct Claims(Vec<ProfileId>);
+enum Claims {
+    #[default]
+    None,
+    One(ProfileId),
+    Several(Box<Vec<ProfileId>>),
+}
+
+impl Claims {
+    fn push(&mut self, id: ProfileId) {
+        match self {
+            Self::None => *self = Self::One(id),
+            Self::One(first) => *self = Self::Several(Box::new(vec![*first, id])),
+            Self::Several(all) => all.push(id),
+        }
+    }
+
+    fn cut(&mut self, id: ProfileId) {
+        match self {
+            Self::One(known) if *known == id => *self = Self::None,
+            Self::None | Self::One(_) => {}
+            Self::Several(all) => {
+                cut(all, &id);
+                match all.as_slice() {
+                    [] => *self = Self::None,
+                    [last] => *self = Self::One(*last),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn as_slice(&self) -> &[ProfileId] {
+        match self {
+            Self::None => &[],
+            Self::One(id) => std::slice::from_ref(id),
+            Self::Several(all) => all,
+        }
+    }
+}
+
+/// The endpoints here that have an address, by their profiles; a closed one claims nothing for itself.
+type Here = Vec<Option<ProfileId>>;
 
 /// What is known of an address.
 #[derive(Debug, Default)]
 struct Entry {
     /// Claims by what the API shows.
     shown: Claims,
-    /// The endpoints here that have it: they rule the others out. A closed one claims nothing for itself.
-    here: Vec<Option<ProfileId>>,
+    /// The endpoints here that have it: they rule the others out. Most addresses are elsewhere.
+    here: Option<Box<Here>>,
     /// The identity's number, 0 for none.
     identity: u32,
 }
@@ -64,29 +105,22 @@ impl Book {
     // ----- claims -----
 
     pub(super) fn claim(&mut self, address: IpAddr, profile: ProfileId) {
-        self.addresses
-            .entry(address)
-            .or_default()
-            .shown
-            .0
-            .push(profile);
+        let entry = self.addresses.entry(address).or_default();
+        entry.shown.push(profile);
         self.note(address, profile);
     }
 
     pub(super) fn unclaim(&mut self, address: IpAddr, profile: ProfileId) {
         if let Some(entry) = self.addresses.get_mut(&address) {
-            cut(&mut entry.shown.0, &profile);
+            entry.shown.cut(profile);
         }
         self.forget(address, profile);
     }
 
     /// An endpoint here has the address; without a profile it is closed.
     pub(super) fn claim_here(&mut self, address: IpAddr, profile: Option<ProfileId>) {
-        self.addresses
-            .entry(address)
-            .or_default()
-            .here
-            .push(profile);
+        let entry = self.addresses.entry(address).or_default();
+        entry.here.get_or_insert_default().push(profile);
         self.dirty.insert(address);
         if let Some(profile) = profile {
             self.note(address, profile);
@@ -95,7 +129,10 @@ impl Book {
 
     pub(super) fn unclaim_here(&mut self, address: IpAddr, profile: Option<ProfileId>) {
         if let Some(entry) = self.addresses.get_mut(&address) {
-            cut(&mut entry.here, &profile);
+            if let Some(here) = &mut entry.here {
+                cut(here, &profile);
+            }
+            entry.here.take_if(|here| here.is_empty());
         }
         self.dirty.insert(address);
         if let Some(profile) = profile {
@@ -184,7 +221,7 @@ impl Book {
             let is_single = self.blocks.is_single(address);
             let claimed = self.identity_by_claims(entry, address, peers);
             let is_claimed = claimed.is_some();
-            let is_idle = !is_claimed && entry.here.is_empty() && entry.shown.0.is_empty();
+            let is_idle = !is_claimed && entry.here.is_none() && entry.shown.as_slice().is_empty();
             let before = entry.identity;
             let identity =
                 claimed.or_else(|| is_single.then(|| Identity::of(self.blocks.facts(address))));
@@ -222,9 +259,9 @@ impl Book {
             facts.extend(around.iter().copied());
             facts
         };
-        let alternatives: BTreeSet<Facts> = match entry.here.is_empty() {
-            true => entry.shown.0.iter().map(facts).collect(),
-            false => entry.here.iter().flatten().map(facts).collect(),
+        let alternatives: BTreeSet<Facts> = match &entry.here {
+            None => entry.shown.as_slice().iter().map(facts).collect(),
+            Some(here) => here.iter().flatten().map(facts).collect(),
         };
         (!alternatives.is_empty()).then(|| Identity::any_of(alternatives))
     }

@@ -242,8 +242,10 @@ impl Draft {
         create(table, &sets, &maps, &chains, &mut commands);
         write_rules(table, &chains, &mut commands);
         change_sets(table, &sets, &mut commands);
-        change_maps(table, &maps, &mut commands);
-        delete(table, &sets, &maps, &chains, &mut commands);
+        let mut gone = Vec::new();
+        delete(table, &sets, &maps, &chains, &mut gone);
+        change_maps(table, maps, &mut commands);
+        commands.append(&mut gone);
         Transaction { commands }
     }
 }
@@ -337,26 +339,40 @@ fn change_sets(table: &Ruleset, sets: &Sets, commands: &mut Vec<Command>) {
     }
 }
 
-fn change_maps(table: &Ruleset, maps: &Maps, commands: &mut Vec<Command>) {
+/// Takes what was there apart while it goes: of many elements there need not be two lists at once.
+fn change_maps(table: &Ruleset, maps: Maps, commands: &mut Vec<Command>) {
     for (name, before) in maps {
-        let Some(map) = table.maps.get(name) else {
+        let Some(map) = table.maps.get(&name) else {
             continue;
         };
         let mut deleted = BTreeMap::new();
         let mut added = BTreeMap::new();
         if before.kind.is_none() {
+            drop(before.elements);
             added.clone_from(&map.elements);
         } else {
-            for (key, was) in &before.elements {
-                let now = map.elements.get(key);
+            for (key, was) in before.elements {
+                let now = map.elements.get(&key);
                 if was.as_ref() == now {
                     continue;
                 }
-                deleted.extend(was.clone().map(|was| (key.clone(), was)));
-                added.extend(now.cloned().map(|now| (key.clone(), now)));
+                match (was, now.cloned()) {
+                    (Some(was), Some(now)) => {
+                        deleted.insert(key.clone(), was);
+                        added.insert(key, now);
+                    }
+                    (Some(was), None) => drop(deleted.insert(key, was)),
+                    (None, Some(now)) => drop(added.insert(key, now)),
+                    (None, None) => {}
+                }
             }
         }
-        push(name, Elements::Map(deleted), Elements::Map(added), commands);
+        push(
+            &name,
+            Elements::Map(deleted),
+            Elements::Map(added),
+            commands,
+        );
     }
 }
 

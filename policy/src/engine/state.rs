@@ -52,7 +52,7 @@ pub(super) struct State {
 }
 
 /// Pods by key, as they were; `None` for those that were not.
-type Pods = BTreeMap<ObjectKey, Option<Pod>>;
+type Pods = BTreeMap<ObjectKey, Option<Box<Pod>>>;
 
 impl State {
     pub(super) fn new() -> Self {
@@ -108,6 +108,8 @@ impl State {
         for pod in pods.keys().filter_map(|key| cluster.pod(key)) {
             self.claim(cluster, pod);
         }
+        // What comes next takes as much, when many pods come at once.
+        drop(pods);
         if cut {
             self.book.cut_blocks(&self.terms, cluster);
             self.book.settle_intervals(&self.terms, &mut self.draft);
@@ -174,7 +176,7 @@ impl State {
             let now = now.map(|endpoint| ObjectKey::new(&endpoint.namespace, &endpoint.pod));
             for key in before.into_iter().chain(now) {
                 pods.entry(key)
-                    .or_insert_with_key(|key| cluster.pod(key).cloned());
+                    .or_insert_with_key(|key| cluster.pod(key).cloned().map(Box::new));
             }
         }
         pods
@@ -294,6 +296,14 @@ impl State {
         if changes.tiers {
             self.policies.tiers_changed(cluster, &mut groups);
         }
+        let mut edited = BTreeSet::new();
+        for reference in &changes.policies {
+            self.policies
+                .policy_changed(cluster, reference, &mut groups);
+            edited.extend(self.policies.id(reference));
+        }
+        // After the policies: what is found anew for some groups must not move a policy that others still have in its old
+        // place.
         let accounts = changes.service_accounts.iter();
         let namespaces: BTreeSet<&String> = changes
             .namespaces
@@ -303,12 +313,6 @@ impl State {
         for namespace in namespaces {
             self.policies
                 .surroundings_changed(cluster, namespace, &mut groups);
-        }
-        let mut edited = BTreeSet::new();
-        for reference in &changes.policies {
-            self.policies
-                .policy_changed(cluster, reference, &mut groups);
-            edited.extend(self.policies.id(reference));
         }
         (groups, edited)
     }

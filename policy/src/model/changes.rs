@@ -16,7 +16,7 @@ use crate::selector::{Labels, Selector};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Changes {
     /// Pods, as they were before; `None` for new ones.
-    pub(crate) pods: BTreeMap<ObjectKey, Option<Pod>>,
+    pub(crate) pods: BTreeMap<ObjectKey, Option<Box<Pod>>>,
     pub(crate) namespaces: BTreeSet<String>,
     pub(crate) policies: BTreeSet<PolicyRef>,
     pub(crate) service_accounts: BTreeSet<ObjectKey>,
@@ -41,7 +41,7 @@ impl Journal {
         }
     }
 
-    pub(super) fn pod(&mut self, key: &ObjectKey, before: Option<Pod>) {
+    pub(super) fn pod(&mut self, key: &ObjectKey, before: Option<Box<Pod>>) {
         self.note(|changes| {
             changes.pods.entry(key.clone()).or_insert(before);
         });

@@ -289,14 +289,12 @@ fn read_protocol(item: &ProtocolMatch) -> Result<PortMatch, Wrong> {
                 let reason = "has none of the fields known here".to_owned();
                 return Err((format!(".{name}"), reason));
             };
-            let range = read_port(port).map_err(|(field, reason)| {
-                (format!(".{name}.destinationPort{field}"), reason)
-            })?;
+            let range = read_port(port)
+                .map_err(|(field, reason)| (format!(".{name}.destinationPort{field}"), reason))?;
             Ok(PortMatch::Numbers(protocol, range))
         }
         (None, None, Some(name)) => {
-            check_port_name(name)
-                .map_err(|reason| (".destinationNamedPort".to_owned(), reason))?;
+            check_port_name(name).map_err(|reason| (".destinationNamedPort".to_owned(), reason))?;
             Ok(PortMatch::AnyNamed(name.clone()))
         }
         (None, None, None) => Err(whole("has none of the fields known here")),
@@ -396,9 +394,8 @@ mod tests {
             let (policy, problems) = rule("Accept", rest.clone());
             assert!(policy.egress[0].peers.is_empty(), "{rest}");
             assert!(
-                problems[0].starts_with(&format!(
-                    "ClusterNetworkPolicy c: spec.egress[0].{field}: "
-                )),
+                problems[0]
+                    .starts_with(&format!("ClusterNetworkPolicy c: spec.egress[0].{field}: ")),
                 "{problems:?}"
             );
             for action in ["Deny", "Pass"] {

@@ -332,7 +332,7 @@ impl Cluster {
             }
             Entry::Occupied(place) if **place.get() == pod => {}
             Entry::Occupied(mut place) => {
-                let before = std::mem::replace(&mut **place.get_mut(), pod);
+                let before = place.insert(Box::new(pod));
                 self.journal.pod(place.key(), Some(before));
             }
         }
@@ -342,7 +342,7 @@ impl Cluster {
     pub fn remove_pod(&mut self, namespace: &str, name: &str) {
         let key = ObjectKey::new(namespace, name);
         if let Some(pod) = self.pods.remove(&key) {
-            self.journal.pod(&key, Some(*pod));
+            self.journal.pod(&key, Some(pod));
         }
     }
 

@@ -7,9 +7,11 @@ use super::{
     random,
 };
 use crate::{
-    Cluster, Compiler, Ruleset, diff,
+    Cluster, Compiler, Engine, Ruleset, diff,
+    load::load,
     model::ObjectKey,
     ruleset::{Command, Elements, Transaction},
+    selector::Labels,
 };
 
 fn compile(cluster: &Cluster) -> Ruleset {
@@ -126,6 +128,40 @@ fn a_class_loses_its_map_and_keeps_its_chain() {
             .any(|command| matches!(command, Command::DeleteMap(_)))
     );
     assert_eq!(change.replay(&before), Ok(after));
+}
+
+/// What happens at once in one namespace and to the order of policies of all, which another namespace's pods have too.
+#[test]
+fn a_policy_moves_while_a_namespace_changes() {
+    let policy = |name: &str, order: u8, action: &str| {
+        format!(
+            "---\n{{apiVersion: margay.dev/v1, kind: GlobalNetworkPolicy, metadata: {{name: {name}}}, \
+             spec: {{order: {order}, ingress: [{{action: {action}}}]}}}}\n"
+        )
+    };
+    let pods = "
+{apiVersion: v1, kind: Pod, metadata: {name: a, namespace: x}, spec: {nodeName: n1, containers: []}, status: {podIPs: [{ip: 10.0.1.1}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: b, namespace: y}, spec: {nodeName: n1, containers: []}, status: {podIPs: [{ip: 10.0.1.2}]}}
+";
+    let mut engine = Engine::new("n1");
+    let start = format!(
+        "{pods}{}{}",
+        policy("one", 1, "Allow"),
+        policy("two", 2, "Deny")
+    );
+    *engine.cluster() = load_cluster(&start);
+    for endpoint in node_input(engine.known(), "n1").endpoints {
+        engine.handle_endpoint(endpoint);
+    }
+    engine.poll();
+    assert_eq!(*engine.ruleset(), compile(engine.known()));
+    load(&policy("one", 3, "Allow"), engine.cluster()).unwrap();
+    engine
+        .cluster()
+        .insert_namespace("x", Labels::from([("new".to_owned(), String::new())]));
+    engine.poll();
+    assert_eq!(*engine.ruleset(), compile(engine.known()));
 }
 
 /// What the text of a small node looks like; the place to see the layout.

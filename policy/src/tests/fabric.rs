@@ -1,6 +1,7 @@
 //! A cluster whose every node has its compiled ruleset, for asking whether a packet gets through the kernels on its way.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
 };
@@ -43,45 +44,43 @@ pub(super) fn node_input(cluster: &Cluster, node: &str) -> NodeInput {
 
 pub(super) struct Fabric<'a> {
     cluster: &'a Cluster,
-    rulesets: BTreeMap<&'a str, Ruleset>,
+    rulesets: BTreeMap<&'a str, Cow<'a, Ruleset>>,
     interfaces: BTreeMap<ObjectKey, String>,
 }
 
 impl<'a> Fabric<'a> {
     pub(super) fn new(cluster: &'a Cluster) -> Self {
-        let mut fabric = Self {
-            cluster,
-            rulesets: BTreeMap::new(),
-            interfaces: BTreeMap::new(),
-        };
         let nodes: BTreeSet<&str> = cluster
             .pods()
             .filter_map(|pod| pod.node.as_deref())
             .collect();
-        for node in nodes {
+        let rulesets = nodes.into_iter().map(|node| {
             let input = node_input(cluster, node);
             let (ruleset, problems) = Compiler::new().compile(cluster, &input);
             assert_eq!(problems, []);
-            fabric.rulesets.insert(node, ruleset);
-            let interfaces = input.endpoints.into_iter();
-            fabric.interfaces.extend(
-                interfaces
-                    .map(|local| (ObjectKey::new(local.namespace, local.pod), local.interface)),
-            );
-        }
-        fabric
+            (node, Cow::Owned(ruleset))
+        });
+        Self::of(cluster, rulesets.collect())
     }
 
-    /// The compiled ruleset of each node that has pods.
-    pub(super) fn rulesets(&self) -> &BTreeMap<&'a str, Ruleset> {
-        &self.rulesets
+    /// With the rulesets that somebody has compiled, of each node that has pods.
+    pub(super) fn of(cluster: &'a Cluster, rulesets: BTreeMap<&'a str, Cow<'a, Ruleset>>) -> Self {
+        let endpoints = rulesets
+            .keys()
+            .flat_map(|node| node_input(cluster, node).endpoints)
+            .map(|local| (ObjectKey::new(local.namespace, local.pod), local.interface));
+        Self {
+            cluster,
+            interfaces: endpoints.collect(),
+            rulesets,
+        }
     }
 
     fn place(&self, end: End<'_>) -> Option<(&Ruleset, &str, &str)> {
         let pod = end.pod.filter(|pod| is_endpoint(pod))?;
         let node = pod.node.as_deref()?;
         let (node, ruleset) = self.rulesets.get_key_value(node)?;
-        Some((ruleset, node, &self.interfaces[&pod.key()]))
+        Some((ruleset.as_ref(), node, &self.interfaces[&pod.key()]))
     }
 
     /// Whether the end is the node itself.

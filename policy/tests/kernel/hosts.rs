@@ -1,6 +1,6 @@
 //! Host endpoints in the kernel: the router is the node, its uplink the endpoint, and the host outside its peer.
 
-use std::{net::SocketAddr, process::Command};
+use std::process::Command;
 
 use margay_policy::{
     RuleId,
@@ -10,7 +10,7 @@ use margay_policy::{
 
 use crate::{
     cases::{Case, run},
-    lab::{Flow, Lab, NODE, OUTSIDE, nft, privileged, within},
+    lab::{Exchange, Lab, NODE, NODE_V6, OUTSIDE, nft, privileged, within},
 };
 
 /// The node's uplink.
@@ -235,23 +235,26 @@ fn netns_host_endpoints_judge_open_connections_anew() {
     let mut lab = Lab::new("hopen", &["a", "b"]);
     lab.sync();
     let (node, outside) = (NODE.parse().unwrap(), OUTSIDE.parse().unwrap());
-    let mut into = Flow::open(&lab, "outside", node);
-    let mut failsafe = Flow::open_to(&lab, "outside", SocketAddr::new(node, 22));
-    let mut out = Flow::open(&lab, "router", outside);
-    let mut through = Flow::open(&lab, "outside", lab.address("a"));
-    let mut pods = Flow::open(&lab, "a", lab.address("b"));
-    let mut local = Flow::open(&lab, "router", lab.address("a"));
-    for flow in [&mut into, &mut failsafe, &mut out, &mut through, &mut pods] {
-        assert!(flow.is_alive());
-    }
+    let into = Exchange::open(&lab, "outside", node);
+    let into6 = Exchange::open(&lab, "outside", NODE_V6.parse().unwrap());
+    let out = Exchange::open(&lab, "router", outside);
+    let through = Exchange::open(&lab, "outside", lab.address("a"));
+    let pods = Exchange::open(&lab, "a", lab.address("b"));
+    let local = Exchange::open(&lab, "router", lab.address("a"));
+    let expect = |alive: &[&Exchange], cut: &[&Exchange]| {
+        for (at, flow) in alive.iter().enumerate() {
+            assert!(flow.is_alive(), "the one at {at} is cut");
+        }
+        for (at, flow) in cut.iter().enumerate() {
+            assert!(!flow.is_alive(), "the one at {at} is not cut");
+        }
+    };
+    expect(&[&into, &into6, &out, &through, &pods, &local], &[]);
 
-    // An endpoint without policies closes the interface, but for what the node cannot do without.
+    // An endpoint without policies closes the interface.
     lab.load(UPLINK);
     lab.sync();
-    assert!(!into.is_alive() && !out.is_alive());
-    for flow in [&mut failsafe, &mut through, &mut pods, &mut local] {
-        assert!(flow.is_alive());
-    }
+    expect(&[&through, &pods, &local], &[&into, &into6, &out]);
 
     let policy = |name: &str, spec: &str| {
         format!(
@@ -259,25 +262,20 @@ fn netns_host_endpoints_judge_open_connections_anew() {
              spec: {{selector: \"role == 'node'\", {spec}}}}}"
         )
     };
-    lab.load(&policy(
-        "open",
-        "ingress: [{action: Allow, protocol: TCP}], egress: [{action: Allow, protocol: TCP}]",
-    ));
+    let open =
+        "ingress: [{action: Allow, protocol: UDP}], egress: [{action: Allow, protocol: UDP}]";
+    lab.load(&policy("open", open));
     lab.sync();
-    assert!(into.recovers() && out.recovers());
-    assert!(into.is_alive() && out.is_alive());
+    expect(&[&into, &into6, &out, &through, &pods, &local], &[]);
 
-    // What is forwarded, and by the other side of the connection's way.
+    // What is forwarded.
     let deny = "applyOnForward: true, order: 1, types: [Ingress], ingress: [{action: Deny, destination: {selector: \"app == 'a'\"}}]";
     lab.load(&policy("through", deny));
     lab.sync();
-    assert!(!through.is_alive());
-    for flow in [&mut into, &mut out, &mut pods, &mut local] {
-        assert!(flow.is_alive());
-    }
+    expect(&[&into, &into6, &out, &pods, &local], &[&through]);
     lab.cluster.remove_global_policy("through");
     lab.sync();
-    assert!(through.recovers());
+    expect(&[&through], &[]);
 
     // A pod's policy closes what a host endpoint lets through.
     lab.policy(
@@ -285,24 +283,25 @@ fn netns_host_endpoints_judge_open_connections_anew() {
         "{podSelector: {matchLabels: {app: a}}, ingress: [{ports: [{port: 81}]}]}",
     );
     lab.sync();
-    assert!(!through.is_alive() && into.is_alive());
+    expect(&[&into, &local], &[&through]);
     lab.cluster.remove_network_policy("x", "a");
     lab.sync();
-    assert!(through.recovers());
+    expect(&[&through], &[]);
 
-    // Before destination NAT; and noted there, it is not asked later.
-    let early = "applyOnForward: true, preDNAT: true, types: [Ingress], ingress: [{action: Deny, protocol: TCP, destination: {ports: [80]}}]";
-    lab.load(&policy("early", early));
+    // Before destination NAT; and what is noted there is not asked later.
+    let early = |action: &str| {
+        let spec = format!(
+            "applyOnForward: true, preDNAT: true, types: [Ingress], ingress: [{{action: {action}, protocol: UDP, destination: {{ports: [4790]}}}}]"
+        );
+        policy("early", &spec)
+    };
+    lab.load(&early("Deny"));
     lab.sync();
-    assert!(!into.is_alive() && !through.is_alive());
-    assert!(out.is_alive() && failsafe.is_alive());
-    let early = "applyOnForward: true, preDNAT: true, types: [Ingress], ingress: [{action: Allow, protocol: TCP, destination: {ports: [80]}}]";
-    lab.load(&policy("early", early));
+    expect(&[&out, &pods, &local], &[&into, &into6, &through]);
+    lab.load(&early("Allow"));
     lab.load(&policy("open", "ingress: [{action: Deny}]"));
     lab.sync();
-    assert!(into.recovers());
-    assert!(through.recovers());
-    assert!(into.is_alive() && through.is_alive());
+    expect(&[&into, &into6, &through, &pods, &local], &[&out]);
 }
 
 /// What a host endpoint's rules decide is counted and told as what pods' rules do; without tracking there is no connection.

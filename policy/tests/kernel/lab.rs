@@ -22,6 +22,7 @@ const PATIENCE: Duration = Duration::from_millis(400);
 
 /// The router's address, which is the node's.
 pub(crate) const NODE: &str = "192.0.2.1";
+pub(crate) const NODE_V6: &str = "2001:db8::1";
 /// The host behind the uplink.
 pub(crate) const OUTSIDE: &str = "192.0.2.9";
 pub(crate) const OUTSIDE_V6: &str = "2001:db8::9";
@@ -398,10 +399,7 @@ pub(crate) struct Flow(TcpStream);
 
 impl Flow {
     pub(crate) fn open(lab: &Lab, from: &str, to: IpAddr) -> Self {
-        Self::open_to(lab, from, SocketAddr::new(to, 80))
-    }
-
-    pub(crate) fn open_to(lab: &Lab, from: &str, to: SocketAddr) -> Self {
+        let to = SocketAddr::new(to, 80);
         let stream = within(&lab.namespace(from), move || {
             TcpStream::connect_timeout(&to, PATIENCE).unwrap()
         });
@@ -411,7 +409,7 @@ impl Flow {
 
     /// Whether what was sent in vain comes back after all, when TCP tries again.
     pub(crate) fn recovers(&mut self) -> bool {
-        self.0.set_read_timeout(Some(40 * PATIENCE)).unwrap();
+        self.0.set_read_timeout(Some(10 * PATIENCE)).unwrap();
         let mut answer = [0; 4];
         self.0.read_exact(&mut answer).is_ok() && &answer == b"ping"
     }
@@ -428,5 +426,40 @@ impl Flow {
                 Err(_) => return false,
             }
         }
+    }
+}
+
+/// A UDP connection that stays open across changes. Each datagram is one of its own: where one is lost, the next is not.
+pub(crate) struct Exchange(UdpSocket);
+
+impl Exchange {
+    pub(crate) fn open(lab: &Lab, from: &str, to: IpAddr) -> Self {
+        let to = SocketAddr::new(to, 4790);
+        let socket = within(&lab.namespace(from), move || {
+            let any: IpAddr = if to.is_ipv6() {
+                Ipv6Addr::UNSPECIFIED.into()
+            } else {
+                [0, 0, 0, 0].into()
+            };
+            let socket = UdpSocket::bind((any, 0)).unwrap();
+            socket.connect(to).unwrap();
+            socket
+        });
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self(socket)
+    }
+
+    /// Whether what is sent is answered.
+    pub(crate) fn is_alive(&self) -> bool {
+        let mut answer = [0; 64];
+        let once = || {
+            // What the node itself must not send is refused at once.
+            let sent = self.0.send(b"ping").is_ok();
+            sent && self.0.recv(&mut [0; 64]).is_ok()
+        };
+        self.0.set_nonblocking(true).unwrap();
+        while self.0.recv(&mut answer).is_ok() {}
+        self.0.set_nonblocking(false).unwrap();
+        once() || once()
     }
 }
