@@ -105,7 +105,8 @@ pub(crate) fn measure(world: &str) -> Value {
         policies: 0,
     };
     match world {
-        "all-selecting" => all_selecting(&mut feed),
+        "all-selecting" => all_selecting(&mut feed, 100),
+        "ports" => all_selecting(&mut feed, 10_000),
         _ => large(&mut feed, world == "own-labels"),
     }
     feed.flush();
@@ -157,8 +158,9 @@ fn large(feed: &mut Feed, own_labels: bool) {
     }
 }
 
-/// 10,000 pods and 10,000 policies in one namespace, each of which selects all of them on both ends.
-fn all_selecting(feed: &mut Feed) {
+/// 10,000 pods and 10,000 policies in one namespace, each of which selects all of them on both ends and is about one of so
+/// many ports.
+fn all_selecting(feed: &mut Feed, ports: i32) {
     feed.namespace("one", Labels::new());
     for number in 0..10_000 {
         let own = labels(&[("app", format!("app-{}", number % 40))]);
@@ -169,13 +171,13 @@ fn all_selecting(feed: &mut Feed) {
     }
     for number in 0..10_000 {
         let everyone = || vec![peer(None, Labels::new())];
-        let ports = || vec![port("TCP", 1000 + number % 100, None)];
+        let port = || vec![port("TCP", 1000 + 2 * (number % ports), None)];
         feed.policy(policy(
             "one",
             format!("policy-{number}"),
             Labels::new(),
-            Some((everyone(), ports())),
-            Some((everyone(), ports())),
+            Some((everyone(), port())),
+            Some((everyone(), port())),
         ));
     }
 }

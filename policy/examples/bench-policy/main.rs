@@ -53,6 +53,7 @@ fn all(out: Option<PathBuf>) {
         &["compile", "large"][..],
         &["compile", "own-labels"],
         &["compile", "all-selecting"],
+        &["compile", "ports"],
         &["memory", "agent"],
         &["memory", "kernel"],
         &["events"],

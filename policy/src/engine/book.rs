@@ -27,31 +27,25 @@ enum Claims {
     #[default]
     None,
     One(ProfileId),
-    Several(Box<Vec<ProfileId>>),
+    Several(Box<[ProfileId]>),
 }
 
 impl Claims {
     fn push(&mut self, id: ProfileId) {
-        match self {
-            Self::None => *self = Self::One(id),
-            Self::One(first) => *self = Self::Several(Box::new(vec![*first, id])),
-            Self::Several(all) => all.push(id),
-        }
+        *self = match self.as_slice() {
+            [] => Self::One(id),
+            known => Self::Several(known.iter().copied().chain([id]).collect()),
+        };
     }
 
     fn cut(&mut self, id: ProfileId) {
-        match self {
-            Self::One(known) if *known == id => *self = Self::None,
-            Self::None | Self::One(_) => {}
-            Self::Several(all) => {
-                cut(all, &id);
-                match all.as_slice() {
-                    [] => *self = Self::None,
-                    [last] => *self = Self::One(*last),
-                    _ => {}
-                }
-            }
-        }
+        let mut left = self.as_slice().to_vec();
+        cut(&mut left, &id);
+        *self = match left.as_slice() {
+            [] => Self::None,
+            [last] => Self::One(*last),
+            _ => Self::Several(left.into()),
+        };
     }
 
     fn as_slice(&self) -> &[ProfileId] {

@@ -129,6 +129,20 @@ fn netns_host_endpoints() {
                     router 192.0.2.9 TCP/6443, outside a TCP/80, outside a6 TCP/80, router a UDP/53",
                 denied: "outside 192.0.2.1 UDP/4790, outside 2001:db8::1 UDP/4790, outside 192.0.2.1 TCP/81, outside 2001:db8::1 TCP/81, outside a TCP/81, outside a6 TCP/81, router 192.0.2.9 UDP/4790",
             },
+            // What is allowed without tracking is not asked before destinations are translated.
+            Case {
+                policies: "
+{apiVersion: margay.dev/v1, kind: HostEndpoint, metadata: {name: up, labels: {role: node}}, spec: {node: n1, interfaceName: up0}}
+---
+{apiVersion: margay.dev/v1, kind: GlobalNetworkPolicy, metadata: {name: fast}, spec: {selector: \"role == 'node'\", applyOnForward: true, doNotTrack: true, types: [Ingress, Egress], \
+  ingress: [{action: Allow, protocol: UDP, destination: {ports: [53]}}], egress: [{action: Allow, protocol: UDP, source: {ports: [53]}}]}}
+---
+{apiVersion: margay.dev/v1, kind: GlobalNetworkPolicy, metadata: {name: early}, spec: {selector: \"role == 'node'\", applyOnForward: true, preDNAT: true, types: [Ingress], \
+  ingress: [{action: Deny, protocol: UDP}]}}
+",
+                allowed: "outside 192.0.2.1 UDP/53, outside 2001:db8::1 UDP/53, outside a TCP/80",
+                denied: "outside 192.0.2.1 UDP/4790, outside 2001:db8::1 UDP/4790, outside a UDP/4790",
+            },
             // Before destinations are translated: denied for all that comes in, also when it is forwarded.
             Case {
                 policies: "

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! prerouting raw     own interface → failsafe? on · doNotTrack policies: allowed → not tracked, on · denied: drop · else on
-//! prerouting mangle  tracked and open? on · failsafe? on · preDNAT policies: allowed → noted, on · denied: drop · else on
+//! prerouting mangle  open, or allowed without tracking? on · failsafe? on
+//!                    preDNAT policies: allowed → noted, on · denied: drop · else on
 //! input              open? on · failsafe? on · noted? on · policies for ingress: allowed → on · else drop
 //! forward            open? on · policies with applyOnForward: of the interface in (unless noted), of the interface out
 //!                    what passes each: remember that this generation has judged the connection
@@ -438,6 +439,11 @@ fn base_chains(node: &NodeInput, used: &BTreeSet<Occasion>, ruleset: &mut Rulese
     }
     if used.contains(&Occasion::Early) {
         let mut rules = Vec::from(open());
+        // What a doNotTrack policy allows is allowed for good.
+        rules.extend(
+            used.contains(&Occasion::UntrackedIn)
+                .then(|| untracked(Occasion::UntrackedIn)),
+        );
         rules.push(discovery());
         rules.extend(failsafes(inbound, source, false, &pass));
         rules.push(jump(Occasion::Early));
