@@ -63,13 +63,14 @@ pub(super) fn difference(
     // One destination wanted twice, before or now, or in doubt: not simple.
     let touched = coming.blocks.iter().chain(coming.remote.keys()).copied();
     let touched = touched.chain(going.iter().map(|key| key.destination));
+    let is_both = |intent: &RouteIntent, destination: &IpNetwork| {
+        intent.blocks.contains(destination) && intent.remote.contains_key(destination)
+    };
     let mut seen = BTreeSet::new();
     let is_plain = |destination: IpNetwork| {
-        seen.insert(destination)
-            && !unsettled.contains(&destination)
-            && !has_pod(&destination)
-            && !(before.blocks.contains(&destination) && before.remote.contains_key(&destination))
-            && !(now.blocks.contains(&destination) && now.remote.contains_key(&destination))
+        let in_doubt = unsettled.contains(&destination) || has_pod(&destination);
+        let twice = is_both(before, &destination) || is_both(now, &destination);
+        seen.insert(destination) && !in_doubt && !twice
     };
     let count = coming.blocks.len() + coming.remote.len() + going.len();
     let keeps = now.keep_unwanted && !going.is_empty();

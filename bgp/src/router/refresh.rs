@@ -24,7 +24,7 @@ impl Router {
         let there = there.filter(|(_, peer)| peer.address == address);
         let ids: Vec<PeerId> = there.map(|(id, _)| *id).collect();
         let asked = ids.into_iter().map(|id| self.refresh_peer(id));
-        asked.fold(false, |any, one| any || one)
+        asked.filter(|one| *one).count() > 0
     }
 
     fn refresh_peer(&mut self, id: PeerId) -> bool {
