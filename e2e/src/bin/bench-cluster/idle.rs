@@ -68,38 +68,38 @@ pub(crate) async fn changes(cluster: &Cluster) -> Result<Bytes> {
     let client = cluster.client().await?;
     let spec = workload::pod_spec(cluster.ground.lab.plan.store.address.ip());
     let node = cluster.nodes.first().context("no nodes")?;
-    let before = settled(node).await?;
+    let anyway = anyway(node).await?;
+    let before = (received(node)?, Instant::now());
     workload::deploy(&client, workload::deployment("idle", STARTS, &spec)).await?;
     let wanted = usize::try_from(STARTS)?;
     let pods = workload::until_ready(cluster, &client, "app=idle", wanted, patience(120)).await?;
-    let before_labels = settled(node).await?;
-    let start = (before_labels - before) / f64::from(STARTS);
+    let start = since(node, before, anyway).await? / f64::from(STARTS);
 
     let api: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
+    let before = (received(node)?, Instant::now());
     for number in 0..CHANGES {
         let pod = &pods[usize::try_from(number)? % pods.len()];
         let patch = json!({"metadata": {"labels": {"changed": number.to_string()}}});
         api.patch(&pod.name, &PatchParams::default(), &Patch::Merge(&patch))
             .await?;
     }
-    let label = (settled(node).await? - before_labels) / f64::from(CHANGES);
+    let label = since(node, before, anyway).await? / f64::from(CHANGES);
     Ok(Bytes { label, start })
 }
 
-/// What [`received`] says once it has stayed the same for some seconds: what others had still to
-/// write is not counted with the next.
-async fn settled(node: &Node) -> Result<f64> {
-    const QUIET: Duration = Duration::from_secs(3);
-    let limit = Instant::now() + patience(60);
-    let (mut last, mut since) = (received(node)?, Instant::now());
-    while since.elapsed() < QUIET && Instant::now() < limit {
-        tokio::time::sleep(Duration::from_millis(250)).await;
-        let now = received(node)?;
-        if (now - last).abs() > 0.0 {
-            (last, since) = (now, Instant::now());
-        }
-    }
-    Ok(last)
+/// Bytes a second that come anyway: kubelets report their nodes' status every five seconds here.
+async fn anyway(node: &Node) -> Result<f64> {
+    const TWO_REPORTS: Duration = Duration::from_secs(10);
+    let (before, began) = (received(node)?, Instant::now());
+    tokio::time::sleep(TWO_REPORTS).await;
+    Ok((received(node)? - before) / began.elapsed().as_secs_f64())
+}
+
+/// What has been received since some moment, once the last of it has arrived, less what comes
+/// anyway.
+async fn since(node: &Node, (before, began): (f64, Instant), anyway: f64) -> Result<f64> {
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    Ok(received(node)? - before - anyway * began.elapsed().as_secs_f64())
 }
 
 /// Bytes that the sockets of a node's agent have received from the API server.

@@ -119,7 +119,7 @@ pub(crate) fn markdown(results: &Results) -> String {
     );
     let _ = writeln!(
         text,
-        "\n## What an agent receives\n\nBytes of TCP payload (TLS included) from the API server, by the kernel's count of one agent's sockets.\n\n| for | bytes |\n|---|---|\n| a changed label of a pod, wherever it is | {:.0} |\n| a pod from its creation to Ready, wherever it is | {:.0} |\n",
+        "\n## What an agent receives\n\nBytes of TCP payload (TLS included) from the API server, by the kernel's count of one agent's sockets, less what comes anyway: kubelets here report their nodes' status every five seconds.\n\n| for | bytes |\n|---|---|\n| a changed label of a pod, wherever it is | {:.0} |\n| a pod from its creation to Ready, wherever it is | {:.0} |\n",
         results.changes.label, results.changes.start
     );
     text + METHOD
