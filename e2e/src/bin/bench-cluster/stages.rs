@@ -62,7 +62,8 @@ fn between(from: Timestamp, to: Timestamp) -> Duration {
     Duration::try_from(to.duration_since(from)).unwrap_or_default()
 }
 
-/// The moments in a log, by the pods' uid; of a pod that was tried several times, the last try.
+/// The moments in a log, by the pods' uid; of a pod that was tried several times,
+/// the first that came to something.
 fn read(log: &str) -> BTreeMap<String, Moments> {
     let mut found: BTreeMap<String, Moments> = BTreeMap::new();
     // Sandboxes and containers, by their id, to the pod.
@@ -79,7 +80,12 @@ fn read(log: &str) -> BTreeMap<String, Moments> {
                         sandbox_made: at,
                         container_started: None,
                     };
-                    found.insert(uid, fresh);
+                    // A try that failed is of no interest; nor is what kubelet does to a pod that it
+                    // has not yet heard to be gone.
+                    let known = found.entry(uid).or_insert(fresh);
+                    if known.sandbox_made == known.sandbox_asked {
+                        *known = fresh;
+                    }
                 }
                 Some(id) => {
                     if let Some(moments) = found.get_mut(&uid) {
@@ -151,6 +157,7 @@ mod tests {
             line("02.3", "StartContainer for \\\"c1\\\""),
             line("02.4", "StartContainer for \\\"c1\\\" returns successfully"),
             line("02.9", "StartContainer for \\\"c1\\\" returns successfully"),
+            line("03", &format!("RunPodSandbox for {pod}")),
         ];
         let found = read(&log.concat());
         let moments = found["u-1"];
