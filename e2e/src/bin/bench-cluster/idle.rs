@@ -67,7 +67,8 @@ pub(crate) struct Controller {
 pub(crate) async fn changes(cluster: &Cluster) -> Result<Bytes> {
     let client = cluster.client().await?;
     let spec = workload::pod_spec(cluster.ground.lab.plan.store.address.ip());
-    let node = cluster.nodes.first().context("no nodes")?;
+    let agents = agents(cluster).await?;
+    let node = *agents.first().context("no nodes")?;
     let anyway = anyway(node).await?;
     let before = (received(node)?, Instant::now());
     workload::deploy(&client, workload::deployment("idle", STARTS, &spec)).await?;
@@ -88,7 +89,7 @@ pub(crate) async fn changes(cluster: &Cluster) -> Result<Bytes> {
 }
 
 /// Bytes a second that come anyway: kubelets report their nodes' status every five seconds here.
-async fn anyway(node: &Node) -> Result<f64> {
+async fn anyway(node: (&Node, u32)) -> Result<f64> {
     const TWO_REPORTS: Duration = Duration::from_secs(10);
     let (before, began) = (received(node)?, Instant::now());
     tokio::time::sleep(TWO_REPORTS).await;
@@ -97,19 +98,21 @@ async fn anyway(node: &Node) -> Result<f64> {
 
 /// What has been received since some moment, once the last of it has arrived, less what comes
 /// anyway.
-async fn since(node: &Node, (before, began): (f64, Instant), anyway: f64) -> Result<f64> {
+async fn since(node: (&Node, u32), (before, began): (f64, Instant), anyway: f64) -> Result<f64> {
     tokio::time::sleep(Duration::from_secs(5)).await;
     Ok(received(node)? - before - anyway * began.elapsed().as_secs_f64())
 }
 
-/// Bytes that the sockets of a node's agent have received from the API server.
-fn received(node: &Node) -> Result<f64> {
+/// Bytes that the sockets of a node's agent have received from the API server: of this process, for
+/// a controller on the same node has the same name.
+fn received((node, pid): (&Node, u32)) -> Result<f64> {
+    let process = format!("pid={pid},");
     let mut command = Command::new("nsenter");
     let namespace = format!("--net=/run/netns/{}", node.machine.namespace);
     command.args([&namespace, "--", "ss", "-tinpHO", "state", "established"]);
     let text = succeed(command, None)?;
     let ours = text.lines().filter(|line| {
-        line.contains("\"margay\"") && (line.contains(":443 ") || line.contains(":6443 "))
+        line.contains(&process) && (line.contains(":443 ") || line.contains(":6443 "))
     });
     let bytes = ours.filter_map(|line| {
         let (_, after) = line.split_once("bytes_received:")?;
