@@ -38,7 +38,7 @@ struct Options {
     #[arg(long, default_value_t = 30)]
     at_once: u32,
     /// For how many seconds the idle cluster is looked at
-    #[arg(long, default_value_t = 120)]
+    #[arg(long, default_value_t = 60)]
     idle: u64,
     /// Where cluster.md goes; left out: only the page on standard output
     #[arg(long)]
