@@ -16,7 +16,7 @@ use margay_cni::config::Attachment;
 pub use self::addresses::PodAddresses;
 pub use self::store::{PodRoutes, PodStore};
 use crate::cni_server::{BoxError, LinkMade, LinkSpec, Links, PodIdentity, Policy};
-use crate::dataplane::pod_link;
+use crate::dataplane::pod_link::{self, HOST_MAC, Prepared};
 use crate::dataplane::{KernelError, PodKernel, PodLink, SysctlTree};
 use crate::endpoints::{Endpoint, EndpointKey};
 use crate::enforcement::Enforcement;
@@ -66,29 +66,38 @@ impl<K: PodKernel> PodLinks<K> {
 }
 
 impl<K: PodKernel + 'static> Links for PodLinks<K> {
-    async fn prepare(&self, spec: &LinkSpec) -> Result<(), BoxError> {
+    type Prepared = Prepared<K::Visit>;
+
+    async fn prepare(&self, spec: &LinkSpec) -> Result<(LinkMade, Self::Prepared), BoxError> {
         let link = self.link(spec, self.mtu(spec.mtu)?);
         let endpoint = endpoint(spec, &link.host_interface, link.mtu);
         PodStore::insert(&self.pods, endpoint).await?;
-        let prepared = pod_link::prepare(&self.kernel, &link).await;
-        self.forget_if_failed(spec, prepared).await
+        let prepared = pod_link::prepare(&self.kernel, &self.sysctls, &link).await;
+        let prepared = self.forget_if_failed(spec, prepared).await?;
+        let made = LinkMade {
+            host_interface: link.host_interface,
+            host_mac: Some(HOST_MAC.to_string()),
+            pod_mac: Some(link.pod_mac.to_string()),
+            mtu: Some(link.mtu),
+        };
+        Ok((made, prepared))
     }
 
-    async fn create(&self, spec: &LinkSpec) -> Result<LinkMade, BoxError> {
+    async fn create(
+        &self,
+        spec: &LinkSpec,
+        made: &LinkMade,
+        prepared: Self::Prepared,
+    ) -> Result<(), BoxError> {
         // The MTU that the pair was made with: the uplink's may have changed meanwhile.
-        let known = self.pods.get(&key(&spec.attachment));
-        let mtu = known.map_or_else(|| self.mtu(spec.mtu), |endpoint| Ok(endpoint.mtu))?;
-        let link = self.link(spec, mtu);
+        let link = self.link(spec, made.mtu.unwrap_or_default());
         let endpoint = endpoint(spec, &link.host_interface, link.mtu);
-        PodStore::insert(&self.pods, endpoint).await?;
-        let finished = pod_link::finish(&self.kernel, &self.sysctls, &link).await;
-        let made = self.forget_if_failed(spec, finished).await?;
-        Ok(LinkMade {
-            host_interface: link.host_interface,
-            host_mac: Some(made.host_mac.to_string()),
-            pod_mac: Some(made.pod_mac.to_string()),
-            mtu: Some(link.mtu),
-        })
+        let (recorded, finished) = tokio::join!(
+            PodStore::insert(&self.pods, endpoint),
+            pod_link::finish(&self.kernel, &self.sysctls, &link, prepared)
+        );
+        self.forget_if_failed(spec, finished).await?;
+        Ok(recorded?)
     }
 
     async fn activate(&self, spec: &LinkSpec, made: &LinkMade) -> Result<(), BoxError> {

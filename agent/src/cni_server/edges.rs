@@ -80,13 +80,24 @@ pub struct LinkMade {
 
 /// The pods' interfaces.
 pub trait Links: Send + Sync + 'static {
-    /// Makes a bare pair, before the pod's addresses are known: `spec` has none. A pair left over
-    /// under the same name is replaced. After an error nothing is left.
-    fn prepare(&self, spec: &LinkSpec) -> impl Future<Output = Result<(), BoxError>> + Send;
+    /// A pair that waits for its addresses.
+    type Prepared: Send;
 
-    /// Sets up what [`Links::prepare`] made, with everything inside the pod, and leaves the node's
-    /// end down. After an error nothing is left.
-    fn create(&self, spec: &LinkSpec) -> impl Future<Output = Result<LinkMade, BoxError>> + Send;
+    /// Makes a pair, before the pod's addresses are known: `spec` has none. A pair left over
+    /// under the same name is replaced. After an error nothing is left.
+    fn prepare(
+        &self,
+        spec: &LinkSpec,
+    ) -> impl Future<Output = Result<(LinkMade, Self::Prepared), BoxError>> + Send;
+
+    /// Sets up the rest of what [`Links::prepare`] made, inside the pod, and leaves the node's end
+    /// down. After an error nothing is left.
+    fn create(
+        &self,
+        spec: &LinkSpec,
+        made: &LinkMade,
+        prepared: Self::Prepared,
+    ) -> impl Future<Output = Result<(), BoxError>> + Send;
 
     /// Sets the node's end up and makes the routes to the pod: from here on packets pass.
     fn activate(

@@ -1,5 +1,5 @@
-//! The journey of an address: assign, while the bare pair is made; finish the pair, down; commit the
-//! policy; set it up.
+//! The journey of an address: assign, while the pair is made; finish the pair, down, while the
+//! policy is committed; set it up.
 //!
 //! Whatever fails, all that was made before is undone in reverse, and errors on the way back are
 //! told with the first. An address goes last: as long as it is held, the block says whose it is,
@@ -60,20 +60,27 @@ impl<A: Addresses, L: Links, P: Policy> Wiring<A, L, P> {
                 return Err(self.undo(request, failure, Progress::Created).await);
             }
         }
-        let created = match prepared {
-            Ok(()) => self.links.create(&spec).await,
-            Err(error) => Err(error),
-        };
-        let made = match created {
-            Ok(made) => made,
+        let (made, prepared) = match prepared {
+            Ok(prepared) => prepared,
             Err(error) => {
                 let failure = step_error("cannot make the pod's interface", &error);
                 return Err(self.undo(request, failure, Progress::Created).await);
             }
         };
-        if let Err(error) = self.policy.commit(&spec, &made).await {
-            let failure = step_error("cannot commit the pod's policy", &error);
-            return Err(self.undo(request, failure, Progress::Committed).await);
+        // Neither needs the other: the node's end is down until both are done.
+        let (created, committed) = tokio::join!(
+            self.links.create(&spec, &made, prepared),
+            self.policy.commit(&spec, &made)
+        );
+        let steps = [
+            ("cannot make the pod's interface", created),
+            ("cannot commit the pod's policy", committed),
+        ];
+        for (what, result) in steps {
+            if let Err(error) = result {
+                let failure = step_error(what, &error);
+                return Err(self.undo(request, failure, Progress::Committed).await);
+            }
         }
         if let Err(error) = self.links.activate(&spec, &made).await {
             let failure = step_error("cannot set the pod's interface up", &error);

@@ -1,8 +1,8 @@
 //! A pod's wiring: a veth pair with its far end straight in the pod's namespace.
 //!
-//! Three phases. [`prepare`] makes the bare pair, while the pod's addresses are still being written
-//! down. [`finish`] sets up everything inside the pod, and leaves the node's end **down**: without
-//! a carrier the pod can send nothing. The caller then commits the pod's policy, and [`activate`]
+//! Three phases. [`prepare`] makes the pair and all of it that needs no address, while the pod's
+//! addresses are still being written down. [`finish`] does the rest inside the pod, and leaves the
+//! node's end **down**: without a carrier the pod can send nothing. The caller then commits the pod's policy, and [`activate`]
 //! sets the node's end up. The pod's host route has one owner, the
 //! route table ([`super::Dataplane`]): the caller adds [`PodLink::host_routes`] to the desired
 //! routes and applies; nothing in this module writes routes outside the pod.
@@ -153,26 +153,26 @@ pub struct PodSideState {
     pub default_gateways: Vec<IpAddr>,
 }
 
-/// What [`finish`] made.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CreatedPodLink {
-    /// The index of the node's end.
-    pub host_index: u32,
-    /// The hardware address of the node's end.
-    pub host_mac: Mac,
-    /// The hardware address of the pod's end.
-    pub pod_mac: Mac,
+/// What [`prepare`] made.
+#[derive(Debug)]
+pub struct Prepared<V> {
+    visit: V,
 }
 
-/// Makes the pair, and nothing in it: what takes the kernel longest and needs no address yet. Both
-/// ends are down. [`finish`] goes on.
+/// Makes the pair and does all that needs no address yet, which is most of what takes the kernel
+/// its time: the settings of both ends. The node's end is down. [`finish`] goes on. When anything
+/// fails, nothing of the pair is left behind.
 ///
 /// A host interface left over under the same name (of a sandbox that died) is replaced.
 ///
 /// # Errors
 /// The name of the pod's interface is taken, the namespace is not one or is the node's own, an
 /// interface name is not one, or the kernel refuses.
-pub async fn prepare<K: PodKernel>(kernel: &K, link: &PodLink) -> Result<(), KernelError> {
+pub async fn prepare<K: PodKernel>(
+    kernel: &K,
+    sysctls: &SysctlTree,
+    link: &PodLink,
+) -> Result<Prepared<K::Visit>, KernelError> {
     check_name(&link.host_interface)?;
     check_name(&link.pod_interface)?;
     remove(kernel, &link.host_interface).await?;
@@ -185,14 +185,21 @@ pub async fn prepare<K: PodKernel>(kernel: &K, link: &PodLink) -> Result<(), Ker
         mtu: link.mtu,
     };
     // The node's end has just been removed: the name that exists is the one in the pod.
-    kernel.create_veth(&spec).await.map_err(|error| {
+    let made = kernel.create_veth(&spec).await.map_err(|error| {
         let (name, path) = (&link.pod_interface, link.namespace.display());
         error.with_words_if_exists(|| format!("interface {name} in {path}"))
-    })
+    });
+    made?;
+    let both = async {
+        sysctls.ensure(&host_sysctls(&link.host_interface))?;
+        let entered = kernel.enter_pod(&link.namespace, &link.pod_interface);
+        entered.await.map(|visit| Prepared { visit })
+    };
+    or_remove(kernel, link, both.await).await
 }
 
-/// Sets up what [`prepare`] made: the node's end, which stays down, and everything inside the pod.
-/// When anything fails, nothing of the pair is left behind.
+/// Sets up the rest of what [`prepare`] made: the pod's addresses and what follows from them. The
+/// node's end stays down. When anything fails, nothing of the pair is left behind.
 ///
 /// # Errors
 /// The pair or the namespace is gone, or the kernel refuses.
@@ -200,18 +207,13 @@ pub async fn finish<K: PodKernel>(
     kernel: &K,
     sysctls: &SysctlTree,
     link: &PodLink,
-) -> Result<CreatedPodLink, KernelError> {
-    match set_up(kernel, sysctls, link).await {
-        Ok(created) => Ok(created),
-        Err(error) => {
-            // The first error is the one to tell; a pair that cannot be removed either will be
-            // replaced by the next attempt.
-            if let Err(second) = remove(kernel, &link.host_interface).await {
-                tracing::warn!(interface = %link.host_interface, error = %second, "cannot remove the half-made pod interface");
-            }
-            Err(error)
-        }
-    }
+    prepared: Prepared<K::Visit>,
+) -> Result<(), KernelError> {
+    let both = async {
+        sysctls.ensure(&family_sysctls(&link.host_interface, &link.addresses))?;
+        kernel.configure_pod(prepared.visit, &link.side()).await
+    };
+    or_remove(kernel, link, both.await).await
 }
 
 /// [`prepare`] and [`finish`] in one, for who knows the addresses from the beginning.
@@ -222,25 +224,25 @@ pub async fn create<K: PodKernel>(
     kernel: &K,
     sysctls: &SysctlTree,
     link: &PodLink,
-) -> Result<CreatedPodLink, KernelError> {
-    prepare(kernel, link).await?;
-    finish(kernel, sysctls, link).await
+) -> Result<(), KernelError> {
+    let prepared = prepare(kernel, sysctls, link).await?;
+    finish(kernel, sysctls, link, prepared).await
 }
 
-async fn set_up<K: PodKernel>(
+/// Removes a pair that could not be made in full.
+async fn or_remove<K: PodKernel, T>(
     kernel: &K,
-    sysctls: &SysctlTree,
     link: &PodLink,
-) -> Result<CreatedPodLink, KernelError> {
-    sysctls.ensure(&host_sysctls(&link.host_interface, &link.addresses))?;
-    kernel.configure_pod(&link.namespace, &link.side()).await?;
-    let host = kernel.link(&link.host_interface).await?;
-    let host = host.ok_or_else(|| KernelError::NoDevice(link.host_interface.clone()))?;
-    Ok(CreatedPodLink {
-        host_index: host.index,
-        host_mac: HOST_MAC,
-        pod_mac: link.pod_mac,
-    })
+    result: Result<T, KernelError>,
+) -> Result<T, KernelError> {
+    // The first error is the one to tell; a pair that cannot be removed either will be replaced by
+    // the next attempt.
+    if result.is_err()
+        && let Err(second) = remove(kernel, &link.host_interface).await
+    {
+        tracing::warn!(interface = %link.host_interface, error = %second, "cannot remove the half-made pod interface");
+    }
+    result
 }
 
 /// The settings of a pod's host interface.
@@ -256,7 +258,7 @@ async fn set_up<K: PodKernel>(
 /// - `accept_ra` 0: a pod's router advertisements are nothing to the node.
 /// - `accept_dad` 0, `keep_addr_on_down` untouched: two ends, nobody to collide with; the
 ///   gateway address is usable at once.
-pub fn host_sysctls(host_interface: &str, addresses: &[IpAddr]) -> DesiredSysctls {
+pub fn host_sysctls(host_interface: &str) -> DesiredSysctls {
     let mut all = DesiredSysctls::new();
     let v4 = |key: &str| format!("net/ipv4/conf/{host_interface}/{key}");
     let v6 = |key: &str| format!("net/ipv6/conf/{host_interface}/{key}");
@@ -270,9 +272,16 @@ pub fn host_sysctls(host_interface: &str, addresses: &[IpAddr]) -> DesiredSysctl
     all.set_if_present(v6("accept_ra"), "0");
     all.set_if_present(v6("accept_redirects"), "0");
     all.set_if_present(v6("accept_dad"), "0");
+    all
+}
+
+/// What the interface of a pod with these addresses needs beyond [`host_sysctls`].
+fn family_sysctls(host_interface: &str, addresses: &[IpAddr]) -> DesiredSysctls {
+    let mut all = DesiredSysctls::new();
     if addresses.iter().any(IpAddr::is_ipv6) {
-        all.set(v6("disable_ipv6"), "0");
-        all.set(v6("forwarding"), "1");
+        for (key, value) in [("disable_ipv6", "0"), ("forwarding", "1")] {
+            all.set(format!("net/ipv6/conf/{host_interface}/{key}"), value);
+        }
     }
     all
 }

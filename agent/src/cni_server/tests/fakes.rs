@@ -169,14 +169,22 @@ impl Addresses for World {
 }
 
 impl Links for World {
-    async fn prepare(&self, spec: &LinkSpec) -> Result<(), BoxError> {
+    type Prepared = ();
+
+    async fn prepare(&self, spec: &LinkSpec) -> Result<(LinkMade, ()), BoxError> {
         self.step("prepare")?;
         assert!(spec.addresses.is_empty(), "no address is known yet");
         self.with(|state| state.links.insert(spec.pod.name.clone(), false));
-        Ok(())
+        let made = LinkMade {
+            host_interface: format!("mgy-{}", spec.pod.name),
+            host_mac: Some("ee:ee:ee:ee:ee:ee".into()),
+            pod_mac: Some("02:00:00:00:00:01".into()),
+            mtu: spec.mtu.or(Some(1500)),
+        };
+        Ok((made, ()))
     }
 
-    async fn create(&self, spec: &LinkSpec) -> Result<LinkMade, BoxError> {
+    async fn create(&self, spec: &LinkSpec, _: &LinkMade, (): ()) -> Result<(), BoxError> {
         self.step("create")?;
         self.with(|state| {
             assert!(
@@ -185,12 +193,7 @@ impl Links for World {
             );
             assert_eq!(state.links.get(&spec.pod.name), Some(&false), "prepared");
         });
-        Ok(LinkMade {
-            host_interface: format!("mgy-{}", spec.pod.name),
-            host_mac: Some("ee:ee:ee:ee:ee:ee".into()),
-            pod_mac: Some("02:00:00:00:00:01".into()),
-            mtu: spec.mtu.or(Some(1500)),
-        })
+        Ok(())
     }
 
     async fn activate(&self, spec: &LinkSpec, _made: &LinkMade) -> Result<(), BoxError> {

@@ -56,7 +56,7 @@ async fn a_failure_at_any_step_leaves_nothing() {
         ("assign", &[], &undone),
         ("assign half", &[], &undone),
         ("prepare", &[], &undone),
-        ("create", &["create"], &undone),
+        ("create", &["create", "commit"], &undone_with_policy),
         ("commit", &["create", "commit"], &undone_with_policy),
         (
             "activate",

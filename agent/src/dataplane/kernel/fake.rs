@@ -471,6 +471,8 @@ impl Kernel for FakeKernel {
 }
 
 impl PodKernel for FakeKernel {
+    type Visit = PathBuf;
+
     async fn create_veth(&self, spec: &VethSpec<'_>) -> Outcome {
         let mut state = self.state();
         state.enter(format!("veth add {}", spec.host_interface))?;
@@ -494,15 +496,23 @@ impl PodKernel for FakeKernel {
         Ok(())
     }
 
-    async fn configure_pod(&self, namespace: &Path, side: &PodSide) -> Outcome {
+    async fn enter_pod(&self, namespace: &Path, interface: &str) -> Result<PathBuf, KernelError> {
         let mut state = self.state();
-        state.enter(format!("pod configure {}", side.interface))?;
-        let namespace = state.namespace(namespace)?;
-        let interface = namespace.interfaces.get_mut(&side.interface);
-        let interface = interface.ok_or_else(|| KernelError::NoDevice(side.interface.clone()))?;
-        if let Some((up, ..)) = &mut interface.link {
+        state.enter(format!("pod enter {interface}"))?;
+        let found = state.namespace(namespace)?.interfaces.get_mut(interface);
+        let found = found.ok_or_else(|| KernelError::NoDevice(interface.to_owned()))?;
+        if let Some((up, ..)) = &mut found.link {
             *up = true;
         }
+        Ok(namespace.to_owned())
+    }
+
+    async fn configure_pod(&self, visit: PathBuf, side: &PodSide) -> Outcome {
+        let mut state = self.state();
+        state.enter(format!("pod configure {}", side.interface))?;
+        let namespace = state.namespace(&visit)?;
+        let interface = namespace.interfaces.get_mut(&side.interface);
+        let interface = interface.ok_or_else(|| KernelError::NoDevice(side.interface.clone()))?;
         interface.addresses.clone_from(&side.addresses);
         interface.default_gateways = side.addresses.iter().copied().map(gateway).collect();
         Ok(())

@@ -134,6 +134,9 @@ pub trait Kernel: Send + Sync {
 
 /// What wiring a pod needs beyond [`Kernel`]: the pod's own namespace.
 pub trait PodKernel: Kernel {
+    /// A pod's namespace, entered. Whoever drops it leaves.
+    type Visit: Send;
+
     /// Makes the pair, both ends down. Fails, and leaves nothing, when either name is taken,
     /// the namespace is not one, or it is the node's own.
     fn create_veth(
@@ -141,10 +144,18 @@ pub trait PodKernel: Kernel {
         spec: &VethSpec<'_>,
     ) -> impl Future<Output = Result<(), KernelError>> + Send;
 
-    /// Sets up everything inside the pod's namespace.
-    fn configure_pod(
+    /// Enters the pod's namespace and does what needs no address: the pod's end is up and has its
+    /// settings.
+    fn enter_pod(
         &self,
         namespace: &Path,
+        interface: &str,
+    ) -> impl Future<Output = Result<Self::Visit, KernelError>> + Send;
+
+    /// Sets up everything else inside the pod's namespace, and leaves it.
+    fn configure_pod(
+        &self,
+        visit: Self::Visit,
         side: &PodSide,
     ) -> impl Future<Output = Result<(), KernelError>> + Send;
 

@@ -22,6 +22,7 @@ use rtnetlink::packet_route::route::{RouteMessage, RouteProtocol, RouteScope};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use tokio::sync::oneshot;
 
 use super::super::error::KernelError;
 use super::super::neighbours::Neighbour;
@@ -42,7 +43,19 @@ where
     F: FnOnce() -> Fut + Send + 'static,
     Fut: Future<Output = Result<T, KernelError>>,
 {
-    let (sender, receiver) = tokio::sync::oneshot::channel();
+    said(start_in_namespace(path, work)?).await
+}
+
+/// What a thread in a namespace will say.
+type Said<T> = oneshot::Receiver<Result<T, KernelError>>;
+
+fn start_in_namespace<T, F, Fut>(path: &Path, work: F) -> Result<Said<T>, KernelError>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Fut + Send + 'static,
+    Fut: Future<Output = Result<T, KernelError>>,
+{
+    let (sender, receiver) = oneshot::channel();
     let path = path.to_owned();
     std::thread::Builder::new()
         .name("margay-pod-ns".to_owned())
@@ -54,11 +67,23 @@ where
             what: "cannot start a thread for a pod's namespace".to_owned(),
             source,
         })?;
+    Ok(receiver)
+}
+
+async fn said<T>(receiver: Said<T>) -> Result<T, KernelError> {
     receiver.await.unwrap_or_else(|_| {
         Err(KernelError::Unexpected(
             "the thread in a pod's namespace died".to_owned(),
         ))
     })
+}
+
+/// A thread that waits in a pod's namespace for the pod's addresses, and ends when they cannot
+/// come any more.
+#[derive(Debug)]
+pub struct Visit {
+    side: oneshot::Sender<PodSide>,
+    done: Said<()>,
 }
 
 fn visit<T, F, Fut>(path: &Path, work: F) -> Result<T, KernelError>
@@ -110,6 +135,8 @@ fn open_namespace(path: &Path) -> Result<File, KernelError> {
 }
 
 impl PodKernel for NetlinkKernel {
+    type Visit = Visit;
+
     async fn create_veth(&self, spec: &VethSpec<'_>) -> Result<(), KernelError> {
         let namespace = open_namespace(spec.namespace)?;
         let peer = LinkMessageBuilder::<LinkUnspec>::new()
@@ -132,9 +159,31 @@ impl PodKernel for NetlinkKernel {
             .await
     }
 
-    async fn configure_pod(&self, namespace: &Path, side: &PodSide) -> Result<(), KernelError> {
-        let side = side.clone();
-        in_namespace(namespace, move || async move { configure(&side).await }).await
+    async fn enter_pod(&self, namespace: &Path, interface: &str) -> Result<Visit, KernelError> {
+        let (ready, is_ready) = oneshot::channel();
+        let (side, addresses_known) = oneshot::channel();
+        let interface = interface.to_owned();
+        let done = start_in_namespace(namespace, move || async move {
+            let inside = Inside::enter(&interface).await?;
+            // Whoever entered may have given up, now or later.
+            let _ = ready.send(());
+            match addresses_known.await {
+                Ok(side) => inside.configure(&side).await,
+                Err(_) => Ok(()),
+            }
+        })?;
+        if is_ready.await.is_err() {
+            said(done).await?;
+            let early = "the thread in a pod's namespace ended early".to_owned();
+            return Err(KernelError::Unexpected(early));
+        }
+        Ok(Visit { side, done })
+    }
+
+    async fn configure_pod(&self, visit: Visit, side: &PodSide) -> Result<(), KernelError> {
+        // A thread that has ended has said why.
+        let _ = visit.side.send(side.clone());
+        said(visit.done).await
     }
 
     async fn inspect_pod(
@@ -147,51 +196,68 @@ impl PodKernel for NetlinkKernel {
     }
 }
 
-/// The settings inside a pod's namespace. A container engine may have switched IPv6 off; a pod
-/// with an IPv6 address needs it, and takes neither routes nor addresses from anyone but us.
-fn pod_sysctls(side: &PodSide) -> DesiredSysctls {
+/// What is needed inside a pod's namespace.
+struct Inside {
+    kernel: NetlinkKernel,
+    index: u32,
+}
+
+impl Inside {
+    /// Everything that needs no address. The pod takes neither routes nor addresses from anyone
+    /// but us.
+    async fn enter(interface: &str) -> Result<Self, KernelError> {
+        let kernel = NetlinkKernel::open()?;
+        let mut sysctls = DesiredSysctls::new();
+        sysctls.set_if_present(format!("net/ipv6/conf/{interface}/accept_ra"), "0");
+        sysctls.set_if_present(format!("net/ipv6/conf/{interface}/accept_dad"), "0");
+        SysctlTree::default().ensure(&sysctls)?;
+        let loopback = kernel.index("lo").await?;
+        let index = kernel.index(interface).await?;
+        let up = |index| {
+            let up = change_message(index, None, Some(true));
+            (RouteNetlinkMessage::SetLink(up), 0)
+        };
+        let sent = kernel.socket.send(vec![up(loopback), up(index)]).await;
+        sent.into_iter().collect::<Result<(), KernelError>>()?;
+        Ok(Self { kernel, index })
+    }
+
+    async fn configure(&self, side: &PodSide) -> Result<(), KernelError> {
+        SysctlTree::default().ensure(&family_sysctls(side))?;
+        let mut messages = Vec::new();
+        for address in &side.addresses {
+            let add = RouteNetlinkMessage::NewAddress(address_message(self.index, *address));
+            messages.push((add, NLM_F_CREATE | NLM_F_REPLACE));
+        }
+        let mut gateways: Vec<IpAddr> = side.addresses.iter().copied().map(gateway).collect();
+        gateways.sort_unstable();
+        gateways.dedup();
+        for gateway in gateways {
+            for route in gateway_routes(self.index, gateway)? {
+                let add = RouteNetlinkMessage::NewRoute(route);
+                messages.push((add, NLM_F_CREATE | NLM_F_EXCL));
+            }
+            let entry = Neighbour::Address {
+                address: gateway,
+                mac: side.gateway_mac,
+            };
+            let add = RouteNetlinkMessage::NewNeighbour(neighbour_message(self.index, &entry));
+            messages.push((add, NLM_F_CREATE | NLM_F_REPLACE));
+        }
+        let sent = self.kernel.socket.send(messages).await;
+        sent.into_iter().collect()
+    }
+}
+
+/// A container engine may have switched IPv6 off; a pod with an IPv6 address needs it.
+fn family_sysctls(side: &PodSide) -> DesiredSysctls {
     let mut all = DesiredSysctls::new();
-    let interface = &side.interface;
     if side.addresses.iter().any(IpAddr::is_ipv6) {
-        for name in ["all", "lo", interface.as_str()] {
+        for name in ["all", "lo", side.interface.as_str()] {
             all.set(format!("net/ipv6/conf/{name}/disable_ipv6"), "0");
         }
     }
-    all.set_if_present(format!("net/ipv6/conf/{interface}/accept_ra"), "0");
-    all.set_if_present(format!("net/ipv6/conf/{interface}/accept_dad"), "0");
     all
-}
-
-async fn configure(side: &PodSide) -> Result<(), KernelError> {
-    let kernel = NetlinkKernel::open()?;
-    SysctlTree::default().ensure(&pod_sysctls(side))?;
-    let loopback = kernel.index("lo").await?;
-    let interface = kernel.index(&side.interface).await?;
-    let mut messages = Vec::new();
-    for index in [loopback, interface] {
-        let up = change_message(index, None, Some(true));
-        messages.push((RouteNetlinkMessage::SetLink(up), 0));
-    }
-    for address in &side.addresses {
-        let add = RouteNetlinkMessage::NewAddress(address_message(interface, *address));
-        messages.push((add, NLM_F_CREATE | NLM_F_REPLACE));
-    }
-    let mut gateways: Vec<IpAddr> = side.addresses.iter().copied().map(gateway).collect();
-    gateways.sort_unstable();
-    gateways.dedup();
-    for gateway in gateways {
-        for route in gateway_routes(interface, gateway)? {
-            let add = RouteNetlinkMessage::NewRoute(route);
-            messages.push((add, NLM_F_CREATE | NLM_F_EXCL));
-        }
-        let entry = Neighbour::Address {
-            address: gateway,
-            mac: side.gateway_mac,
-        };
-        let add = RouteNetlinkMessage::NewNeighbour(neighbour_message(interface, &entry));
-        messages.push((add, NLM_F_CREATE | NLM_F_REPLACE));
-    }
-    kernel.socket.send(messages).await.into_iter().collect()
 }
 
 pub(super) fn address_message(interface: u32, address: IpAddr) -> AddressMessage {

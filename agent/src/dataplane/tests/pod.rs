@@ -122,7 +122,11 @@ async fn the_node_s_end_stays_down_until_activated() {
 
 #[tokio::test]
 async fn whatever_fails_nothing_is_left_behind() {
-    for (failing, errno) in [("veth add", Errno::EPERM), ("pod configure", Errno::EINVAL)] {
+    for (failing, errno) in [
+        ("veth add", Errno::EPERM),
+        ("pod enter", Errno::EINVAL),
+        ("pod configure", Errno::EINVAL),
+    ] {
         let node = Node::new();
         let link = wiring(&node);
         node.kernel.fail(failing, errno);
