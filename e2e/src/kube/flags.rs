@@ -19,7 +19,7 @@ pub const AUDIT_LOG: &str = "audit.log";
 /// Where one server is.
 #[derive(Debug, Clone, Copy)]
 pub struct Place<'a> {
-    /// Its keys and certificates ([`super::certificates`]), `tokens.csv`, and what it writes.
+    /// Its keys and certificates (`certificates`), `tokens.csv`, and what it writes.
     pub folder: &'a Path,
     /// Where etcd listens on 127.0.0.1.
     pub etcd: u16,
