@@ -47,7 +47,10 @@ pub(crate) fn stable_hash64(value: &impl Hash) -> u64 {
     hasher.finish()
 }
 
-/// Gives each thing a number of its own, never 0 and never the highest. Things whose hashes collide (by chance, or by the
+/// The number of nothing: what an address is said to be that nothing matches.
+pub(crate) const NOBODY: u32 = 1;
+
+/// Gives each thing a number of its own, never 0, never [`NOBODY`] and never the highest. Things whose hashes collide (by chance, or by the
 /// design of someone who may write policies) are numbered one after the other in their order.
 pub(crate) fn number<T: Hash + Ord>(things: BTreeSet<T>) -> BTreeMap<T, u32> {
     let mut taken = BTreeSet::new();
@@ -63,7 +66,7 @@ pub(crate) fn number<T: Hash + Ord>(things: BTreeSet<T>) -> BTreeMap<T, u32> {
 /// A number for one more thing.
 pub(crate) fn free(thing: &impl Hash, is_taken: impl Fn(u32) -> bool) -> u32 {
     let mut number = stable_hash(thing);
-    while number == 0 || number == u32::MAX || is_taken(number) {
+    while number <= NOBODY || number == u32::MAX || is_taken(number) {
         number = number.wrapping_add(1);
     }
     number
@@ -95,7 +98,7 @@ mod tests {
         assert!(
             !numbers
                 .values()
-                .any(|number| *number == 0 || *number == u32::MAX)
+                .any(|number| *number <= NOBODY || *number == u32::MAX)
         );
     }
 }

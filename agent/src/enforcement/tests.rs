@@ -339,7 +339,7 @@ async fn a_table_that_others_changed_is_repaired() {
         commands: rules.collect(),
     };
     test.table.memory.apply(&flush).await.unwrap();
-    let words = vec!["chain forward: 0 rules instead of 6".to_owned()];
+    let words = vec!["chain forward: 0 rules instead of 5".to_owned()];
     *test.table.found.lock().unwrap() = (words.clone(), repair);
     tokio::time::sleep(Duration::from_secs(200)).await;
     assert_eq!(test.table.tries(), tries + 1, "by the difference alone");

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::emit::{DENIED, denied_rules};
+use super::emit::{DENIED, denied_to_pods};
 use crate::{
     decision::Decision,
     origin::RuleId,
@@ -29,7 +29,7 @@ pub(crate) fn verdict(passes: bool, rule: Option<RuleId>, chains: &mut Chains) -
     let (word, rules) = if passes {
         ("allow", vec![Rule::always(Action::Count)])
     } else {
-        ("deny", denied_rules(Some(rule)))
+        ("deny", denied_to_pods(Some(rule)))
     };
     Verdict::Goto(chain_of(word, rule, rules, chains))
 }

@@ -228,7 +228,7 @@ impl Book {
             let (map, key) = (emit::addresses(Family::of(address)), Key::Address(address));
             // An address that overrules an interval needs its element even when nothing matches it: 0 is "no identity".
             if number != 0 || listed && self.blocks.interval_of(address).is_some() {
-                draft.put(map, key, Value::Identity(number));
+                draft.put(map, key, emit::identity_value(number));
             } else {
                 draft.cut(map, &key);
             }

@@ -225,7 +225,7 @@ impl State {
             self.book.unclaim_here(*address, profile);
             remove_from(&mut self.by_address, address, interface);
             let own = Key::InterfaceAddress(interface.to_owned(), *address);
-            self.draft.cut_key(&sources(*address), &own);
+            self.draft.cut(&sources(*address), &own);
         }
         remove_from(&mut self.by_pod, &local.pod, interface);
         if let Some((profile, group)) = local.open {
@@ -264,7 +264,8 @@ impl State {
             let there = self.by_address.entry(*address).or_default();
             there.insert(interface.clone());
             let own = Key::InterfaceAddress(interface.clone(), *address);
-            self.draft.put_key(&sources(*address), own);
+            let accept = Value::Verdict(Verdict::Accept);
+            self.draft.put(&sources(*address), own, accept);
         }
         let pod = ObjectKey::new(&local.namespace, &local.pod);
         let there = self.by_pod.entry(pod.clone()).or_default();

@@ -137,7 +137,7 @@ pub enum ValueType {
 /// The value of a map's element.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Value {
-    /// In a [`ValueType::Identity`] map; 0 says that there is none, whatever a wider map says.
+    /// In a [`ValueType::Identity`] map; never 0. 1 says that nothing matches, whatever a wider map says.
     Identity(u32),
     /// In a [`ValueType::Verdict`] map.
     Verdict(Verdict),
@@ -261,6 +261,10 @@ pub enum Match {
     Mark(u16),
     /// The interface's name begins so.
     InterfacePrefix(Field, String),
+    /// The interface's name begins otherwise.
+    NotInterfacePrefix(Field, String),
+    /// An identity is noted in the packet's scratch field.
+    Identified,
     /// These fields together are in the set.
     In(Vec<Field>, Name),
     /// These fields together are not in the set.
@@ -313,8 +317,8 @@ impl Verdict {
 pub enum Action {
     /// A fixed verdict.
     Verdict(Verdict),
-    /// The verdict the map has for the field; without one the next rule is tried.
-    VerdictMap(Field, Name),
+    /// The verdict the map has for these fields together; without one the next rule is tried.
+    VerdictMap(Vec<Field>, Name),
     /// Notes in the packet's scratch field the identity the map has for the field; without one nothing changes.
     Identify(Field, Name),
     /// Empties the packet's scratch field.

@@ -47,6 +47,8 @@ struct Walk<'a> {
     masqueraded: bool,
     reported: BTreeSet<Report>,
     counted: BTreeSet<String>,
+    /// The chain that it is in, but for base chains.
+    at: String,
     mark: u16,
 }
 
@@ -149,16 +151,17 @@ impl<'a> Walk<'a> {
             masqueraded: false,
             reported: BTreeSet::new(),
             counted: BTreeSet::new(),
+            at: String::new(),
             mark: packet.mark,
         }
     }
 
     fn called(&mut self, name: &str, depth: usize) -> End {
         let chain = &self.ruleset.chains[name];
-        if chain.rules.iter().any(|rule| rule.action == Action::Count) {
-            self.counted.insert(name.to_owned());
-        }
-        self.chain(chain, depth)
+        let around = std::mem::replace(&mut self.at, name.to_owned());
+        let end = self.chain(chain, depth);
+        self.at = around;
+        end
     }
 
     fn chain(&mut self, chain: &'a Chain, depth: usize) -> End {
@@ -187,12 +190,12 @@ impl<'a> Walk<'a> {
         }
         match &rule.action {
             Action::Verdict(verdict) => Some(verdict.clone()),
-            Action::VerdictMap(field, map) => match self.map(*field, map)? {
+            Action::VerdictMap(fields, map) => match self.map(fields, map)? {
                 Value::Verdict(verdict) => Some(verdict),
                 Value::Identity(_) => panic!("{map} is no verdict map"),
             },
             Action::Identify(field, map) => {
-                match self.map(*field, map)? {
+                match self.map(&[*field], map)? {
                     Value::Identity(identity) => self.identity = identity,
                     Value::Verdict(_) => panic!("{map} is a verdict map"),
                 }
@@ -206,7 +209,10 @@ impl<'a> Walk<'a> {
                 self.mark = *mark;
                 None
             }
-            Action::Count => None,
+            Action::Count => {
+                self.counted.insert(self.at.clone());
+                None
+            }
             Action::NoTrack => {
                 self.untracked = true;
                 None
@@ -222,9 +228,9 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn map(&self, field: Field, map: &str) -> Option<Value> {
+    fn map(&self, fields: &[Field], map: &str) -> Option<Value> {
         let map = &self.ruleset.maps[map];
-        let key = self.key(&[field], map.key)?;
+        let key = self.key(fields, map.key)?;
         match key {
             Key::Range(address, _) => map.elements.iter().find_map(|(key, value)| match key {
                 Key::Range(first, last) if *first <= address && address <= *last => {
@@ -296,6 +302,11 @@ impl<'a> Walk<'a> {
                 packet.in_interface.starts_with(prefix)
             }
             Match::InterfacePrefix(_, prefix) => packet.out_interface.starts_with(prefix),
+            Match::NotInterfacePrefix(Field::InInterface, prefix) => {
+                !packet.in_interface.starts_with(prefix)
+            }
+            Match::NotInterfacePrefix(_, prefix) => !packet.out_interface.starts_with(prefix),
+            Match::Identified => self.identity != 0,
             Match::In(fields, set) => self.in_set(fields, set) == Some(true),
             Match::NotIn(fields, set) => self.in_set(fields, set) == Some(false),
             Match::Network(field, network) => {

@@ -58,7 +58,17 @@ fn a_new_generation_judges_open_connections() {
         (true, mark)
     );
 
+    assert_eq!(
+        forwards(&open, &packet(false, 80, None, mark)),
+        (true, mark),
+        "sent again before the answer"
+    );
+
     let shut = compile(&load_cluster(&format!("{PODS}{POLICY}")));
+    assert!(
+        !forwards(&shut, &packet(false, 80, None, mark)).0,
+        "sent again before the answer, under an earlier generation"
+    );
     assert_eq!(
         forwards(&shut, &packet(true, 80, established, mark)),
         (true, mark),

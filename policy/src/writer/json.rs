@@ -150,8 +150,8 @@ fn expressions(rule: &Rule) -> Vec<Json> {
     }
     list.push(match &rule.action {
         Action::Verdict(verdict) => self::verdict(verdict),
-        Action::VerdictMap(key, map) => {
-            json!({"vmap": {"key": field(*key), "data": format!("@{map}")}})
+        Action::VerdictMap(keys, map) => {
+            json!({"vmap": {"key": fields(keys), "data": format!("@{map}")}})
         }
         Action::Identify(key, map) => json!({"mangle": {
             "key": field(Field::Identity),
@@ -195,6 +195,10 @@ fn condition(condition: &Match) -> Json {
         Match::InterfacePrefix(key, prefix) => {
             compare("==", field(*key), json!(format!("{prefix}*")))
         }
+        Match::NotInterfacePrefix(key, prefix) => {
+            compare("!=", field(*key), json!(format!("{prefix}*")))
+        }
+        Match::Identified => compare("!=", field(Field::Identity), json!(class_id(0))),
         Match::In(keys, set) => compare("==", fields(keys), json!(format!("@{set}"))),
         Match::NotIn(keys, set) => compare("!=", fields(keys), json!(format!("@{set}"))),
         Match::Network(key, network) => {

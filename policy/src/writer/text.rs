@@ -198,7 +198,7 @@ impl fmt::Display for RuleText<'_> {
         }
         match &self.0.action {
             Action::Verdict(verdict) => write!(f, " {}", verdict_text(verdict)),
-            Action::VerdictMap(key, map) => write!(f, " {} vmap @{map}", field(*key)),
+            Action::VerdictMap(keys, map) => write!(f, " {} vmap @{map}", fields(keys)),
             Action::Identify(key, map) => {
                 write!(f, " meta priority set {} map @{map}", field(*key))
             }
@@ -240,6 +240,8 @@ fn write_match(f: &mut fmt::Formatter<'_>, condition: &Match) -> fmt::Result {
             u32::from(*mark) << 16
         ),
         Match::InterfacePrefix(key, prefix) => write!(f, "{} \"{prefix}*\"", field(*key)),
+        Match::NotInterfacePrefix(key, prefix) => write!(f, "{} != \"{prefix}*\"", field(*key)),
+        Match::Identified => write!(f, "meta priority != {}", class_id(0)),
         Match::In(keys, set) => write!(f, "{} @{set}", fields(keys)),
         Match::NotIn(keys, set) => write!(f, "{} != @{set}", fields(keys)),
         Match::Network(key, network) => write!(f, "{} {network}", field(*key)),

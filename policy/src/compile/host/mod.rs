@@ -346,7 +346,7 @@ fn dispatch(
             Verdict::Return,
         ),
         Rule::new([Match::In(vec![field], EXEMPT.to_owned())], Verdict::Return),
-        Rule::always(Action::VerdictMap(field, name.clone())),
+        Rule::always(Action::VerdictMap(vec![field], name.clone())),
     ];
     let all = placed.iter().find(|one| one.interfaces.is_none());
     rules.extend(all.map(|one| Rule::always(verdict(one))));

@@ -16,6 +16,8 @@ const CT_STATE: u32 = 0;
 const CT_DIRECTION: u32 = 1;
 const CT_MARK: u32 = 3;
 const META_PRIORITY: u32 = 2;
+const META_IN_INTERFACE: u32 = 6;
+const META_OUT_INTERFACE: u32 = 7;
 const META_NFPROTO: u32 = 15;
 const META_L4PROTO: u32 = 16;
 const TRANSPORT_HEADER: u32 = 2;
@@ -48,9 +50,26 @@ impl List {
     }
 
     fn meta(&mut self, key: u32) {
+        self.meta_into(key, REGISTER);
+    }
+
+    fn meta_into(&mut self, key: u32, register: u32) {
         self.push("meta", |meta| {
-            meta.number(1, REGISTER).number(2, key);
+            meta.number(1, register).number(2, key);
         });
+    }
+
+    /// Interface names side by side: each takes a register of 16 bytes.
+    fn interfaces(&mut self, fields: &[Field]) -> Option<()> {
+        for (register, field) in (REGISTER..).zip(fields) {
+            let key = match field {
+                Field::InInterface => META_IN_INTERFACE,
+                Field::OutInterface => META_OUT_INTERFACE,
+                _ => return None,
+            };
+            self.meta_into(key, register);
+        }
+        Some(())
     }
 
     fn connection(&mut self, key: u32) {
@@ -138,8 +157,18 @@ impl List {
             }
             Match::Port(protocol, range) => self.port(protocol.number(), 2, *range),
             Match::SourcePort(protocol, range) => self.port(protocol.number(), 0, *range),
+            Match::Identified => {
+                self.meta(META_PRIORITY);
+                self.compare(NOT_EQUAL, &0_u32.to_ne_bytes());
+            }
+            Match::In(fields, set) => {
+                self.interfaces(fields)?;
+                self.push("lookup", |lookup| {
+                    lookup.text(1, set).number(2, REGISTER);
+                });
+            }
             Match::InterfacePrefix(..)
-            | Match::In(..)
+            | Match::NotInterfacePrefix(..)
             | Match::NotIn(..)
             | Match::Network(..)
             | Match::IcmpType(..)
@@ -173,7 +202,7 @@ impl List {
     fn action(&mut self, action: &Action) -> Option<()> {
         match action {
             Action::Verdict(value) => self.verdict(value),
-            Action::VerdictMap(Field::Identity, map) => {
+            Action::VerdictMap(fields, map) if fields[..] == [Field::Identity] => {
                 self.meta(META_PRIORITY);
                 self.push("lookup", |lookup| {
                     lookup.text(1, map).number(2, REGISTER).number(3, VERDICT);
