@@ -4,8 +4,8 @@
 #
 #   scripts/containerfile-test.sh PROGRAMS
 #
-# PROGRAMS is the folder with margay, margay-bgp, margayctl and margay-cni as cargo built them: that
-# they can be built in the container, too, is not tried, nor is the base image from a registry.
+# PROGRAMS is the folder that scripts/image.sh takes: that the programs can be built in the
+# container, too, is not tried, nor is the base image from a registry.
 # Nothing is fetched: the base is an empty image that sees this machine's programs.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -99,6 +99,8 @@ diff "$work/ours.list" "$work/theirs.list" >&2 || die "the two images hold diffe
 engine=$(buildah "${STORE[@]}" inspect --type image "$IMAGE")
 diff <(start_of "$(jq .config "$config")") <(start_of "$(jq .OCIv1.config <<<"$engine")") >&2 ||
   die "the two images are started differently"
+grep -q 'statically linked' <(ldd "$theirs/usr/local/bin/margay-cni") ||
+  die "margay-cni needs libraries, which a node's system may not have"
 for program in margay margayctl margay-bgp nft; do
   said=$(chroot "$theirs" "$program" --version) || die "$program does not run in the image"
   echo "containerfile: $said"

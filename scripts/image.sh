@@ -5,8 +5,9 @@
 #
 #   scripts/image.sh PROGRAMS OUTPUT.tar
 #
-# PROGRAMS is the folder with margay, margay-bgp, margayctl and margay-cni as
-# cargo built them. In the image is no shell and nothing that is not needed:
+# PROGRAMS is the folder with margay, margay-bgp and margayctl as cargo built
+# them, and static/margay-cni as scripts/plugin.sh did. In the image is no
+# shell and nothing that is not needed:
 #
 #   /usr/local/bin      our programs
 #   /usr/sbin/nft       writes the policy table when it is new or was changed by others
@@ -26,7 +27,7 @@ umask 022
 export LC_ALL=C
 
 readonly NAME=${MARGAY_IMAGE:-registry.local/margay:dev}
-readonly OURS="margay margay-bgp margayctl margay-cni"
+readonly OURS="margay margay-bgp margayctl static/margay-cni"
 readonly DOC=usr/share/doc
 # Nobody in particular, for what needs no rights: the number that others use for it, too.
 readonly NONROOT=65532
@@ -72,7 +73,7 @@ install_programs() {
   local program
   for program in $OURS; do
     install -m 0755 "$programs/$program" "$root/usr/local/bin/"
-    strip --strip-all "$root/usr/local/bin/$program"
+    strip --strip-all "$root/usr/local/bin/${program##*/}"
   done
   install -m 0755 "$(command -v nft)" "$root/usr/sbin/nft"
 }

@@ -1,9 +1,10 @@
 //! The edges through which the CNI server wires pods.
 //!
 //! The order of an ADD is the server's ([`crate::cni_server::Wiring`]); here its edges meet the
-//! kernel, the routing edge and the policy edge. A pod is recorded ([`PodStore`]) before its link
-//! exists and forgotten after the link is gone, so that whatever happens in between is repaired
-//! or removed; it is routed only between being set up and being taken down.
+//! kernel, the routing edge and the policy edge. A pod is known ([`PodStore`]) before its link
+//! exists, on disk before it is set up, and forgotten after the link is gone, so that whatever
+//! happens in between is repaired or removed; it is routed only between being set up and being
+//! taken down.
 
 mod addresses;
 mod store;
@@ -71,7 +72,7 @@ impl<K: PodKernel + 'static> Links for PodLinks<K> {
     async fn prepare(&self, spec: &LinkSpec) -> Result<(LinkMade, Self::Prepared), BoxError> {
         let link = self.link(spec, self.mtu(spec.mtu)?);
         let endpoint = endpoint(spec, &link.host_interface, link.mtu);
-        PodStore::insert(&self.pods, endpoint).await?;
+        self.pods.expect(endpoint);
         let prepared = pod_link::prepare(&self.kernel, &self.sysctls, &link).await;
         let prepared = self.forget_if_failed(spec, prepared).await?;
         let made = LinkMade {

@@ -4,6 +4,8 @@
 //! server decides the race), deleting it with its uid and resourceVersion releases it. Written by
 //! agents, read by people.
 
+mod text;
+
 use std::fmt;
 use std::net::IpAddr;
 
@@ -65,9 +67,9 @@ pub struct IPAMBlockSpec {
     pub released: Vec<Released>,
 }
 
-/// One address in use.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
+/// One address in use. In the object it is a line of text, see [`text`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
 pub struct Allocation {
     /// The address, without a prefix length.
     pub address: String,
@@ -200,9 +202,9 @@ impl fmt::Display for Owner {
     }
 }
 
-/// One address given back.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
+/// One address given back. In the object it is a line of text, see [`text`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
 pub struct Released {
     /// The address, without a prefix length.
     pub address: String,

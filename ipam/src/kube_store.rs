@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::api::{Api, DeleteParams, PostParams, Preconditions};
 use kube::{Client, Error};
 use margay_crds::IPAMBlock;
@@ -37,7 +38,11 @@ impl Store for KubeStore {
 
     async fn update(&self, block: &IPAMBlock) -> Result<IPAMBlock, StoreError> {
         let name = block.metadata.name.as_deref().unwrap_or_default();
-        bounded(self.blocks.replace(name, &PostParams::default(), block)).await
+        let mut block = block.clone();
+        // One empty entry has the server forget who wrote which field. Nobody but Margay writes
+        // blocks, and to keep count it compares the whole block, field by field, at each write.
+        block.metadata.managed_fields = Some(vec![ManagedFieldsEntry::default()]);
+        bounded(self.blocks.replace(name, &PostParams::default(), &block)).await
     }
 
     async fn delete(&self, block: &IPAMBlock) -> Result<(), StoreError> {
@@ -220,6 +225,7 @@ mod tests {
         );
         assert!(seen[1].contains(r#""margay.dev/node":"n1""#));
         assert!(seen[3].contains(r#""resourceVersion":"7""#));
+        assert!(seen[3].contains(r#""managedFields":[{}]"#));
         let delete: Value =
             serde_json::from_str(seen[4].split("\r\n\r\n").nth(1).unwrap()).unwrap();
         assert_eq!(

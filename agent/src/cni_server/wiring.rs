@@ -51,8 +51,14 @@ impl<A: Addresses, L: Links, P: Policy> Wiring<A, L, P> {
         let owner = owner(request);
         let mut spec = link_spec(request, Vec::new());
         // The API server's disk and the kernel need their time: they take it side by side.
-        let (addresses, prepared) =
-            tokio::join!(self.addresses.assign(&owner), self.links.prepare(&spec));
+        let (addresses, prepared, dropped) = tokio::join!(
+            self.addresses.assign(&owner),
+            self.links.prepare(&spec),
+            self.drop_deferred(&request.attachment)
+        );
+        if let Err(failure) = dropped {
+            return Err(self.undo(request, failure, Progress::Created).await);
+        }
         match addresses {
             Ok(addresses) => spec.addresses = addresses,
             Err(error) => {
@@ -263,7 +269,6 @@ impl<A: Addresses, L: Links, P: Policy> PodNetwork for Wiring<A, L, P> {
             ..error
         })?;
         self.refuse_second_interface(&request)?;
-        self.drop_deferred(&request.attachment).await?;
         self.wire(&request).await
     }
 

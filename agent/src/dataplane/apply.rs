@@ -178,12 +178,17 @@ impl<K: Kernel> Dataplane<K> {
         wanted: &DesiredRoutes,
         going: Vec<RouteKey>,
     ) -> ApplyReport {
-        let by_address =
-            |kind: &RouteKind| matches!(kind, RouteKind::Blackhole | RouteKind::Direct { .. });
-        let needs_links = wanted.iter().any(|(_, route)| !by_address(&route.kind));
-        let links = match needs_links {
-            true => self.kernel.links().await,
-            false => Ok(Vec::new()),
+        // A pod's link has just been set up; were it gone again, the kernel would say so. A list
+        // of all links is dear on a node with many pods.
+        let needs_links = |kind: &RouteKind| {
+            matches!(
+                kind,
+                RouteKind::Unnumbered { .. } | RouteKind::Tunnel { .. }
+            )
+        };
+        let links = match wanted.iter().any(|(_, route)| needs_links(&route.kind)) {
+            true => self.kernel.links().await.map(Some),
+            false => Ok(None),
         };
         let links = match links {
             Ok(links) => links,
@@ -194,7 +199,10 @@ impl<K: Kernel> Dataplane<K> {
                 };
             }
         };
-        let view = View::new(&links, &[]);
+        let view = match &links {
+            Some(links) => View::new(links, &[]),
+            None => View::unasked(),
+        };
         let mut plan = Plan::default();
         for (destination, route) in wanted.iter() {
             match self.resolve(*destination, route, &view).await {

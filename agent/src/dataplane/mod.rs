@@ -11,6 +11,7 @@
 
 mod apply;
 mod error;
+mod events;
 pub mod kernel;
 mod link;
 mod monitor;

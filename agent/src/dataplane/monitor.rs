@@ -16,8 +16,8 @@ use socket2::{SockFilter, SockRef};
 use tokio::sync::Notify;
 
 use super::error::KernelError;
+use super::events::{ADDRESSES, LINKS, LOST, OTHER_ROUTES, OUR_ROUTES, PODS, Sorter};
 use super::onlink::Invalidator;
-use super::routes::ROUTE_PROTOCOL;
 
 /// The groups listened to (linux/rtnetlink.h): links, IPv4 addresses and routes, IPv6 ones.
 const GROUPS: [u32; 5] = [1, 5, 7, 9, 11];
@@ -25,17 +25,6 @@ const GROUPS: [u32; 5] = [1, 5, 7, 9, 11];
 const BUFFER: usize = 32 * 1024;
 /// The receive buffer was full, and events are lost.
 const ENOBUFS: i32 = 105;
-/// The length of a message's header.
-const HEADER: usize = 16;
-/// Where the protocol number is in a route message, behind the header.
-const RTM_PROTOCOL: usize = 5;
-const NLMSG_OVERRUN: u16 = 4;
-const RTM_NEWLINK: u16 = 16;
-const RTM_DELLINK: u16 = 17;
-const RTM_NEWADDR: u16 = 20;
-const RTM_DELADDR: u16 = 21;
-const RTM_NEWROUTE: u16 = 24;
-const RTM_DELROUTE: u16 = 25;
 
 /// How long further events are waited for after the first: one `ip link` command causes several.
 const GATHER: Duration = Duration::from_millis(20);
@@ -52,12 +41,6 @@ impl KernelEvents for Monitor {
     }
 }
 
-const LINKS: u8 = 1;
-const ADDRESSES: u8 = 2;
-const OUR_ROUTES: u8 = 4;
-const OTHER_ROUTES: u8 = 8;
-const LOST: u8 = 16;
-
 /// What changed since the last time. Whatever is set: compare again.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Changes {
@@ -71,6 +54,8 @@ pub struct Changes {
     pub other_routes: bool,
     /// The kernel had more events than it could queue: anything may have changed.
     pub lost: bool,
+    /// A pod's interface came, went or changed, or what the kernel itself keeps with it.
+    pub pods: bool,
 }
 
 impl Changes {
@@ -81,7 +66,17 @@ impl Changes {
             our_routes: bits & OUR_ROUTES != 0,
             other_routes: bits & OTHER_ROUTES != 0,
             lost: bits & LOST != 0,
+            pods: bits & PODS != 0,
         }
+    }
+
+    /// Whether nothing but pods' interfaces changed.
+    pub fn is_of_pods(&self) -> bool {
+        let only = Self {
+            pods: true,
+            ..Self::default()
+        };
+        *self == only
     }
 }
 
@@ -176,18 +171,22 @@ fn all_but(port: u32) -> [SockFilter; 4] {
 /// Turns events into flags for as long as the socket lasts.
 async fn drain(socket: TokioSocket, shared: Arc<Shared>, invalidator: Invalidator) {
     let mut buffer = Vec::new();
+    let mut sorter = Sorter::default();
     loop {
         buffer.clear();
         buffer.reserve(BUFFER);
         let bits = match poll_fn(|context| socket.poll_recv(context, &mut buffer)).await {
-            Ok(()) => classify(&buffer),
+            Ok(()) => sorter.sort(&buffer),
             Err(error) if error.raw_os_error() == Some(ENOBUFS) => LOST,
             Err(error) => {
                 tracing::warn!("the kernel's events: {error}");
                 break;
             }
         };
-        if bits & !OUR_ROUTES != 0 {
+        if bits & LOST != 0 {
+            sorter.forget();
+        }
+        if bits & !(OUR_ROUTES | PODS) != 0 {
             invalidator.invalidate();
         }
         if bits != 0 {
@@ -197,52 +196,4 @@ async fn drain(socket: TokioSocket, shared: Arc<Shared>, invalidator: Invalidato
     }
     shared.closed.store(true, Ordering::Release);
     shared.wake.notify_one();
-}
-
-/// What the messages of a datagram are about. Only headers are looked at.
-fn classify(mut datagram: &[u8]) -> u8 {
-    let mut bits = 0;
-    while let Some(header) = datagram.get(..HEADER) {
-        let length = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;
-        bits |= match u16::from_ne_bytes([header[4], header[5]]) {
-            RTM_NEWLINK | RTM_DELLINK => LINKS,
-            RTM_NEWADDR | RTM_DELADDR => ADDRESSES,
-            RTM_NEWROUTE | RTM_DELROUTE => match datagram.get(HEADER + RTM_PROTOCOL) {
-                Some(&ROUTE_PROTOCOL) => OUR_ROUTES,
-                _ => OTHER_ROUTES,
-            },
-            NLMSG_OVERRUN => LOST,
-            _ => 0,
-        };
-        let next = length.max(HEADER).next_multiple_of(4);
-        datagram = datagram.get(next..).unwrap_or_default();
-    }
-    bits
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn message(kind: u16, protocol: u8) -> Vec<u8> {
-        let mut bytes = 28_u32.to_ne_bytes().to_vec();
-        bytes.extend(kind.to_ne_bytes());
-        bytes.resize(28, 0);
-        bytes[HEADER + RTM_PROTOCOL] = protocol;
-        bytes
-    }
-
-    #[test]
-    fn events_are_told_by_their_headers() {
-        let mut two = message(RTM_NEWLINK, 0);
-        two.extend(message(RTM_DELROUTE, ROUTE_PROTOCOL));
-        assert_eq!(classify(&two), LINKS | OUR_ROUTES);
-        assert_eq!(classify(&message(RTM_NEWROUTE, 2)), OTHER_ROUTES);
-        assert_eq!(classify(&message(RTM_NEWADDR, 0)), ADDRESSES);
-        assert_eq!(classify(&message(28, 0)), 0, "a neighbour");
-        for length in 0..two.len() {
-            classify(&two[..length]);
-        }
-        classify(&[0; 64]);
-    }
 }

@@ -21,7 +21,7 @@ use ipnetwork::IpNetwork;
 use sha1::{Digest, Sha1};
 
 use super::error::KernelError;
-use super::kernel::{LinkChange, PodKernel, VethSpec};
+use super::kernel::{LinkChange, NodeSettings, PodKernel, VethSpec};
 use super::link::{MAX_INTERFACE_NAME, Mac};
 use super::neighbours::{Neighbour, NeighbourChange};
 pub use super::pod_check::{Difference, check};
@@ -190,12 +190,13 @@ pub async fn prepare<K: PodKernel>(
         error.with_words_if_exists(|| format!("interface {name} in {path}"))
     });
     made?;
-    let both = async {
-        sysctls.ensure(&host_sysctls(&link.host_interface))?;
-        let entered = kernel.enter_pod(&link.namespace, &link.pod_interface);
-        entered.await.map(|visit| Prepared { visit })
+    let outside = NodeSettings {
+        tree: sysctls.clone(),
+        wanted: host_sysctls(&link.host_interface),
     };
-    or_remove(kernel, link, both.await).await
+    let entered = kernel.enter_pod(outside, &link.namespace, &link.pod_interface);
+    let entered = or_remove(kernel, link, entered.await).await;
+    entered.map(|visit| Prepared { visit })
 }
 
 /// Sets up the rest of what [`prepare`] made: the pod's addresses and what follows from them. The

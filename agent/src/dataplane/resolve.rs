@@ -13,7 +13,8 @@ use super::tunnel::{IPIP_DEVICE, TunnelChange};
 
 /// What the links will be once the tunnels are as planned.
 pub(super) struct View<'a> {
-    links: BTreeMap<&'a str, &'a Link>,
+    /// None where the kernel was not asked.
+    links: Option<BTreeMap<&'a str, &'a Link>>,
     /// Devices that will be made: nothing is on them yet.
     pub(super) fresh: BTreeSet<&'a str>,
     /// Devices that are there and will be made anew.
@@ -38,18 +39,29 @@ impl<'a> View<'a> {
                 | TunnelChange::Remove { .. } => {}
             }
         }
+        let links = links.iter().map(|link| (link.name.as_str(), link));
         Self {
-            links: links
-                .iter()
-                .map(|link| (link.name.as_str(), link))
-                .collect(),
+            links: Some(links.collect()),
             fresh,
             recreated,
         }
     }
 
+    /// The links are as whoever wants routes out of them says. Where that is wrong the kernel
+    /// refuses the route.
+    pub(super) fn unasked() -> Self {
+        Self {
+            links: None,
+            fresh: BTreeSet::new(),
+            recreated: BTreeSet::new(),
+        }
+    }
+
     pub(super) fn usable(&self, interface: &str) -> Result<(), String> {
-        match self.links.get(interface) {
+        let Some(links) = &self.links else {
+            return Ok(());
+        };
+        match links.get(interface) {
             None => Err(format!("interface {interface} does not exist")),
             Some(link) if !link.up => Err(format!("interface {interface} is down")),
             Some(_) => Ok(()),
@@ -73,7 +85,8 @@ pub(super) fn tunnelled(
     if destination.is_ipv6() && next_hops.iter().any(IpAddr::is_ipv4) {
         return Err("an IPv6 route needs the node's IPv6 address as next hop".to_owned());
     }
-    let known = view.links.contains_key(device) || view.fresh.contains(device);
+    let exists = |links: &BTreeMap<&str, &Link>| links.contains_key(device);
+    let known = view.links.as_ref().is_none_or(exists) || view.fresh.contains(device);
     if !known {
         return Err(format!(
             "tunnel device {device} is not there and not among the wanted tunnels"

@@ -5,11 +5,14 @@
 //! thread, so these are plain calls.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fmt;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+
+use rustix::fs::{Mode, OFlags, openat};
 
 use super::error::KernelError;
 
@@ -221,11 +224,42 @@ impl SysctlTree {
         let written = fs::OpenOptions::new()
             .write(true)
             .open(&path)
-            .and_then(|mut file| {
-                use io::Write;
-                file.write_all(change.to.as_bytes())
-            });
+            .and_then(|mut file| file.write_all(change.to.as_bytes()));
         written.map_err(|source| KernelError::Sysctl { path, source })
+    }
+
+    /// Writes the settings of something just made, whatever they are: most differ, and a look
+    /// at each costs as much as writing it. Stops at the first that cannot be written.
+    ///
+    /// # Errors
+    /// As [`Self::apply`]; a setting wanted only if present may be missing.
+    pub fn write(&self, desired: &DesiredSysctls) -> Result<(), KernelError> {
+        // In order of the keys, so that those of one folder follow each other: the way to the
+        // folder is most of what a setting costs.
+        let mut folder: Option<(&Path, File)> = None;
+        for (key, setting) in &desired.settings {
+            let failed = |source| KernelError::Sysctl {
+                path: self.path(key),
+                source,
+            };
+            let key = Path::new(key);
+            let parent = key.parent().unwrap_or(Path::new(""));
+            let opened = match folder.take() {
+                Some((path, open)) if path == parent => Ok(open),
+                _ => File::open(self.root.join(parent)),
+            };
+            let written = opened.and_then(|open| {
+                let name = key.file_name().unwrap_or_default();
+                let written = write_in(&open, name, &setting.value);
+                folder = Some((parent, open));
+                written
+            });
+            match written {
+                Err(error) if error.kind() == io::ErrorKind::NotFound && setting.optional => {}
+                other => other.map_err(failed)?,
+            }
+        }
+        Ok(())
     }
 
     /// Writes every setting that differs and stops at the first that cannot be.
@@ -239,4 +273,14 @@ impl SysctlTree {
         }
         Ok(changes)
     }
+}
+
+fn write_in(folder: &File, name: &OsStr, value: &str) -> io::Result<()> {
+    let file = openat(
+        folder,
+        name,
+        OFlags::WRONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    File::from(file).write_all(value.as_bytes())
 }

@@ -94,6 +94,16 @@ impl PodStore {
         self.len() == 0
     }
 
+    /// Takes note of a pod whose link is about to be made. It is not on disk yet: were the agent
+    /// to end now, the runtime would detach what it was not told is attached.
+    pub(super) fn expect(&self, endpoint: Endpoint) {
+        let mut state = self.lock();
+        let key = endpoint.key();
+        state.routed.remove(&key);
+        state.endpoints.insert(key, endpoint);
+        self.publish(&state);
+    }
+
     /// Records a pod. An older sandbox of the same pod has lost its link to this one and is
     /// forgotten. It is on disk when this returns; after an error nothing has changed.
     pub(super) async fn insert(this: &Arc<Self>, endpoint: Endpoint) -> std::io::Result<()> {
@@ -115,6 +125,9 @@ impl PodStore {
             this.publish(&state);
             older
         };
+        if older.is_empty() {
+            return Ok(());
+        }
         Self::on_disk(this, move |folder| {
             older.iter().for_each(|key| folder.remove(key))
         })

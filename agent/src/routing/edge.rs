@@ -25,6 +25,9 @@ const RESYNC: Duration = Duration::from_secs(60);
 const GAP: Duration = Duration::from_millis(200);
 /// How long after routes went the short way everything is compared.
 const LATER: Duration = Duration::from_millis(200);
+/// How long after events about nothing but pods' interfaces everything is compared: they are the
+/// echo of our own work, unless somebody set one down.
+const ECHO: Duration = Duration::from_secs(1);
 /// The most changes or problems that are logged one by one.
 const MAX_LINES: usize = 20;
 
@@ -76,7 +79,7 @@ impl<K: Kernel + 'static> Edge<K> {
         resync.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut listening = true;
         let mut not_before = Instant::now();
-        // When everything is compared because routes went the short way.
+        // When everything is compared at the latest, events or not.
         let mut due = None;
         loop {
             let event = async {
@@ -105,9 +108,16 @@ impl<K: Kernel + 'static> Edge<K> {
                 }
                 changes = event, if listening => {
                     not_before = Instant::now() + GAP;
-                    if changes.is_none() {
-                        tracing::warn!("the kernel's events have ended; comparing every minute");
-                        listening = false;
+                    match changes {
+                        Some(changes) if changes.is_of_pods() => {
+                            due.get_or_insert_with(|| Instant::now() + ECHO);
+                            continue;
+                        }
+                        Some(_) => {}
+                        None => {
+                            tracing::warn!("the kernel's events have ended; comparing every minute");
+                            listening = false;
+                        }
                     }
                 }
                 _ = resync.tick() => {}

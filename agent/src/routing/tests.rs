@@ -291,7 +291,26 @@ async fn a_pod_outlives_a_comparison_with_an_older_intent() {
     let gone = node
         .routing
         .ensure_pod("mgy-gone".to_owned(), vec![address]);
-    assert!(gone.await.unwrap_err().contains("does not exist"));
+    assert!(gone.await.unwrap_err().contains("no such device: mgy-gone"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_of_pods_own_interfaces_are_answered_within_a_second() {
+    let node = Node::start(FakeKernel::new());
+    node.routing.intend(intent());
+    node.settle().await;
+    assert!(node.kernel.lose_route(net("10.2.0.0/26")));
+    let of_pods = Changes {
+        pods: true,
+        ..Changes::default()
+    };
+    for _ in 0..3 {
+        node.events.send(of_pods).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    assert!(!node.has("route 10.2.0.0/26"));
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    assert!(node.has("route 10.2.0.0/26"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -193,7 +193,17 @@ fn pools() -> Vec<Row> {
 
 fn blocks() -> Vec<Row> {
     let good = |node: &str| json!({"cidr": "10.0.0.0/26", "node": node});
+    let held = |line: &str| json!({"cidr": "10.0.0.0/26", "node": "n1", "allocations": [line]});
+    let pod = "10.0.0.5 pod=default/a interface=eth0 container=c1 uid=u1 sequence=7 since=2026-01-02T03:04:05Z";
     vec![
+        Row {
+            name: "10-0-0-0-26",
+            ..row("IPAMBlock", held(pod), No)
+        },
+        row("IPAMBlock", held("10.0.0.5  pod=default/a"), Schema),
+        row("IPAMBlock", held("10.0.0.5 pod"), Schema),
+        row("IPAMBlock", held("web sequence=1"), Schema),
+        row("IPAMBlock", held("10.0.1.5 sequence=1"), Checks),
         Row {
             name: "10-0-0-0-26",
             ..row("IPAMBlock", good("n1"), No)

@@ -17,7 +17,7 @@ use super::super::neighbours::{Neighbour, NeighbourChange, NeighbourKey};
 use super::super::pod_link::{PodSide, PodSideState, gateway};
 use super::super::routes::{Route, RouteChange, RouteKey, RouteTarget};
 use super::super::tunnel::{TunnelMode, TunnelSpec};
-use super::{Kernel, LinkChange, Lookup, PodKernel, VethSpec};
+use super::{Kernel, LinkChange, Lookup, NodeSettings, PodKernel, VethSpec};
 
 /// A kernel in memory. Clones share it.
 #[derive(Debug, Clone, Default)]
@@ -496,7 +496,13 @@ impl PodKernel for FakeKernel {
         Ok(())
     }
 
-    async fn enter_pod(&self, namespace: &Path, interface: &str) -> Result<PathBuf, KernelError> {
+    async fn enter_pod(
+        &self,
+        outside: NodeSettings,
+        namespace: &Path,
+        interface: &str,
+    ) -> Result<PathBuf, KernelError> {
+        outside.tree.write(&outside.wanted)?;
         let mut state = self.state();
         state.enter(format!("pod enter {interface}"))?;
         let found = state.namespace(namespace)?.interfaces.get_mut(interface);

@@ -7,6 +7,7 @@
 mod batch;
 mod fake;
 mod message;
+mod names;
 mod netlink;
 mod netlink_pod;
 mod netlink_routes;
@@ -25,6 +26,7 @@ use super::link::{InterfaceAddress, Link, Mac};
 use super::neighbours::{Neighbour, NeighbourChange};
 use super::pod_link::{PodSide, PodSideState};
 use super::routes::{Route, RouteChange};
+use super::sysctl::{DesiredSysctls, SysctlTree};
 use super::tunnel::TunnelSpec;
 
 /// What the kernel says about the way to an address (RTM_GETROUTE with a destination).
@@ -69,6 +71,15 @@ pub struct VethSpec<'a> {
     pub pod_mac: Mac,
     /// The MTU of both ends in bytes.
     pub mtu: u32,
+}
+
+/// Settings of the node's own namespace, and where they are written.
+#[derive(Debug)]
+pub struct NodeSettings {
+    /// The tree.
+    pub tree: SysctlTree,
+    /// The settings of something just made.
+    pub wanted: DesiredSysctls,
 }
 
 /// Links, routes and neighbours of the node's own namespace.
@@ -144,10 +155,11 @@ pub trait PodKernel: Kernel {
         spec: &VethSpec<'_>,
     ) -> impl Future<Output = Result<(), KernelError>> + Send;
 
-    /// Enters the pod's namespace and does what needs no address: the pod's end is up and has its
-    /// settings.
+    /// Writes settings of the node's end, enters the pod's namespace and does what needs no
+    /// address: the pod's end is up and has its settings.
     fn enter_pod(
         &self,
+        outside: NodeSettings,
         namespace: &Path,
         interface: &str,
     ) -> impl Future<Output = Result<Self::Visit, KernelError>> + Send;

@@ -15,6 +15,7 @@ use super::super::neighbours::{Neighbour, NeighbourChange};
 use super::super::routes::{Route, RouteChange};
 use super::super::tunnel::TunnelSpec;
 use super::message;
+use super::names::InterfaceNames;
 use super::netlink_pod::address_message;
 use super::next_hop_objects::NextHopObjects;
 use super::route_message::{self, Indices, Names};
@@ -26,6 +27,7 @@ use super::{Kernel, LinkChange, Lookup};
 #[derive(Debug, Clone)]
 pub struct NetlinkKernel {
     pub(super) socket: Socket,
+    interfaces: InterfaceNames,
     pub(super) table: u32,
     pub(super) objects: Option<Arc<Mutex<NextHopObjects>>>,
 }
@@ -44,8 +46,9 @@ impl NetlinkKernel {
     /// # Errors
     /// No netlink socket can be had.
     pub fn open_table(table: u32) -> Result<Self, KernelError> {
-        Socket::open().map(|socket| Self {
-            socket,
+        Ok(Self {
+            socket: Socket::open()?,
+            interfaces: InterfaceNames::open()?,
             table,
             objects: None,
         })
@@ -73,9 +76,26 @@ impl NetlinkKernel {
         Ok(links.into_iter().map(|l| (l.index, l.name)).collect())
     }
 
-    async fn indices(&self) -> Result<Indices, KernelError> {
-        let links = self.links().await?;
-        Ok(links.into_iter().map(|l| (l.name, l.index)).collect())
+    /// The indices of the links that routes lead out of, as far as there are any: the message for
+    /// a route out of another says that there is none.
+    fn indices(&self, changes: &[RouteChange]) -> Result<Indices, KernelError> {
+        let mut indices = Indices::default();
+        for change in changes {
+            let (RouteChange::Add(route) | RouteChange::Replace(route)) = change else {
+                continue;
+            };
+            for name in route.interfaces() {
+                if indices.contains_key(name) {
+                    continue;
+                }
+                match self.interfaces.index(name) {
+                    Ok(index) => drop(indices.insert(name.to_owned(), index)),
+                    Err(error) if error.is_absent() => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(indices)
     }
 
     async fn link_by_index(&self, index: u32) -> Result<Option<Link>, KernelError> {
@@ -91,12 +111,6 @@ impl NetlinkKernel {
             Err(error) if error.is_absent() => Ok(None),
             Err(error) => Err(error),
         }
-    }
-
-    pub(super) async fn index(&self, name: &str) -> Result<u32, KernelError> {
-        let link = self.link(name).await?;
-        link.map(|link| link.index)
-            .ok_or_else(|| KernelError::NoDevice(name.to_owned()))
     }
 }
 
@@ -171,7 +185,7 @@ impl Kernel for NetlinkKernel {
     }
 
     async fn set_link(&self, name: &str, change: &LinkChange) -> Result<(), KernelError> {
-        let index = self.index(name).await?;
+        let index = self.interfaces.index(name)?;
         let request = message::change_message(index, change.mtu, change.up);
         self.socket
             .send_one(RouteNetlinkMessage::SetLink(request), 0)
@@ -184,7 +198,7 @@ impl Kernel for NetlinkKernel {
         address: IpAddr,
         present: bool,
     ) -> Result<(), KernelError> {
-        let message = address_message(self.index(name).await?, address);
+        let message = address_message(self.interfaces.index(name)?, address);
         if present {
             let add = RouteNetlinkMessage::NewAddress(message);
             return self
@@ -201,7 +215,7 @@ impl Kernel for NetlinkKernel {
 
     async fn delete_link(&self, name: &str) -> Result<(), KernelError> {
         let mut request = LinkMessage::default();
-        request.header.index = self.index(name).await?;
+        request.header.index = self.interfaces.index(name)?;
         self.socket
             .send_one(RouteNetlinkMessage::DelLink(request), 0)
             .await
@@ -214,23 +228,14 @@ impl Kernel for NetlinkKernel {
     }
 
     async fn apply_routes(&self, changes: &[RouteChange]) -> Vec<Result<(), KernelError>> {
-        // The links are asked for only where a route leads out of one.
-        let has_interface = |change: &RouteChange| match change {
-            RouteChange::Add(route) | RouteChange::Replace(route) => !route.interfaces().is_empty(),
-            RouteChange::Delete(_) => false,
-        };
-        let indices = match changes.iter().any(has_interface) {
-            true => self.indices().await,
-            false => Ok(Indices::default()),
-        };
-        match indices {
+        match self.indices(changes) {
             Ok(indices) => self.change_routes(changes, &indices).await,
             Err(error) => fail_all(changes.len(), &error),
         }
     }
 
     async fn neighbours(&self, device: &str) -> Result<Vec<Neighbour>, KernelError> {
-        let index = self.index(device).await?;
+        let index = self.interfaces.index(device)?;
         let mut neighbours = NeighbourMessage::default();
         neighbours
             .attributes
@@ -257,7 +262,7 @@ impl Kernel for NetlinkKernel {
         device: &str,
         changes: &[NeighbourChange],
     ) -> Vec<Result<(), KernelError>> {
-        let index = match self.index(device).await {
+        let index = match self.interfaces.index(device) {
             Ok(index) => index,
             Err(error) => return fail_all(changes.len(), &error),
         };

@@ -28,10 +28,12 @@ use super::super::error::KernelError;
 use super::super::neighbours::Neighbour;
 use super::super::pod_link::{PodSide, PodSideState, gateway};
 use super::super::sysctl::{DesiredSysctls, SysctlTree};
+use super::batch::BatchSocket;
 use super::message::{change_message, family, neighbour_message};
+use super::names::InterfaceNames;
 use super::netlink::NetlinkKernel;
 use super::route_message::{MAIN_TABLE, default_gateway, routes_request};
-use super::{Kernel, PodKernel, VethSpec};
+use super::{Kernel, NodeSettings, PodKernel, VethSpec};
 
 /// Runs `work` on a new thread in the network namespace at `path`, with a runtime of its own.
 ///
@@ -43,13 +45,18 @@ where
     F: FnOnce() -> Fut + Send + 'static,
     Fut: Future<Output = Result<T, KernelError>>,
 {
-    said(start_in_namespace(path, work)?).await
+    said(start_in_namespace(path, None, work)?).await
 }
 
 /// What a thread in a namespace will say.
 type Said<T> = oneshot::Receiver<Result<T, KernelError>>;
 
-fn start_in_namespace<T, F, Fut>(path: &Path, work: F) -> Result<Said<T>, KernelError>
+/// Writes the settings `outside` before it enters.
+fn start_in_namespace<T, F, Fut>(
+    path: &Path,
+    outside: Option<NodeSettings>,
+    work: F,
+) -> Result<Said<T>, KernelError>
 where
     T: Send + 'static,
     F: FnOnce() -> Fut + Send + 'static,
@@ -60,8 +67,10 @@ where
     std::thread::Builder::new()
         .name("margay-pod-ns".to_owned())
         .spawn(move || {
+            let written = outside.map_or(Ok(()), |settings| settings.tree.write(&settings.wanted));
+            let said = written.and_then(|()| visit(&path, work));
             // The caller may have gone away; then nobody wants the answer.
-            let _ = sender.send(visit(&path, work));
+            let _ = sender.send(said);
         })
         .map_err(|source| KernelError::Io {
             what: "cannot start a thread for a pod's namespace".to_owned(),
@@ -159,11 +168,16 @@ impl PodKernel for NetlinkKernel {
             .await
     }
 
-    async fn enter_pod(&self, namespace: &Path, interface: &str) -> Result<Visit, KernelError> {
+    async fn enter_pod(
+        &self,
+        outside: NodeSettings,
+        namespace: &Path,
+        interface: &str,
+    ) -> Result<Visit, KernelError> {
         let (ready, is_ready) = oneshot::channel();
         let (side, addresses_known) = oneshot::channel();
         let interface = interface.to_owned();
-        let done = start_in_namespace(namespace, move || async move {
+        let done = start_in_namespace(namespace, Some(outside), move || async move {
             let inside = Inside::enter(&interface).await?;
             // Whoever entered may have given up, now or later.
             let _ = ready.send(());
@@ -198,7 +212,7 @@ impl PodKernel for NetlinkKernel {
 
 /// What is needed inside a pod's namespace.
 struct Inside {
-    kernel: NetlinkKernel,
+    socket: BatchSocket,
     index: u32,
 }
 
@@ -206,23 +220,26 @@ impl Inside {
     /// Everything that needs no address. The pod takes neither routes nor addresses from anyone
     /// but us.
     async fn enter(interface: &str) -> Result<Self, KernelError> {
-        let kernel = NetlinkKernel::open()?;
         let mut sysctls = DesiredSysctls::new();
         sysctls.set_if_present(format!("net/ipv6/conf/{interface}/accept_ra"), "0");
         sysctls.set_if_present(format!("net/ipv6/conf/{interface}/accept_dad"), "0");
-        SysctlTree::default().ensure(&sysctls)?;
-        let loopback = kernel.index("lo").await?;
-        let index = kernel.index(interface).await?;
+        SysctlTree::default().write(&sysctls)?;
+        let names = InterfaceNames::open()?;
+        let (loopback, index) = (names.index("lo")?, names.index(interface)?);
         let up = |index| {
             let up = change_message(index, None, Some(true));
             (RouteNetlinkMessage::SetLink(up), 0)
         };
-        let sent = kernel.socket.send(vec![up(loopback), up(index)]).await;
+        let (mut socket, _) = BatchSocket::open().map_err(|source| KernelError::Io {
+            what: "cannot open a netlink socket in a pod's namespace".to_owned(),
+            source,
+        })?;
+        let sent = socket.send(vec![up(loopback), up(index)]).await;
         sent.into_iter().collect::<Result<(), KernelError>>()?;
-        Ok(Self { kernel, index })
+        Ok(Self { socket, index })
     }
 
-    async fn configure(&self, side: &PodSide) -> Result<(), KernelError> {
+    async fn configure(mut self, side: &PodSide) -> Result<(), KernelError> {
         SysctlTree::default().ensure(&family_sysctls(side))?;
         let mut messages = Vec::new();
         for address in &side.addresses {
@@ -244,7 +261,7 @@ impl Inside {
             let add = RouteNetlinkMessage::NewNeighbour(neighbour_message(self.index, &entry));
             messages.push((add, NLM_F_CREATE | NLM_F_REPLACE));
         }
-        let sent = self.kernel.socket.send(messages).await;
+        let sent = self.socket.send(messages).await;
         sent.into_iter().collect()
     }
 }

@@ -36,6 +36,9 @@ struct Options {
     /// Where margay, margay-cni and margayctl are; left out: beside this program
     #[arg(long)]
     bin_dir: Option<PathBuf>,
+    /// The CNI plugin as it is installed; left out: the folder's margay-cni
+    #[arg(long)]
+    plugin: Option<PathBuf>,
     /// How many pods are started one after the other
     #[arg(long, default_value_t = 40)]
     runs: usize,
@@ -94,7 +97,10 @@ async fn measure(options: &Options) -> Result<Results> {
     let state = Folder::of(&plan.spec.name);
     let done = async {
         let mut lab = up::build(&lab, plan, screen).await?;
-        let cluster = lab.cluster.clone().context("the lab has no cluster")?;
+        let mut cluster = lab.cluster.clone().context("the lab has no cluster")?;
+        if let Some(plugin) = &options.plugin {
+            cluster.runtime.binaries.cni.clone_from(plugin);
+        }
         run(options, &mut lab, &cluster, &mut results).await
     }
     .await;
