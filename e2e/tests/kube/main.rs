@@ -12,6 +12,7 @@
 )]
 
 mod chart;
+mod closed;
 mod controller;
 mod crds;
 mod demo;
@@ -123,6 +124,14 @@ fn run(wanted: &[String]) -> ExitCode {
             let server = ControlPlane::start(&programs, folder.path()).await.unwrap();
             let case = demo::the_lab_runs_on_it(server.kubeconfig().to_owned());
             tally.run("demo::the_lab_runs_on_it", case).await;
+        }
+        if is_wanted("closed::what_is_not_understood_isolates", wanted) {
+            // Nobody else's policies.
+            let folder = tempfile::tempdir().unwrap();
+            let server = ControlPlane::start(&programs, folder.path()).await.unwrap();
+            let case = closed::what_is_not_understood_isolates(server.kubeconfig().to_owned());
+            let name = "closed::what_is_not_understood_isolates";
+            tally.run(name, case).await;
         }
         if is_wanted("slices::endpoints_of_an_older_server_are_followed", wanted) {
             let folder = tempfile::tempdir().unwrap();
