@@ -1,7 +1,7 @@
 //! `margayctl policy …`: who reaches whom, and why, from manifests alone; and what a running agent saw of it (`live`).
 //!
 //! The answers are the policy crate's evaluator's, which is written from the API's text and knows
-//! nothing of the compiler. Not here: the rules a node would commit.
+//! nothing of the compiler. `render` is the compiler's, and asks the evaluator nothing.
 
 mod live;
 
@@ -11,11 +11,12 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
 use margay_e2e::lab::report::{Align, Screen, Table};
+use margay_policy::compile::interface_name;
 use margay_policy::lint::lint;
 use margay_policy::matrix::{Cell, External, Verdict, explain, matrix};
 use margay_policy::port::Probe;
 use margay_policy::ruleset::Family;
-use margay_policy::{Cluster, Problem, load};
+use margay_policy::{Cluster, Compiler, NodeInput, Problem, load, writer};
 
 /// The arguments of `margayctl policy`.
 #[derive(Debug, Args)]
@@ -36,6 +37,17 @@ enum Command {
         /// How the answers are written
         #[arg(short, long, value_enum, default_value = "table")]
         output: Output,
+    },
+    /// The table that the agent on a node would commit
+    Render {
+        #[command(flatten)]
+        world: World,
+        /// The node, by the name in the pods' spec.nodeName
+        #[arg(long)]
+        node: String,
+        /// As nft reads it: text, or its JSON
+        #[arg(short, long, value_enum, default_value = "nft")]
+        output: Form,
     },
     /// What in the policies is probably not meant as it is written
     Lint {
@@ -98,6 +110,12 @@ struct World {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Output {
     Table,
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Form {
+    Nft,
     Json,
 }
 
@@ -166,6 +184,11 @@ fn answer(command: Command) -> Result<String, String> {
                 Output::Json => json(&cells).map_err(|error| error.to_string()),
             }
         }
+        Command::Render {
+            world,
+            node,
+            output,
+        } => render(&world.cluster()?, &node, output),
         Command::Lint { world, output } => {
             let findings = lint(&world.cluster()?);
             match output {
@@ -197,6 +220,25 @@ fn answer(command: Command) -> Result<String, String> {
                 .map(|explanation| format!("{explanation}\n"))
                 .map_err(|error| error.to_string())
         }
+    }
+}
+
+/// Pools and tunnels are no part of the files: NAT is left out.
+fn render(cluster: &Cluster, node: &str, form: Form) -> Result<String, String> {
+    let input = NodeInput::of_cluster(cluster, node, interface_name);
+    let is_known = cluster.nodes().any(|known| known.name == node);
+    if input.endpoints.is_empty() && !is_known {
+        return Err(format!(
+            "--node {node}: no Node of that name is in the files, and no pod that runs there"
+        ));
+    }
+    let (ruleset, problems) = Compiler::new().compile(cluster, &input);
+    for problem in problems {
+        eprintln!("margayctl: {problem}");
+    }
+    match form {
+        Form::Nft => Ok(ruleset.full().to_nft_text()),
+        Form::Json => Ok(format!("{}\n", writer::json::ruleset(&ruleset))),
     }
 }
 

@@ -41,9 +41,7 @@ pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0xecee, 0xeeff, 
 /// The name of a pod's host interface: `mgy` and the first 11 hexadecimal digits of
 /// SHA-1("namespace.pod").
 pub fn host_interface(namespace: &str, pod: &str) -> String {
-    let hash = Sha1::digest(format!("{namespace}.{pod}"));
-    let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{HOST_PREFIX}{}", &hex[..11])
+    margay_policy::compile::interface_name(namespace, pod)
 }
 
 /// The hardware address of a pod's own end: from the host interface's name, so that a pod that

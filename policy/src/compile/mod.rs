@@ -28,6 +28,7 @@ use std::{
 };
 
 use ipnetwork::IpNetwork;
+use sha1::{Digest, Sha1};
 
 use crate::{
     identity::{AddressBook, Claim, Claims},
@@ -43,6 +44,14 @@ use select::Selected;
 
 /// What every pod's host interface is called at the beginning. Interfaces called otherwise are none of ours.
 pub const INTERFACE_PREFIX: &str = "mgy";
+
+/// The name of a pod's host interface: [`INTERFACE_PREFIX`] and the first 11 hexadecimal digits of
+/// SHA-1("namespace.pod").
+pub fn interface_name(namespace: &str, pod: &str) -> String {
+    let hash = Sha1::digest(format!("{namespace}.{pod}"));
+    let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{INTERFACE_PREFIX}{}", &hex[..11])
+}
 
 /// The longest interface name the kernel takes, in bytes.
 const INTERFACE_NAME_LIMIT: usize = 15;
