@@ -134,8 +134,20 @@ impl Selector {
     }
 
     /// Whether an object with these labels is selected.
-    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+    pub fn matches(&self, labels: &impl Tagged) -> bool {
         self.0.matches(labels)
+    }
+}
+
+/// Something with labels.
+pub trait Tagged {
+    /// The value of the label with this key.
+    fn value(&self, key: &str) -> Option<&str>;
+}
+
+impl Tagged for BTreeMap<String, String> {
+    fn value(&self, key: &str) -> Option<&str> {
+        self.get(key).map(String::as_str)
     }
 }
 
@@ -168,13 +180,12 @@ impl Expression {
         }
     }
 
-    fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
-        let with =
-            |key: &str, test: &dyn Fn(&str) -> bool| labels.get(key).is_some_and(|v| test(v));
+    fn matches(&self, labels: &impl Tagged) -> bool {
+        let with = |key: &str, test: &dyn Fn(&str) -> bool| labels.value(key).is_some_and(test);
         match self {
             Expression::All => true,
-            Expression::Global => !labels.contains_key(NAMESPACE_KEY),
-            Expression::Has(key) => labels.contains_key(key),
+            Expression::Global => labels.value(NAMESPACE_KEY).is_none(),
+            Expression::Has(key) => labels.value(key).is_some(),
             Expression::Equals(key, wanted) => with(key, &|found| found == wanted),
             Expression::In(key, set) => with(key, &|found| set.contains(found)),
             Expression::Contains(key, part) => with(key, &|found| found.contains(part.as_str())),

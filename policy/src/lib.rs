@@ -12,6 +12,7 @@ mod decision;
 mod engine;
 pub mod evaluate;
 mod identity;
+mod labels;
 pub mod lint;
 pub mod load;
 pub mod matrix;

@@ -239,10 +239,12 @@ mod tests {
              spec: {podSelector: {}, policyTypes: [Ingress]}\n",
         );
         assert_eq!(problems, Vec::<String>::new());
-        assert_eq!(cluster.namespace_labels("shop")["team"], "a");
+        assert_eq!(cluster.namespace_labels("shop").get("team"), Some("a"));
         assert_eq!(
-            cluster.namespace_labels("shop")["kubernetes.io/metadata.name"],
-            "shop"
+            cluster
+                .namespace_labels("shop")
+                .get("kubernetes.io/metadata.name"),
+            Some("shop")
         );
         assert!(cluster.pod(&ObjectKey::new("shop", "web")).is_some());
         assert!(cluster.policy(&ObjectKey::new("shop", "deny")).is_some());

@@ -2,129 +2,11 @@
 //!
 //! Calico's selector language is another thing and lives with the API types that use it.
 
-use std::{
-    cmp::Ordering,
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    hash::{Hash, Hasher},
-    ops::{Deref, DerefMut},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 
-/// The labels of a pod or a namespace. A copy costs nothing until it is changed: most pods share theirs with others.
-#[derive(Clone, Default)]
-pub struct Labels(Option<Arc<BTreeMap<String, String>>>);
-
-static NONE: BTreeMap<String, String> = BTreeMap::new();
-
-impl Labels {
-    /// No labels.
-    pub const fn new() -> Self {
-        Self(None)
-    }
-
-    /// Whether these are not only equal but one and the same copy.
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
-        self.address() == other.address()
-    }
-
-    /// What tells this copy from others; it stays as long as the copy is held.
-    pub(crate) fn address(&self) -> usize {
-        self.0.as_ref().map_or(0, |map| Arc::as_ptr(map) as usize)
-    }
-
-    /// Whether nobody else holds this copy.
-    pub(crate) fn is_unshared(&self) -> bool {
-        self.0.as_ref().is_none_or(|map| Arc::strong_count(map) < 2)
-    }
-}
-
-impl Deref for Labels {
-    type Target = BTreeMap<String, String>;
-
-    fn deref(&self) -> &Self::Target {
-        self.0.as_deref().unwrap_or(&NONE)
-    }
-}
-
-impl DerefMut for Labels {
-    fn deref_mut(&mut self) -> &mut Self::Target {
-        Arc::make_mut(self.0.get_or_insert_default())
-    }
-}
-
-impl From<BTreeMap<String, String>> for Labels {
-    fn from(map: BTreeMap<String, String>) -> Self {
-        Self((!map.is_empty()).then(|| Arc::new(map)))
-    }
-}
-
-impl<const N: usize> From<[(String, String); N]> for Labels {
-    fn from(pairs: [(String, String); N]) -> Self {
-        BTreeMap::from(pairs).into()
-    }
-}
-
-impl FromIterator<(String, String)> for Labels {
-    fn from_iter<T: IntoIterator<Item = (String, String)>>(pairs: T) -> Self {
-        BTreeMap::from_iter(pairs).into()
-    }
-}
-
-impl IntoIterator for Labels {
-    type Item = (String, String);
-    type IntoIter = std::collections::btree_map::IntoIter<String, String>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.0
-            .map(Arc::unwrap_or_clone)
-            .unwrap_or_default()
-            .into_iter()
-    }
-}
-
-impl<'a> IntoIterator for &'a Labels {
-    type Item = (&'a String, &'a String);
-    type IntoIter = std::collections::btree_map::Iter<'a, String, String>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.iter()
-    }
-}
-
-impl PartialEq for Labels {
-    fn eq(&self, other: &Self) -> bool {
-        self.is_same(other) || **self == **other
-    }
-}
-
-impl Eq for Labels {}
-
-impl PartialOrd for Labels {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Labels {
-    fn cmp(&self, other: &Self) -> Ordering {
-        (**self).cmp(&**other)
-    }
-}
-
-impl Hash for Labels {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        (**self).hash(state);
-    }
-}
-
-impl fmt::Debug for Labels {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        (**self).fmt(f)
-    }
-}
+pub use crate::labels::Labels;
 
 /// One condition on one label key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -140,7 +22,7 @@ pub enum Requirement {
 }
 
 impl Requirement {
-    fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+    fn matches(&self, labels: &Labels) -> bool {
         match self {
             Self::In(key, values) => labels.get(key).is_some_and(|value| values.contains(value)),
             Self::NotIn(key, values) => labels.get(key).is_none_or(|value| !values.contains(value)),
@@ -230,7 +112,7 @@ impl Selector {
     }
 
     /// Whether these labels satisfy every requirement.
-    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+    pub fn matches(&self, labels: &Labels) -> bool {
         self.requirements
             .iter()
             .all(|requirement| requirement.matches(labels))

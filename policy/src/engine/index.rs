@@ -3,11 +3,11 @@
 //! Both find candidates, of which every one still has to be asked: an index never says that something matches. What they
 //! never do is to leave out one that does.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 
 use crate::{
     identity::TermId,
-    selector::{Requirement, Selector},
+    selector::{Labels, Requirement, Selector},
 };
 
 /// What something that is selected must carry: a label, with one of these values if there are any.
@@ -47,10 +47,10 @@ pub(super) struct ByLabel {
 }
 
 impl ByLabel {
-    pub(super) fn add(&mut self, labels: &BTreeMap<String, String>, id: u32) {
+    pub(super) fn add(&mut self, labels: &Labels, id: u32) {
         for (key, value) in labels {
             if !self.keys.contains_key(key) {
-                self.keys.insert(key.clone(), HashMap::new());
+                self.keys.insert(key.to_owned(), HashMap::new());
             }
             let Some(values) = self.keys.get_mut(key) else {
                 continue;
@@ -60,13 +60,13 @@ impl ByLabel {
                     ids.insert(id);
                 }
                 None => {
-                    values.insert(value.clone(), BTreeSet::from([id]));
+                    values.insert(value.to_owned(), BTreeSet::from([id]));
                 }
             }
         }
     }
 
-    pub(super) fn remove(&mut self, labels: &BTreeMap<String, String>, id: u32) {
+    pub(super) fn remove(&mut self, labels: &Labels, id: u32) {
         for (key, value) in labels {
             let Some(values) = self.keys.get_mut(key) else {
                 continue;
@@ -178,10 +178,7 @@ impl Asking {
     }
 
     /// The terms that may ask for what carries these labels.
-    pub(super) fn find<'s>(
-        &'s self,
-        labels: &'s BTreeMap<String, String>,
-    ) -> impl Iterator<Item = TermId> + 's {
+    pub(super) fn find<'s>(&'s self, labels: &'s Labels) -> impl Iterator<Item = TermId> + 's {
         let by_labels = labels.iter().flat_map(|(key, value)| {
             let by_value = self.by_value.get(key).and_then(|known| known.get(value));
             let by_key = self.by_key.get(key);

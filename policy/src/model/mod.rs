@@ -286,7 +286,7 @@ impl Cluster {
         if name.is_empty() {
             return nameless("Namespace", "");
         }
-        let labels = namespace.metadata.labels.clone().unwrap_or_default().into();
+        let labels = namespace.metadata.labels.as_ref().into();
         self.insert_namespace(name, labels);
         Vec::new()
     }
@@ -540,7 +540,7 @@ impl Cluster {
             .as_deref()
             .unwrap_or(pod::DEFAULT_NAMESPACE);
         let key = ObjectKey::new(namespace, metadata.name.clone().unwrap_or_default());
-        self.insert_service_account(key, metadata.labels.clone().unwrap_or_default().into());
+        self.insert_service_account(key, metadata.labels.as_ref().into());
         Vec::new()
     }
 

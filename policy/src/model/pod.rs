@@ -24,7 +24,7 @@ pub(super) fn read(pod: &core::Pod) -> (Pod, Vec<Problem>) {
         namespace: namespace.to_owned(),
         name,
         uid: metadata.uid.clone(),
-        labels: metadata.labels.clone().unwrap_or_default().into(),
+        labels: metadata.labels.as_ref().into(),
         service_account: spec
             .and_then(|spec| spec.service_account_name.clone())
             .filter(|account| !account.is_empty())

@@ -159,13 +159,15 @@ impl Cluster {
         account: Option<&str>,
     ) -> Labels {
         if !namespace.is_empty() {
-            let around = self.own_namespace_labels(namespace).into_iter();
-            labels.extend(around.map(|(key, value)| (format!("{NAMESPACE_PREFIX}{key}"), value)));
+            let around = self.own_namespace_labels(namespace);
+            let prefixed =
+                |(key, value): (&str, &str)| (format!("{NAMESPACE_PREFIX}{key}"), value.to_owned());
+            labels.extend(around.iter().map(prefixed));
         }
         let around = account.and_then(|name| self.service_account_labels(namespace, name));
         let around = around.into_iter().flatten();
         labels.extend(
-            around.map(|(key, value)| (format!("{SERVICE_ACCOUNT_PREFIX}{key}"), value.clone())),
+            around.map(|(key, value)| (format!("{SERVICE_ACCOUNT_PREFIX}{key}"), value.to_owned())),
         );
         labels
     }
