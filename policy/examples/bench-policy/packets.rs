@@ -33,6 +33,25 @@ const FROM: &str = "10.77.0.1";
 const TO: &str = "10.77.0.2";
 const STREAM: Duration = Duration::from_millis(1200);
 
+/// Connections tracked and let through by a mark.
+const TRACKING: &str = "add table inet part
+add chain inet part tracking { type filter hook forward priority 0; }
+add rule inet part tracking ct mark 0x10000 accept
+add rule inet part tracking ct mark set 0x10000
+";
+/// Where a pod sends from compared with what it may.
+const SOURCES: &str = "add map inet part sources { type ifname . ipv4_addr : verdict; }
+add element inet part sources { mgya . 10.77.0.1 : accept, mgyb . 10.77.0.2 : accept }
+add chain inet part checking { type filter hook prerouting priority -300; }
+add rule inet part checking iifname . ip saddr vmap @sources
+add rule inet part checking drop
+";
+/// What no policy can do without.
+const PARTS: [(&str, &[&str]); 2] = [
+    ("tracking", &[TRACKING]),
+    ("checking", &[TRACKING, SOURCES]),
+];
+
 /// A node between two pods.
 struct Road {
     name: String,
@@ -47,6 +66,11 @@ struct Road {
 pub(crate) fn measure() -> Value {
     let mut network = Network::new("packets");
     let mut roads = vec![road(&mut network, "none".to_owned())];
+    for (name, rules) in PARTS {
+        let road = road(&mut network, name.to_owned());
+        feed(&road.node, &["nft", "-f", "-"], &rules.concat());
+        roads.push(road);
+    }
     for count in SIZES {
         eprintln!("packets: {count} policies …");
         let road = road(&mut network, format!("margay-{count}"));

@@ -219,7 +219,7 @@ pub(crate) fn with_family(name: &str, family: Family) -> Name {
 fn emit_source_check(members: &[Member<'_>], ruleset: &mut Ruleset) {
     let interfaces = members
         .iter()
-        .map(|member| Key::Interface(member.endpoint.interface.to_owned()));
+        .map(|member| Key::interface(member.endpoint.interface));
     add_set(
         ruleset,
         POD_INTERFACES,
@@ -247,7 +247,7 @@ fn emit_source_check(members: &[Member<'_>], ruleset: &mut Ruleset) {
                 .addresses
                 .iter()
                 .filter(|address| Family::of(**address) == family);
-            let key = |address: &_| Key::InterfaceAddress(endpoint.interface.to_owned(), *address);
+            let key = |address: &_| Key::interface_address(endpoint.interface, *address);
             own.map(move |address| (key(address), Verdict::Accept))
         });
         let kind = KeyType::InterfaceAddress(family);
@@ -284,7 +284,7 @@ fn emit_dispatch(members: &[Member<'_>], names: &BTreeMap<&ClassKey, Name>, rule
     };
     let dispatch = |direction| {
         let elements = members.iter().map(|member| {
-            let interface = Key::Interface(member.endpoint.interface.to_owned());
+            let interface = Key::interface(member.endpoint.interface);
             (interface, verdict(member.class(direction)))
         });
         elements.collect::<Vec<_>>()
@@ -303,7 +303,7 @@ fn emit_dispatch(members: &[Member<'_>], names: &BTreeMap<&ClassKey, Name>, rule
     );
     let itself = members.iter().map(|member| {
         let interface = member.endpoint.interface;
-        Key::InterfacePair(interface.to_owned(), interface.to_owned())
+        Key::interface_pair(interface, interface)
     });
     add_set(ruleset, ITSELF, KeyType::InterfacePair, itself.collect());
 
@@ -389,7 +389,7 @@ fn emit_identities(book: &AddressBook, ruleset: &mut Ruleset) {
             .filter(|interval| Family::of(interval.first) == family)
             .map(|interval| {
                 (
-                    Key::Range(interval.first, interval.last),
+                    Key::range(interval.first, interval.last),
                     Value::Identity(interval.identity),
                 )
             });
@@ -524,7 +524,7 @@ pub(super) fn add_set(ruleset: &mut Ruleset, name: &str, key: KeyType, elements:
 fn add_verdicts(ruleset: &mut Ruleset, name: &str, key: KeyType, elements: Vec<(Key, Verdict)>) {
     let elements = elements
         .into_iter()
-        .map(|(key, verdict)| (key, Value::Verdict(verdict)))
+        .map(|(key, verdict)| (key, Value::from(verdict)))
         .collect();
     let map = Map {
         key,

@@ -40,8 +40,7 @@ pub(crate) fn emit(node: &NodeInput, ruleset: &mut Ruleset) {
     let devices = node
         .tunnel_devices
         .iter()
-        .cloned()
-        .map(Key::Interface)
+        .map(|name| Key::interface(name))
         .collect();
     add_set(ruleset, TUNNELS, KeyType::Interface, devices);
     let tunnelled = Match::In(vec![Field::OutInterface], TUNNELS.to_owned());
@@ -106,7 +105,7 @@ fn ranges<'a>(family: Family, pools: impl Iterator<Item = &'a Pool>) -> BTreeSet
             _ => merged.push((first, last)),
         }
     }
-    let range = |(first, last)| Key::Range(address(family, first), address(family, last));
+    let range = |(first, last)| Key::range(address(family, first), address(family, last));
     merged.into_iter().map(range).collect()
 }
 
@@ -128,11 +127,11 @@ mod tests {
         assert_eq!(
             ranges(Family::V4, pools.iter()),
             BTreeSet::from([
-                Key::Range(
+                Key::range(
                     "10.0.0.0".parse().unwrap(),
                     "10.255.255.255".parse().unwrap()
                 ),
-                Key::Range(
+                Key::range(
                     "192.168.0.0".parse().unwrap(),
                     "192.168.0.255".parse().unwrap()
                 ),

@@ -187,13 +187,13 @@ impl Book {
         }
         for ((first, last), number) in std::mem::take(&mut self.intervals) {
             if wanted.get(&(first, last)) != Some(&number) {
-                draft.cut(networks(first), &Key::Range(first, last));
+                draft.cut(networks(first), &Key::range(first, last));
             }
             self.leave_identity(number);
         }
         for ((first, last), number) in &wanted {
             let value = Value::Identity(*number);
-            draft.put(networks(*first), Key::Range(*first, *last), value);
+            draft.put(networks(*first), Key::range(*first, *last), value);
         }
         self.intervals = wanted;
     }

@@ -297,7 +297,7 @@ impl Classes {
             Some(decision) => {
                 if let Some(decided) = self.decided.get(decision) {
                     draft.add_map(&class.name, KeyType::Identity, ValueType::Verdict);
-                    let value = Value::Verdict(decided.verdict.clone());
+                    let value = Value::from(decided.verdict.clone());
                     draft.put(&class.name, Key::Identity(number), value);
                 }
                 class.by_identity.insert(number, decision)

@@ -224,7 +224,7 @@ impl State {
         for address in &local.addresses {
             self.book.unclaim_here(*address, profile);
             remove_from(&mut self.by_address, address, interface);
-            let own = Key::InterfaceAddress(interface.to_owned(), *address);
+            let own = Key::interface_address(interface, *address);
             self.draft.cut(&sources(*address), &own);
         }
         remove_from(&mut self.by_pod, &local.pod, interface);
@@ -235,11 +235,11 @@ impl State {
         for class in local.classes.into_iter().flatten() {
             self.classes.leave(class);
         }
-        let key = Key::Interface(interface.to_owned());
+        let key = Key::interface(interface);
         self.draft.cut_key(emit::POD_INTERFACES, &key);
         self.draft.cut(emit::FROM_PODS, &key);
         self.draft.cut(emit::TO_PODS, &key);
-        let itself = Key::InterfacePair(interface.to_owned(), interface.to_owned());
+        let itself = Key::interface_pair(interface, interface);
         self.draft.cut_key(emit::ITSELF, &itself);
     }
 
@@ -263,16 +263,16 @@ impl State {
             self.book.claim_here(*address, profile);
             let there = self.by_address.entry(*address).or_default();
             there.insert(interface.clone());
-            let own = Key::InterfaceAddress(interface.clone(), *address);
-            let accept = Value::Verdict(Verdict::Accept);
+            let own = Key::interface_address(interface, *address);
+            let accept = Value::from(Verdict::Accept);
             self.draft.put(&sources(*address), own, accept);
         }
         let pod = ObjectKey::new(&local.namespace, &local.pod);
         let there = self.by_pod.entry(pod.clone()).or_default();
         there.insert(interface.clone());
-        let key = Key::Interface(interface.clone());
+        let key = Key::interface(interface);
         self.draft.put_key(emit::POD_INTERFACES, key);
-        let itself = Key::InterfacePair(interface.clone(), interface.clone());
+        let itself = Key::interface_pair(interface, interface);
         self.draft.put_key(emit::ITSELF, itself);
         let attached = Local {
             pod,
@@ -435,8 +435,8 @@ impl State {
                 Some(chain) => Verdict::Goto(chain.clone()),
                 None => Verdict::Return,
             };
-            let key = Key::Interface(interface.to_owned());
-            self.draft.put(map, key, Value::Verdict(verdict));
+            let key = Key::interface(interface);
+            self.draft.put(map, key, Value::from(verdict));
         }
         if let Some(local) = self.locals.get_mut(interface) {
             let before = std::mem::replace(&mut local.classes, joined);

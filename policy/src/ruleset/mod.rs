@@ -97,19 +97,19 @@ pub enum KeyType {
     IcmpV6Type,
 }
 
-/// The key of an element.
+/// The key of an element. What is about few elements is boxed: most are single addresses, of which there are many.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Key {
     /// Of a [`KeyType::Interface`] set.
-    Interface(String),
+    Interface(Box<str>),
     /// Of a [`KeyType::InterfacePair`] set.
-    InterfacePair(String, String),
+    InterfacePair(Box<[String; 2]>),
     /// Of a [`KeyType::InterfaceAddress`] set.
-    InterfaceAddress(String, IpAddr),
+    InterfaceAddress(Box<(String, IpAddr)>),
     /// Of a [`KeyType::Address`] set.
     Address(IpAddr),
     /// Of a [`KeyType::Range`] set: first and last address.
-    Range(IpAddr, IpAddr),
+    Range(Box<(IpAddr, IpAddr)>),
     /// Of a [`KeyType::Identity`] map; never 0, which means no identity.
     Identity(u32),
     /// Of a [`KeyType::IcmpV6Type`] set.
@@ -123,6 +123,28 @@ pub struct Set {
     pub key: KeyType,
     /// Its elements.
     pub elements: BTreeSet<Key>,
+}
+
+impl Key {
+    /// The interface of this name.
+    pub fn interface(name: &str) -> Self {
+        Self::Interface(name.into())
+    }
+
+    /// The way in by one interface and out by the other.
+    pub fn interface_pair(inward: &str, outward: &str) -> Self {
+        Self::InterfacePair(Box::new([inward.to_owned(), outward.to_owned()]))
+    }
+
+    /// The address at the interface.
+    pub fn interface_address(name: &str, address: IpAddr) -> Self {
+        Self::InterfaceAddress(Box::new((name.to_owned(), address)))
+    }
+
+    /// The interval from the first to the last address.
+    pub fn range(first: IpAddr, last: IpAddr) -> Self {
+        Self::Range(Box::new((first, last)))
+    }
 }
 
 /// What the values of a map are.
@@ -140,7 +162,13 @@ pub enum Value {
     /// In a [`ValueType::Identity`] map; never 0. 1 says that nothing matches, whatever a wider map says.
     Identity(u32),
     /// In a [`ValueType::Verdict`] map.
-    Verdict(Verdict),
+    Verdict(Box<Verdict>),
+}
+
+impl From<Verdict> for Value {
+    fn from(verdict: Verdict) -> Self {
+        Self::Verdict(Box::new(verdict))
+    }
 }
 
 /// A named map.

@@ -191,7 +191,7 @@ impl<'a> Walk<'a> {
         match &rule.action {
             Action::Verdict(verdict) => Some(verdict.clone()),
             Action::VerdictMap(fields, map) => match self.map(fields, map)? {
-                Value::Verdict(verdict) => Some(verdict),
+                Value::Verdict(verdict) => Some(*verdict),
                 Value::Identity(_) => panic!("{map} is no verdict map"),
             },
             Action::Identify(field, map) => {
@@ -232,10 +232,8 @@ impl<'a> Walk<'a> {
         let map = &self.ruleset.maps[map];
         let key = self.key(fields, map.key)?;
         match key {
-            Key::Range(address, _) => map.elements.iter().find_map(|(key, value)| match key {
-                Key::Range(first, last) if *first <= address && address <= *last => {
-                    Some(value.clone())
-                }
+            Key::Range(asked) => map.elements.iter().find_map(|(key, value)| match key {
+                Key::Range(ends) if ends.0 <= asked.0 && asked.0 <= ends.1 => Some(value.clone()),
                 _ => None,
             }),
             key => map.elements.get(&key).cloned(),
@@ -246,8 +244,8 @@ impl<'a> Walk<'a> {
         let set = &self.ruleset.sets[set];
         let key = self.key(fields, set.key)?;
         Some(match key {
-            Key::Range(address, _) => set.elements.iter().any(|key| match key {
-                Key::Range(first, last) => *first <= address && address <= *last,
+            Key::Range(asked) => set.elements.iter().any(|key| match key {
+                Key::Range(ends) => ends.0 <= asked.0 && asked.0 <= ends.1,
                 _ => false,
             }),
             key => set.elements.contains(&key),
@@ -257,22 +255,22 @@ impl<'a> Walk<'a> {
     /// The fields as a key; `None` when the packet has no such field (another family or protocol) and the rule is over.
     fn key(&self, fields: &[Field], kind: KeyType) -> Option<Key> {
         let interface = |field: Field| match field {
-            Field::InInterface => self.packet.in_interface.clone(),
-            Field::OutInterface => self.packet.out_interface.clone(),
+            Field::InInterface => self.packet.in_interface.as_str(),
+            Field::OutInterface => self.packet.out_interface.as_str(),
             other => panic!("{other:?} is no interface"),
         };
         Some(match (kind, fields) {
-            (KeyType::Interface, [field]) => Key::Interface(interface(*field)),
+            (KeyType::Interface, [field]) => Key::interface(interface(*field)),
             (KeyType::InterfacePair, [one, other]) => {
-                Key::InterfacePair(interface(*one), interface(*other))
+                Key::interface_pair(interface(*one), interface(*other))
             }
             (KeyType::InterfaceAddress(family), [field, address]) => {
-                Key::InterfaceAddress(interface(*field), self.address(*address, family)?)
+                Key::interface_address(interface(*field), self.address(*address, family)?)
             }
             (KeyType::Address(family), [field]) => Key::Address(self.address(*field, family)?),
             (KeyType::Range(family), [field]) => {
                 let address = self.address(*field, family)?;
-                Key::Range(address, address)
+                Key::range(address, address)
             }
             (KeyType::Identity, [Field::Identity]) => Key::Identity(self.identity),
             (KeyType::IcmpV6Type, [Field::IcmpV6Type]) => {

@@ -224,9 +224,9 @@ fn key_type(key: &Key) -> KeyType {
     match key {
         Key::Interface(_) => KeyType::Interface,
         Key::InterfacePair(..) => KeyType::InterfacePair,
-        Key::InterfaceAddress(_, address) => KeyType::InterfaceAddress(Family::of(*address)),
+        Key::InterfaceAddress(both) => KeyType::InterfaceAddress(Family::of(both.1)),
         Key::Address(address) => KeyType::Address(Family::of(*address)),
-        Key::Range(first, _) => KeyType::Range(Family::of(*first)),
+        Key::Range(ends) => KeyType::Range(Family::of(ends.0)),
         Key::Identity(_) => KeyType::Identity,
         Key::IcmpV6Type(_) => KeyType::IcmpV6Type,
     }
@@ -234,7 +234,7 @@ fn key_type(key: &Key) -> KeyType {
 
 fn overlaps(key: &Key, present: &Key) -> bool {
     match (key, present) {
-        (Key::Range(a, b), Key::Range(c, d)) => a <= d && c <= b,
+        (Key::Range(one), Key::Range(other)) => one.0 <= other.1 && other.0 <= one.1,
         _ => key == present,
     }
 }

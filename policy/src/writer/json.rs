@@ -108,10 +108,10 @@ fn elements(name: &str, elements: &Elements, values: bool) -> Json {
 fn key(key: &Key) -> Json {
     match key {
         Key::Interface(name) => json!(name),
-        Key::InterfacePair(inward, outward) => json!({"concat": [inward, outward]}),
-        Key::InterfaceAddress(name, address) => json!({"concat": [name, address]}),
+        Key::InterfacePair(both) => json!({"concat": both}),
+        Key::InterfaceAddress(both) => json!({"concat": [both.0, both.1]}),
         Key::Address(address) => json!(address),
-        Key::Range(first, last) => range(*first, *last),
+        Key::Range(ends) => range(ends.0, ends.1),
         Key::Identity(identity) => json!(class_id(*identity)),
         Key::IcmpV6Type(number) => json!(number),
     }

@@ -168,11 +168,11 @@ pub(super) fn class_id(identity: u32) -> String {
 fn write_key(f: &mut fmt::Formatter<'_>, key: &Key) -> fmt::Result {
     match key {
         Key::Interface(name) => write!(f, "\"{name}\""),
-        Key::InterfacePair(inward, outward) => write!(f, "\"{inward}\" . \"{outward}\""),
-        Key::InterfaceAddress(name, address) => write!(f, "\"{name}\" . {address}"),
+        Key::InterfacePair(both) => write!(f, "\"{}\" . \"{}\"", both[0], both[1]),
+        Key::InterfaceAddress(both) => write!(f, "\"{}\" . {}", both.0, both.1),
         Key::Address(address) => write!(f, "{address}"),
-        Key::Range(first, last) if first == last => write!(f, "{first}"),
-        Key::Range(first, last) => write!(f, "{first}-{last}"),
+        Key::Range(ends) if ends.0 == ends.1 => write!(f, "{}", ends.0),
+        Key::Range(ends) => write!(f, "{}-{}", ends.0, ends.1),
         Key::Identity(identity) => f.write_str(&class_id(*identity)),
         Key::IcmpV6Type(number) => write!(f, "{number}"),
     }

@@ -328,8 +328,8 @@ fn dispatch(
         let interfaces = one.interfaces.iter().flatten();
         let verdict = verdict(one);
         interfaces.map(move |name| {
-            let key = Key::Interface(name.clone());
-            (key, Value::Verdict(verdict.clone()))
+            let key = Key::interface(name);
+            (key, Value::from(verdict.clone()))
         })
     });
     let map = Map {
@@ -390,7 +390,7 @@ fn failsafes(
 }
 
 fn base_chains(node: &NodeInput, used: &BTreeSet<Occasion>, ruleset: &mut Ruleset) {
-    let exempt = BTreeSet::from([Key::Interface("lo".to_owned())]);
+    let exempt = BTreeSet::from([Key::interface("lo")]);
     add_set(ruleset, EXEMPT, KeyType::Interface, exempt);
     let types = DISCOVERY_TYPES.map(Key::IcmpV6Type);
     add_set(ruleset, DISCOVERY, KeyType::IcmpV6Type, types.into());

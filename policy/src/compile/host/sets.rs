@@ -107,7 +107,7 @@ impl<'b> Sets<'b> {
         let intervals = addresses.intervals.iter();
         let intervals = intervals.filter(|(first, _)| Family::of(*first) == family);
         let intervals: BTreeSet<Key> = intervals
-            .map(|(first, last)| Key::Range(*first, *last))
+            .map(|(first, last)| Key::range(*first, *last))
             .collect();
         let mut names = Vec::new();
         for (form, kind, elements) in [

@@ -226,7 +226,7 @@ fn intervals(
             .and_then(|next| edges.range(next..).next());
         let last = after.map_or(highest, |after| after - 1);
         let ends = [first, last].map(|one| identity::address(family, one));
-        (Key::Range(ends[0], ends[1]), read(&start.value))
+        (Key::range(ends[0], ends[1]), read(&start.value))
     };
     starts.map(of).collect()
 }
@@ -234,10 +234,10 @@ fn intervals(
 fn read_key(kind: KeyType, bytes: &[u8]) -> Option<Key> {
     let interface = |at: usize| Some(text(bytes.get(at..at + 16)?));
     Some(match kind {
-        KeyType::Interface => Key::Interface(interface(0)?),
-        KeyType::InterfacePair => Key::InterfacePair(interface(0)?, interface(16)?),
+        KeyType::Interface => Key::interface(&interface(0)?),
+        KeyType::InterfacePair => Key::interface_pair(&interface(0)?, &interface(16)?),
         KeyType::InterfaceAddress(family) => {
-            Key::InterfaceAddress(interface(0)?, read_address(family, bytes.get(16..)?)?)
+            Key::interface_address(&interface(0)?, read_address(family, bytes.get(16..)?)?)
         }
         KeyType::Address(family) => Key::Address(read_address(family, bytes)?),
         KeyType::Range(_) => return None,
@@ -263,7 +263,7 @@ fn read_value(kind: ValueType, bytes: &[u8]) -> Option<Value> {
             let verdict = attribute(bytes, 2)?;
             let code = i32::from_be_bytes(*attribute(verdict, 1)?.first_chunk()?);
             let chain = || attribute(verdict, 2).map(text);
-            Some(Value::Verdict(match code {
+            Some(Value::from(match code {
                 0 => Verdict::Drop,
                 1 => Verdict::Accept,
                 -3 => Verdict::Jump(chain()?),
@@ -288,7 +288,7 @@ mod tests {
         };
         let range = |first: &str, last: &str| {
             (
-                Key::Range(first.parse().unwrap(), last.parse().unwrap()),
+                Key::range(first.parse().unwrap(), last.parse().unwrap()),
                 None,
             )
         };

@@ -288,8 +288,8 @@ fn element(key: &Key, value: Option<&Value>) -> Option<Attributes> {
 pub(super) fn key_bytes(key: &Key) -> Option<Vec<u8>> {
     Some(match key {
         Key::Interface(name) => interface(name),
-        Key::InterfacePair(one, other) => [interface(one), interface(other)].concat(),
-        Key::InterfaceAddress(name, ip) => [interface(name), address(*ip)].concat(),
+        Key::InterfacePair(both) => both.iter().flat_map(|one| interface(one)).collect(),
+        Key::InterfaceAddress(both) => [interface(&both.0), address(both.1)].concat(),
         Key::Address(ip) => address(*ip),
         Key::Range(..) => return None,
         Key::Identity(identity) => identity.to_ne_bytes().to_vec(),
@@ -362,7 +362,7 @@ mod tests {
             batch(vec![elements(100_000)]).is_none(),
             "too long for one system call"
         );
-        let range = Key::Range(IpAddr::from([10, 0, 0, 0]), IpAddr::from([10, 0, 0, 9]));
+        let range = Key::range(IpAddr::from([10, 0, 0, 0]), IpAddr::from([10, 0, 0, 9]));
         let range = Elements::Set(BTreeSet::from([range]));
         for command in [
             Command::AddTable,
