@@ -210,7 +210,7 @@ mod tests {
 
     #[test]
     fn no_value_reads_as_another_label() {
-        let one = labels(&[("a", "1\0b\0002"), ("c\0d", "3")]);
+        let one = labels(&[("a", "1\0b\u{0}2"), ("c\0d", "3")]);
         assert_eq!(one.iter().count(), 2);
         assert!(!one.contains_key("b") && !one.contains_key("d"));
     }
