@@ -50,10 +50,16 @@ impl<A: Addresses, L: Links, P: Policy> Wiring<A, L, P> {
     async fn wire(&self, request: &AddRequest) -> Result<Added, CniError> {
         let owner = owner(request);
         let mut spec = link_spec(request, Vec::new());
-        // The API server's disk and the kernel need their time: they take it side by side.
+        // The API server's disk and the kernel need their time: they take it side by side. First
+        // the request goes out: the kernel's calls keep this thread busy, and with it those tasks
+        // that send the request, which wake each other on the thread where they are.
+        let prepare = async {
+            tokio::task::yield_now().await;
+            self.links.prepare(&spec).await
+        };
         let (addresses, prepared, dropped) = tokio::join!(
             self.addresses.assign(&owner),
-            self.links.prepare(&spec),
+            prepare,
             self.drop_deferred(&request.attachment)
         );
         if let Err(failure) = dropped {
