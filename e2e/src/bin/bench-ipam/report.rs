@@ -183,7 +183,8 @@ const METHOD: &str = "\
 A lab of one node (a network namespace with an agent and no router) whose objects are on a
 kube-apiserver 1.20 with etcd 3.4, both on this machine. The Pod objects and the sandboxes'
 namespaces are made before; then the plugin is executed as a container runtime does it, with its
-configuration on standard input, and the time is that of the process from its start to its end. In
+configuration on standard input, and the time is that of the process from its start to its end.
+Margay's is linked as in the image, without shared libraries; the others are written in Go. In
 Margay's are the address (a write to etcd, with its fsync), the veth pair, the route, and the pod's
 policy in nftables; in `ptp`'s are the address (a file), the veth pair and the routes: no policy and
 no API server. The two sides take turns, and each ADD is followed by its DEL, which is not measured.
