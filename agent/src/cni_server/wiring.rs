@@ -48,6 +48,21 @@ impl<A: Addresses, L: Links, P: Policy> Wiring<A, L, P> {
     // ===== the way there =====
 
     async fn wire(&self, request: &AddRequest) -> Result<Added, CniError> {
+        let (spec, made, prepared) = match self.begin(request).await {
+            Ok(begun) => begun,
+            Err(failure) => return Err(self.undo(request, failure, Progress::Created).await),
+        };
+        match self.complete(&spec, &made, prepared).await {
+            Ok(()) => Ok(self.added(&spec, made)),
+            Err(failure) => Err(self.undo(request, failure, Progress::Committed).await),
+        }
+    }
+
+    /// The pod's addresses, and a pair that waits for them.
+    async fn begin(
+        &self,
+        request: &AddRequest,
+    ) -> Result<(LinkSpec, LinkMade, L::Prepared), CniError> {
         let owner = owner(request);
         let mut spec = link_spec(request, Vec::new());
         // The API server's disk and the kernel need their time: they take it side by side. First
@@ -62,43 +77,29 @@ impl<A: Addresses, L: Links, P: Policy> Wiring<A, L, P> {
             prepare,
             self.drop_deferred(&request.attachment)
         );
-        if let Err(failure) = dropped {
-            return Err(self.undo(request, failure, Progress::Created).await);
-        }
-        match addresses {
-            Ok(addresses) => spec.addresses = addresses,
-            Err(error) => {
-                let failure = address_error(&error);
-                return Err(self.undo(request, failure, Progress::Created).await);
-            }
-        }
-        let (made, prepared) = match prepared {
-            Ok(prepared) => prepared,
-            Err(error) => {
-                let failure = step_error("cannot make the pod's interface", &error);
-                return Err(self.undo(request, failure, Progress::Created).await);
-            }
-        };
+        dropped?;
+        spec.addresses = addresses.map_err(|error| address_error(&error))?;
+        let failed = |error| step_error("cannot make the pod's interface", &error);
+        let (made, prepared) = prepared.map_err(failed)?;
+        Ok((spec, made, prepared))
+    }
+
+    /// Everything that needs the addresses; the node's end goes up last.
+    async fn complete(
+        &self,
+        spec: &LinkSpec,
+        made: &LinkMade,
+        prepared: L::Prepared,
+    ) -> Result<(), CniError> {
         // Neither needs the other: the node's end is down until both are done.
         let (created, committed) = tokio::join!(
-            self.links.create(&spec, &made, prepared),
-            self.policy.commit(&spec, &made)
+            self.links.create(spec, made, prepared),
+            self.policy.commit(spec, made)
         );
-        let steps = [
-            ("cannot make the pod's interface", created),
-            ("cannot commit the pod's policy", committed),
-        ];
-        for (what, result) in steps {
-            if let Err(error) = result {
-                let failure = step_error(what, &error);
-                return Err(self.undo(request, failure, Progress::Committed).await);
-            }
-        }
-        if let Err(error) = self.links.activate(&spec, &made).await {
-            let failure = step_error("cannot set the pod's interface up", &error);
-            return Err(self.undo(request, failure, Progress::Committed).await);
-        }
-        Ok(self.added(&spec, made))
+        created.map_err(|error| step_error("cannot make the pod's interface", &error))?;
+        committed.map_err(|error| step_error("cannot commit the pod's policy", &error))?;
+        let activated = self.links.activate(spec, made).await;
+        activated.map_err(|error| step_error("cannot set the pod's interface up", &error))
     }
 
     fn added(&self, spec: &LinkSpec, made: LinkMade) -> Added {
