@@ -527,12 +527,12 @@ async fn two_hundred_starts(ground: &mut Ground) {
         leaked += pods.iter().map(Starting::heard).sum::<usize>();
         assert!(voice.sent() < voice.tried.load(Ordering::Relaxed));
         if round + 1 == ROUNDS {
+            assert_eq!((leaked, outer.heard(9)), (0, 0), "of {starts} starts");
             // Without the policy the same floods arrive: they were real.
             policies
                 .delete("storm", &DeleteParams::default())
                 .await
                 .unwrap();
-            assert_eq!((leaked, outer.heard(9)), (0, 0), "of {starts} starts");
             ground
                 .until("the floods to arrive", 20, || async {
                     let flooded = pods.iter().filter(|pod| pod.heard() > 0).count();
