@@ -201,6 +201,18 @@ pub struct Plan {
 const APPS: [&str; 2] = ["web", "job"];
 
 impl LabSpec {
+    /// One segment of `nodes` nodes, with a BIRD ToR and without pods.
+    pub fn segment(name: &str, nodes: usize) -> Self {
+        Self {
+            name: name.to_owned(),
+            nodes,
+            segments: 1,
+            tor: Tor::Bird,
+            tors: 1,
+            pods: 0,
+        }
+    }
+
     /// The plan, if the numbers make a lab.
     ///
     /// # Errors

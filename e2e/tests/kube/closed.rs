@@ -14,14 +14,10 @@ use margay_crds as crds;
 use margay_e2e::lab::patience::{patience, until};
 use margay_e2e::lab::pods::RunningPod;
 use margay_e2e::lab::probes::{Probe, Question, ask_all};
-use margay_e2e::lab::report::Screen;
 use margay_e2e::lab::spec::{OTHER_PORT, POD_NAMESPACE, PodPlan, SERVED_PORT};
-use margay_e2e::lab::state::Folder;
-use margay_e2e::lab::up::{self, Options};
-use margay_e2e::lab::{LabSpec, Tor, demo, down};
 use serde_json::{Value, json};
 
-use super::same::programs;
+use super::small_lab::SmallLab;
 
 const NAME: &str = "closed";
 
@@ -30,47 +26,15 @@ const PODS: [&str; 7] = [
     "friend", "other", "plain", "native", "outward", "own", "global",
 ];
 
-/// The lab, which ends with this.
-struct Ending(Folder);
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        let logs = match std::thread::panicking() {
-            true => down::Logs::Keep,
-            false => down::Logs::Remove,
-        };
-        down::after_failure(&self.0, logs, Screen::plain().silenced());
-    }
-}
-
 struct Ground {
     client: Client,
     pods: Vec<RunningPod>,
     logs: PathBuf,
+    _lab: SmallLab,
 }
 
 pub async fn what_is_not_understood_isolates(kubeconfig: PathBuf) {
-    let options = Options {
-        spec: LabSpec {
-            name: NAME.to_owned(),
-            nodes: 2,
-            segments: 1,
-            tor: Tor::Bird,
-            tors: 1,
-            pods: 0,
-        },
-        binaries: Some(programs()),
-        datastore: Some(kubeconfig),
-        underlay_only: false,
-    };
-    let screen = Screen::plain().silenced();
-    let (_lock, plan) = up::prepare(&options, screen).unwrap();
-    let _ending = Ending(Folder::of(NAME));
-    let mut lab = up::build(&options, plan, screen).await.unwrap();
-    let cluster = lab.cluster.clone().unwrap();
-    demo::wait_until_settled(&lab, &cluster, screen)
-        .await
-        .unwrap();
+    let mut small = SmallLab::build(NAME, kubeconfig).await;
     let mut pods = Vec::new();
     for (number, name) in PODS.into_iter().enumerate() {
         let plan = PodPlan {
@@ -79,12 +43,14 @@ pub async fn what_is_not_understood_isolates(kubeconfig: PathBuf) {
             // Some ask on their own node, some across.
             node: number % 2,
         };
-        pods.push(cluster.runtime.start(&mut lab.ledger, &plan).await.unwrap());
+        let started = small.cluster.runtime.start(&mut small.lab.ledger, &plan);
+        pods.push(started.await.unwrap());
     }
     let ground = Ground {
-        client: cluster.client.clone(),
+        client: small.cluster.client.clone(),
         pods,
-        logs: lab.logs(),
+        logs: small.lab.logs(),
+        _lab: small,
     };
     ground.reach("before any policy", |_| true).await;
     the_parts_that_are_read_hold(&ground).await;

@@ -21,6 +21,7 @@ mod ipam;
 mod rules;
 mod same;
 mod slices;
+mod small_lab;
 mod watches;
 
 use std::process::ExitCode;

@@ -9,15 +9,13 @@ use kube::Client;
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use margay_crds::{BGPConfiguration, DEFAULT_NAME};
+use margay_e2e::lab::bird;
 use margay_e2e::lab::command::run;
 use margay_e2e::lab::latency::Watch;
-use margay_e2e::lab::report::Screen;
-use margay_e2e::lab::state::Folder;
-use margay_e2e::lab::up::{self, Lab, Options};
-use margay_e2e::lab::{LabSpec, Tor, bird, demo, down};
+use margay_e2e::lab::up::Lab;
 use serde_json::{Value, json};
 
-use super::same::programs;
+use super::small_lab::SmallLab;
 
 const NAME: &str = "slices";
 const TOR: &str = "tor-a";
@@ -26,44 +24,11 @@ const ADDRESS: &str = "198.51.100.7";
 /// How often the endpoint comes and goes.
 const ROUNDS: usize = 10;
 
-/// The lab, which ends with this.
-struct Ending(Folder);
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        let logs = match std::thread::panicking() {
-            true => down::Logs::Keep,
-            false => down::Logs::Remove,
-        };
-        down::after_failure(&self.0, logs, Screen::plain().silenced());
-    }
-}
-
 pub async fn endpoints_of_an_older_server_are_followed(kubeconfig: PathBuf) {
-    let options = Options {
-        spec: LabSpec {
-            name: NAME.to_owned(),
-            nodes: 2,
-            segments: 1,
-            tor: Tor::Bird,
-            tors: 1,
-            pods: 0,
-        },
-        binaries: Some(programs()),
-        datastore: Some(kubeconfig),
-        underlay_only: false,
-    };
-    let screen = Screen::plain().silenced();
-    let (_lock, plan) = up::prepare(&options, screen).unwrap();
-    let _ending = Ending(Folder::of(NAME));
-    let lab = up::build(&options, plan, screen).await.unwrap();
-    let cluster = lab.cluster.clone().unwrap();
-    demo::wait_until_settled(&lab, &cluster, screen)
-        .await
-        .unwrap();
+    let SmallLab { lab, cluster, .. } = &SmallLab::build(NAME, kubeconfig).await;
     let client = &cluster.client;
     the_server_is_an_older_one(client).await;
-    take_services(&lab);
+    take_services(lab);
     let settings: Api<BGPConfiguration> = Api::all(client.clone());
     let change = json!({"spec": {"serviceLoadBalancerIPs": [{"cidr": RANGE}]}});
     merge(&settings, DEFAULT_NAME, &change).await;
@@ -72,12 +37,12 @@ pub async fn endpoints_of_an_older_server_are_followed(kubeconfig: PathBuf) {
     let slices = Slices::of(client);
     slices.create("node2").await;
     let mut times = [Vec::new(), Vec::new()];
-    expect(&lab, true, std::future::ready(())).await;
+    expect(lab, true, std::future::ready(())).await;
     for _ in 0..ROUNDS {
-        times[0].push(expect(&lab, false, slices.set_ready(false)).await);
-        times[1].push(expect(&lab, true, slices.set_ready(true)).await);
+        times[0].push(expect(lab, false, slices.set_ready(false)).await);
+        times[1].push(expect(lab, true, slices.set_ready(true)).await);
     }
-    expect(&lab, false, slices.delete()).await;
+    expect(lab, false, slices.delete()).await;
     let [gone, come] = times.map(|mut times| {
         times.sort();
         times[ROUNDS / 2].as_secs_f64() * 1e3

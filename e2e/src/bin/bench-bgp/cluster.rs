@@ -23,7 +23,7 @@ use margay_e2e::lab::latency::{Journey, Watch, journeys};
 use margay_e2e::lab::report::Screen;
 use margay_e2e::lab::state::Folder;
 use margay_e2e::lab::up::{self, Cluster, Lab, Options};
-use margay_e2e::lab::{LabSpec, Tor, bird, demo, down, objects, process};
+use margay_e2e::lab::{LabSpec, bird, demo, down, objects, process};
 use serde_json::json;
 
 use crate::fed::{Fed, Manner};
@@ -101,14 +101,7 @@ pub(crate) fn measure(programs: &Path, runs: usize) -> Result<String> {
         .worker_threads(1)
         .build()?;
     let options = Options {
-        spec: LabSpec {
-            name: NAME.to_owned(),
-            nodes: 2,
-            segments: 1,
-            tor: Tor::Bird,
-            tors: 1,
-            pods: 0,
-        },
+        spec: LabSpec::segment(NAME, 2),
         binaries: Some(programs.to_owned()),
         datastore: None,
         underlay_only: false,
