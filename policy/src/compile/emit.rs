@@ -121,10 +121,10 @@ pub(super) fn emit_generation(ruleset: &mut Ruleset) {
 
 /// Whether the chain is one of those that know the generation.
 pub(crate) fn knows_generation(chain: &str) -> bool {
-    [FORWARD, JUDGED, REMEMBER, host::REMEMBER].contains(&chain)
+    [FORWARD, REMEMBER, host::JUDGED, host::REMEMBER].contains(&chain)
 }
 
-/// The chains that know the generation, by name; the one of host endpoints only where there are such.
+/// The chains that know the generation, by name; those of host endpoints only where there are such.
 pub(crate) fn generation_chains(sum: Sum, ruleset: &Ruleset) -> [(&'static str, Option<Chain>); 4] {
     let generation = sum.generation();
     let is = |states: &[ConnectionState]| Match::Connection(states.to_vec());
@@ -143,11 +143,12 @@ pub(crate) fn generation_chains(sum: Sum, ruleset: &Ruleset) -> [(&'static str, 
             Rule::always(Verdict::Goto(REMEMBER.to_owned())),
         ],
     };
-    let judged = [
-        Rule::new([Match::Mark(generation)], Verdict::Accept),
-        Rule::new([Match::Reply, Match::Mark(DENIED_MARK)], Verdict::Drop),
-        Rule::new([Match::Reply], Verdict::Accept),
-    ];
+    let judged = || {
+        Chain::of([
+            Rule::new([Match::Mark(generation)], Verdict::Accept),
+            Rule::always(Verdict::Goto(JUDGED.to_owned())),
+        ])
+    };
     let remember = [
         Rule::always(Action::ClearIdentity),
         Rule::always(Action::SetMark(generation)),
@@ -158,7 +159,7 @@ pub(crate) fn generation_chains(sum: Sum, ruleset: &Ruleset) -> [(&'static str, 
     let has_hosts = ruleset.chains.contains_key(host::INPUT);
     [
         (FORWARD, Some(forward)),
-        (JUDGED, Some(Chain::of(judged))),
+        (host::JUDGED, has_hosts.then(judged)),
         (REMEMBER, Some(Chain::of(remember))),
         (host::REMEMBER, has_hosts.then(of_hosts)),
     ]
@@ -335,7 +336,13 @@ fn emit_dispatch(members: &[Member<'_>], names: &BTreeMap<&ClassKey, Name>, rule
         Rule::new([is(ConnectionState::Invalid), from_pod()], Verdict::Drop),
         Rule::new([is(ConnectionState::Invalid), to_pod()], Verdict::Drop),
     ];
+    // Those of this generation are through already.
+    let judged = [
+        Rule::new([Match::Reply, Match::Mark(DENIED_MARK)], Verdict::Drop),
+        Rule::new([Match::Reply], Verdict::Accept),
+    ];
     let chains = [
+        (JUDGED, Chain::of(judged)),
         (FROM_PODS, Chain::of(from_pods)),
         (ELSEWHERE, Chain::of(elsewhere)),
         (TO_PODS, Chain::of(to_pods())),

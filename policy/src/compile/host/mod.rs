@@ -33,7 +33,7 @@ use margay_crds::{HostInterface, HostStage};
 use self::{chains::Writer, sets::Sets};
 use super::{
     FailsafePort, INTERFACE_PREFIX, NodeInput,
-    emit::{EARLY_MARK, JUDGED, add_set, denied_rules},
+    emit::{EARLY_MARK, add_set, denied_rules},
     ports::Chains,
 };
 use crate::{
@@ -58,6 +58,8 @@ const DISCOVERY_TYPES: [u8; 8] = [130, 131, 132, 133, 134, 135, 136, 143];
 const DENIED: &str = "host-denied";
 /// The chain that notes that this generation has judged a connection.
 pub(super) const REMEMBER: &str = "host-remember";
+/// Where an open connection goes on or is judged anew.
+pub(super) const JUDGED: &str = "host-judged";
 /// The chain of what leaves by an interface and is not a pod's.
 const WAY_OUT: &str = "host-way-out";
 /// A chain that is there as long as there is a host endpoint.
