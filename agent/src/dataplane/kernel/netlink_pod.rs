@@ -1,8 +1,8 @@
 //! A pod's namespace, entered on a thread that ends there.
 //!
 //! A thread's network namespace decides where its sockets and its view of /proc/sys/net belong,
-//! and tokio's workers are shared: so each visit gets a thread and a runtime of its own, and no
-//! thread ever changes back.
+//! and tokio's workers are shared: so each visit gets a thread of its own, and no thread ever
+//! changes back. A socket stays where it was opened: what it opened there serves any thread.
 
 use std::fs::File;
 use std::future::Future;
@@ -22,6 +22,7 @@ use rtnetlink::packet_route::route::{RouteMessage, RouteProtocol, RouteScope};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::super::error::KernelError;
@@ -45,30 +46,33 @@ where
     F: FnOnce() -> Fut + Send + 'static,
     Fut: Future<Output = Result<T, KernelError>>,
 {
-    said(start_in_namespace(path, None, work)?).await
+    let on_runtime = || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|source| KernelError::Io {
+                what: "cannot start a runtime for a pod's namespace".to_owned(),
+                source,
+            })?;
+        runtime.block_on(work())
+    };
+    on_thread_in(path, None, on_runtime).await
 }
 
-/// What a thread in a namespace will say.
-type Said<T> = oneshot::Receiver<Result<T, KernelError>>;
-
-/// Writes the settings `outside` before it enters.
-fn start_in_namespace<T, F, Fut>(
+/// Runs `work` on a new thread in the network namespace at `path`, before which it writes the
+/// settings `outside`.
+async fn on_thread_in<T: Send + 'static>(
     path: &Path,
     outside: Option<NodeSettings>,
-    work: F,
-) -> Result<Said<T>, KernelError>
-where
-    T: Send + 'static,
-    F: FnOnce() -> Fut + Send + 'static,
-    Fut: Future<Output = Result<T, KernelError>>,
-{
+    work: impl FnOnce() -> Result<T, KernelError> + Send + 'static,
+) -> Result<T, KernelError> {
     let (sender, receiver) = oneshot::channel();
     let path = path.to_owned();
     std::thread::Builder::new()
         .name("margay-pod-ns".to_owned())
         .spawn(move || {
             let written = outside.map_or(Ok(()), |settings| settings.tree.write(&settings.wanted));
-            let said = written.and_then(|()| visit(&path, work));
+            let said = written.and_then(|()| enter(&path)).and_then(|()| work());
             // The caller may have gone away; then nobody wants the answer.
             let _ = sender.send(said);
         })
@@ -76,10 +80,6 @@ where
             what: "cannot start a thread for a pod's namespace".to_owned(),
             source,
         })?;
-    Ok(receiver)
-}
-
-async fn said<T>(receiver: Said<T>) -> Result<T, KernelError> {
     receiver.await.unwrap_or_else(|_| {
         Err(KernelError::Unexpected(
             "the thread in a pod's namespace died".to_owned(),
@@ -87,27 +87,10 @@ async fn said<T>(receiver: Said<T>) -> Result<T, KernelError> {
     })
 }
 
-/// A thread that waits in a pod's namespace for the pod's addresses, and ends when they cannot
-/// come any more.
-#[derive(Debug)]
-pub struct Visit {
-    side: oneshot::Sender<PodSide>,
-    done: Said<()>,
-}
-
-fn visit<T, F, Fut>(path: &Path, work: F) -> Result<T, KernelError>
-where
-    F: FnOnce() -> Fut,
-    Fut: Future<Output = Result<T, KernelError>>,
-{
+fn enter(path: &Path) -> Result<(), KernelError> {
     let namespace = open_namespace(path)?;
     move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
-        .map_err(|errno| cannot_enter(path, errno.into()))?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|source| cannot_enter(path, source))?;
-    runtime.block_on(work())
+        .map_err(|errno| cannot_enter(path, errno.into()))
 }
 
 fn cannot_enter(path: &Path, source: io::Error) -> KernelError {
@@ -174,30 +157,20 @@ impl PodKernel for NetlinkKernel {
         namespace: &Path,
         interface: &str,
     ) -> Result<Visit, KernelError> {
-        let (ready, is_ready) = oneshot::channel();
-        let (side, addresses_known) = oneshot::channel();
-        let interface = interface.to_owned();
-        let done = start_in_namespace(namespace, Some(outside), move || async move {
-            let inside = Inside::enter(&interface).await?;
-            // Whoever entered may have given up, now or later.
-            let _ = ready.send(());
-            match addresses_known.await {
-                Ok(side) => inside.configure(&side).await,
-                Err(_) => Ok(()),
-            }
-        })?;
-        if is_ready.await.is_err() {
-            said(done).await?;
-            let early = "the thread in a pod's namespace ended early".to_owned();
-            return Err(KernelError::Unexpected(early));
-        }
-        Ok(Visit { side, done })
+        let (path, interface) = (namespace.to_owned(), interface.to_owned());
+        let runtime = Handle::current();
+        let begin = move || {
+            // The socket is to wake the caller's tasks.
+            let _entered = runtime.enter();
+            Visit::begin(path, &interface)
+        };
+        let mut visit = on_thread_in(namespace, Some(outside), begin).await?;
+        visit.set_up().await?;
+        Ok(visit)
     }
 
     async fn configure_pod(&self, visit: Visit, side: &PodSide) -> Result<(), KernelError> {
-        // A thread that has ended has said why.
-        let _ = visit.side.send(side.clone());
-        said(visit.done).await
+        visit.configure(side).await
     }
 
     async fn inspect_pod(
@@ -210,37 +183,57 @@ impl PodKernel for NetlinkKernel {
     }
 }
 
-/// What is needed inside a pod's namespace.
-struct Inside {
+/// A pod's namespace: what was opened in it, and can be used from outside.
+#[derive(Debug)]
+pub struct Visit {
+    namespace: PathBuf,
     socket: BatchSocket,
+    loopback: u32,
     index: u32,
+    /// Whether IPv6 is switched off, or not there.
+    lacks_ipv6: bool,
 }
 
-impl Inside {
-    /// Everything that needs no address. The pod takes neither routes nor addresses from anyone
-    /// but us.
-    async fn enter(interface: &str) -> Result<Self, KernelError> {
+impl Visit {
+    /// Everything that must be done on a thread in the namespace and needs no address. The pod
+    /// takes neither routes nor addresses from anyone but us.
+    fn begin(namespace: PathBuf, interface: &str) -> Result<Self, KernelError> {
+        let tree = SysctlTree::default();
         let mut sysctls = DesiredSysctls::new();
         sysctls.set_if_present(format!("net/ipv6/conf/{interface}/accept_ra"), "0");
         sysctls.set_if_present(format!("net/ipv6/conf/{interface}/accept_dad"), "0");
-        SysctlTree::default().write(&sysctls)?;
+        tree.write(&sysctls)?;
+        let lacks_ipv6 = !tree.diff(&ipv6_sysctls(interface))?.is_empty();
         let names = InterfaceNames::open()?;
-        let (loopback, index) = (names.index("lo")?, names.index(interface)?);
+        let (socket, _) = BatchSocket::open().map_err(|source| KernelError::Io {
+            what: "cannot open a netlink socket in a pod's namespace".to_owned(),
+            source,
+        })?;
+        Ok(Self {
+            namespace,
+            socket,
+            loopback: names.index("lo")?,
+            index: names.index(interface)?,
+            lacks_ipv6,
+        })
+    }
+
+    async fn set_up(&mut self) -> Result<(), KernelError> {
         let up = |index| {
             let up = change_message(index, None, Some(true));
             (RouteNetlinkMessage::SetLink(up), 0)
         };
-        let (mut socket, _) = BatchSocket::open().map_err(|source| KernelError::Io {
-            what: "cannot open a netlink socket in a pod's namespace".to_owned(),
-            source,
-        })?;
-        let sent = socket.send(vec![up(loopback), up(index)]).await;
-        sent.into_iter().collect::<Result<(), KernelError>>()?;
-        Ok(Self { socket, index })
+        let both = vec![up(self.loopback), up(self.index)];
+        self.socket.send(both).await.into_iter().collect()
     }
 
     async fn configure(mut self, side: &PodSide) -> Result<(), KernelError> {
-        SysctlTree::default().ensure(&family_sysctls(side))?;
+        let has_ipv6 = side.addresses.iter().any(IpAddr::is_ipv6);
+        if has_ipv6 && self.lacks_ipv6 {
+            let wanted = ipv6_sysctls(&side.interface);
+            let write = move || SysctlTree::default().write(&wanted);
+            on_thread_in(&self.namespace, None, write).await?;
+        }
         let mut messages = Vec::new();
         for address in &side.addresses {
             let add = RouteNetlinkMessage::NewAddress(address_message(self.index, *address));
@@ -267,12 +260,10 @@ impl Inside {
 }
 
 /// A container engine may have switched IPv6 off; a pod with an IPv6 address needs it.
-fn family_sysctls(side: &PodSide) -> DesiredSysctls {
+fn ipv6_sysctls(interface: &str) -> DesiredSysctls {
     let mut all = DesiredSysctls::new();
-    if side.addresses.iter().any(IpAddr::is_ipv6) {
-        for name in ["all", "lo", side.interface.as_str()] {
-            all.set(format!("net/ipv6/conf/{name}/disable_ipv6"), "0");
-        }
+    for name in ["all", "lo", interface] {
+        all.set(format!("net/ipv6/conf/{name}/disable_ipv6"), "0");
     }
     all
 }
