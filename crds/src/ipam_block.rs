@@ -67,7 +67,7 @@ pub struct IPAMBlockSpec {
     pub released: Vec<Released>,
 }
 
-/// One address in use. In the object it is a line of text, see [`text`].
+/// One address in use. In the object it is one line of text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub struct Allocation {
@@ -202,7 +202,7 @@ impl fmt::Display for Owner {
     }
 }
 
-/// One address given back. In the object it is a line of text, see [`text`].
+/// One address given back. In the object it is one line of text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub struct Released {
