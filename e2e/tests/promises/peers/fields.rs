@@ -152,6 +152,18 @@ async fn keys(ground: &Ground) {
     let settings: Api<BGPConfiguration> = Api::all(ground.cluster.client.clone());
     let change = json!({"spec": {"nodeToNodeMeshEnabled": false}});
     ground.patch(&settings, DEFAULT_NAME, change).await;
+    // The objects come by watches of their own: the mesh could end after the BGPPeers are seen.
+    for (node, address) in [("node1", NODE2), ("node2", NODE1)] {
+        let end = format!("the mesh of {node} to end");
+        ground
+            .until(&end, 30, || async {
+                match session(ground, node, address) {
+                    Err(words) if words.contains("has no session") => Ok(()),
+                    other => Err(format!("{other:?}")),
+                }
+            })
+            .await;
+    }
     let reference = json!({"name": "chain", "key": "password"});
     for (name, node, address) in [("first", "node1", NODE2), ("second", "node2", NODE1)] {
         let keys = json!([{"sendId": 7, "recvId": 7, "algorithm": "hmac-sha256", "secretKeyRef": reference}]);
