@@ -305,9 +305,23 @@ async fn kernel_by_hand(ground: &Ground) {
     nft(&["add", "chain", "inet", "theirs", "c"]);
     let theirs = nft(&["list", "table", "inet", "theirs"]);
 
-    let before = ground.holdings(NODE).await.routes;
+    let blocks = ground.blocks_of(NODE).await;
+    // The last of them was claimed a moment ago.
+    let before = ground
+        .until("every block to have its route", 5, || async {
+            let routes = ground.holdings(NODE).await.routes;
+            let is_routed = |block: &String| {
+                let destination = format!("dst: \"{}\"", block.trim_end_matches("/32"));
+                routes.iter().any(|route| route.contains(&destination))
+            };
+            match blocks.iter().all(is_routed) {
+                true => Ok(routes),
+                false => Err(format!("{blocks:?}: {routes:?}")),
+            }
+        })
+        .await;
     let pod = ground.pod("web-1");
-    let block = ground.blocks_of(NODE).await.remove(0);
+    let block = &blocks[0];
     for destination in [pod.address.to_string(), format!("blackhole {block}")] {
         let mut arguments = vec!["-n", &node, "route", "delete"];
         arguments.extend(destination.split(' '));

@@ -179,7 +179,12 @@ async fn keys(ground: &Ground) {
             }
         })
         .await;
-    let down = session(ground, "node1", NODE2).unwrap();
+    // As soon as it is there it is down.
+    let down = ground
+        .until("the peer without its key", 10, || async {
+            session(ground, "node1", NODE2)
+        })
+        .await;
     assert_ne!(down["state"], "Established", "{down}");
     write_secret(ground, "chain", "a master key").await;
     let has_keys = ground
