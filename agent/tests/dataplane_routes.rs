@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use dataplane_support::{Namespace, join, privileged, segment};
 use margay_agent::dataplane::{
-    Dataplane, DesiredState, Invalidator, Monitor, NetlinkKernel, Reach, RouteKind,
+    Dataplane, DesiredState, Invalidator, Kernel, Monitor, NetlinkKernel, Reach, RouteKind,
 };
 
 fn ip(text: &str) -> IpAddr {
@@ -209,6 +209,22 @@ fn a_route_deleted_by_hand_is_back_at_once_and_our_own_changes_wake_nobody() {
         let changes = tokio::time::timeout(Duration::from_secs(5), monitor.changed()).await;
         let changes = changes.unwrap().unwrap();
         assert!(changes.addresses && !changes.our_routes, "{changes:?}");
+    });
+}
+
+/// The agent's parts share one socket, and the kernel refuses a list while another is under way on it.
+#[test]
+fn lists_asked_for_at_once_are_all_answered() {
+    if !privileged("lists_asked_for_at_once_are_all_answered") {
+        return;
+    }
+    let (node, _other) = segment("lists");
+    node.run(|| async {
+        let kernel = NetlinkKernel::open().unwrap();
+        let lists = futures::future::join_all((0..20).map(|_| kernel.links()));
+        for links in lists.await {
+            assert!(links.unwrap().iter().any(|link| link.name == "eth0"));
+        }
     });
 }
 

@@ -205,6 +205,9 @@ impl<K: Kernel + 'static> Edge<K> {
         report.pod_mtu = wanted.pod_mtu;
         self.say(&report);
         self.reports.send_if_modified(|known| {
+            if wanted.unsure_uplink {
+                report.pod_mtu = known.pod_mtu;
+            }
             report.programmed = known.programmed || planned;
             let differs = *known != report;
             *known = report;

@@ -178,6 +178,7 @@ async fn what_the_kernel_cannot_tell_removes_nothing() {
     assert!(!report.problems.is_empty());
     assert!(node.has("route 10.7.0.0/26"), "{}", node.kernel.dump());
     assert!(node.has("link margay.vxlan"));
+    assert_eq!(report.pod_mtu, Some(1450), "pods are wired meanwhile");
 }
 
 #[tokio::test(start_paused = true)]

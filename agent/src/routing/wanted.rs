@@ -21,6 +21,8 @@ use crate::reconcile::routes::{RemoteRoute, RouteIntent};
 pub(super) struct Wanted {
     pub(super) state: DesiredState,
     pub(super) pod_mtu: Option<u32>,
+    /// The uplink could not be found, so that nothing new is known of the MTU either.
+    pub(super) unsure_uplink: bool,
     /// What could not be worked out, in words.
     pub(super) problems: Vec<String>,
     /// Destinations left out because the kernel could not be asked: what it holds for them stays.
@@ -102,6 +104,7 @@ async fn add_uplink<K: Kernel>(
     wanted: &mut Wanted,
 ) {
     let Some(address) = intent.node_addresses.first() else {
+        wanted.unsure_uplink = true;
         wanted.unsure_tunnels = true;
         return;
     };
@@ -116,6 +119,7 @@ async fn add_uplink<K: Kernel>(
             }
         }
         Err(error) => {
+            wanted.unsure_uplink = true;
             wanted.unsure_tunnels = true;
             wanted.problems.push(error.to_string());
         }

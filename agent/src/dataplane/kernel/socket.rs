@@ -34,6 +34,8 @@ const NLM_F_DUMP_INTR: u16 = 0x10;
 pub(super) struct Socket {
     connection: ConnectionHandle<RouteNetlinkMessage>,
     batches: Arc<Mutex<BatchSocket>>,
+    /// Held while a dump is under way: the kernel refuses a second one on the same socket (EBUSY).
+    dumping: Arc<Mutex<()>>,
     port: u32,
 }
 
@@ -62,6 +64,7 @@ impl Socket {
         Ok(Self {
             connection: handle,
             batches: Arc::new(Mutex::new(batches)),
+            dumping: Arc::default(),
             port,
         })
     }
@@ -97,6 +100,7 @@ impl Socket {
         &self,
         message: RouteNetlinkMessage,
     ) -> Result<Vec<RouteNetlinkMessage>, KernelError> {
+        let _alone = self.dumping.lock().await;
         let mut attempt = 1;
         loop {
             let (items, interrupted) = self
