@@ -62,8 +62,12 @@ pub struct IPAMBlockSpec {
     pub allocations: Vec<Allocation>,
 
     /// The addresses given back, longest ago first: the order in which they are used again.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 4096))]
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        with = "text::released"
+    )]
+    #[schemars(with = "Vec<Released>", length(max = 4096))]
     pub released: Vec<Released>,
 }
 
@@ -202,13 +206,12 @@ impl fmt::Display for Owner {
     }
 }
 
-/// One address given back. In the object it is one line of text.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "String", into = "String")]
+/// One address given back. In the object those of one second are one line of text.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Released {
     /// The address, without a prefix length.
     pub address: String,
-    /// When it was given back, RFC 3339.
+    /// When it was given back, RFC 3339, rounded up to a second.
     pub at: String,
 }
 
@@ -267,18 +270,12 @@ impl IPAMBlock {
 
     fn check_addresses(&self, range: IpNetwork, errors: &mut Errors) {
         let mut seen = std::collections::BTreeSet::new();
-        let held = self.spec.allocations.iter().map(|one| &one.address);
-        let paths = held.map(|address| ("spec.allocations", address));
-        let released = self.spec.released.iter().map(|one| &one.address);
-        for (index, (list, text)) in paths
-            .chain(released.map(|address| ("spec.released", address)))
-            .enumerate()
-        {
-            let index = match list {
-                "spec.released" => index - self.spec.allocations.len(),
-                _ => index,
-            };
-            let path = format!("{list}[{index}].address");
+        let held = self.spec.allocations.iter().enumerate();
+        let held = held.map(|(index, one)| (format!("spec.allocations[{index}]"), &one.address));
+        // A line has several of these: the address itself says which is meant.
+        let released = self.spec.released.iter();
+        let released = released.map(|one| ("spec.released".to_owned(), &one.address));
+        for (path, text) in held.chain(released) {
             match text.parse::<IpAddr>() {
                 Ok(address) if !range.contains(address) => {
                     errors.push(FieldError::invalid(
@@ -350,11 +347,12 @@ mod tests {
         }];
         let text = crate::field::join(&block.check().unwrap_err());
         assert!(
-            text.contains(
-                "spec.allocations[1].address: Invalid value: \"10.0.0.1\": is there twice"
-            ),
+            text.contains("spec.allocations[1]: Invalid value: \"10.0.0.1\": is there twice"),
             "{text}"
         );
-        assert!(text.contains("spec.released[0].address"), "{text}");
+        assert!(
+            text.contains("spec.released: Invalid value: \"10.0.1.1\": must be in 10.0.0.0/26"),
+            "{text}"
+        );
     }
 }

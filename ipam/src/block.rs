@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::jiff::{RoundMode, TimestampRound, Unit};
 use margay_crds::{
     Allocation, FieldError, IPAMBlock, IPAMBlockSpec, NODE_LABEL, Owner, OwnerKind, Released,
 };
@@ -347,11 +348,12 @@ impl NodeBlock {
             .into_iter()
             .partition::<Vec<_>, _>(|one| is_meant(one));
         spec.allocations = kept;
+        let at = format!("{:.0}", next_second(now));
         for one in &freed {
             spec.sequence = spec.sequence.saturating_add(1);
             spec.released.push(Released {
                 address: one.address.clone(),
-                at: written(now),
+                at: at.clone(),
             });
         }
         self.count();
@@ -432,6 +434,15 @@ fn has_rested(one: &Released, now: Timestamp, cooldown: Duration) -> bool {
 /// A time as blocks carry it: RFC 3339 in UTC with milliseconds.
 pub(crate) fn written(at: Timestamp) -> String {
     format!("{at:.3}")
+}
+
+/// The first whole second that is not before `at`: what is given back within a second shares a line
+/// of the block, and nothing rests for less than its cooldown.
+fn next_second(at: Timestamp) -> Timestamp {
+    let up = TimestampRound::new()
+        .smallest(Unit::Second)
+        .mode(RoundMode::Ceil);
+    at.round(up).unwrap_or(at)
 }
 
 /// A time that a block carries.
@@ -558,6 +569,18 @@ mod tests {
         assert_eq!(block.cooling(at(160), MINUTE), 0);
         assert!(give(&mut block, "b", 160, MINUTE).is_some());
         assert!(block.object().spec.released.is_empty());
+    }
+
+    #[test]
+    fn a_released_address_rests_up_to_a_second_longer() {
+        let mut block = block("10.0.0.0/32");
+        give(&mut block, "a", 0, NONE);
+        let millisecond = Duration::from_millis(1);
+        block.release(&of_container("a"), at(100) + millisecond);
+        assert_eq!(block.object().spec.released[0].at, at(101).to_string());
+        assert_eq!(block.cooling(at(160) + millisecond, MINUTE), 1);
+        assert_eq!(block.cooling(at(161), MINUTE), 0);
+        assert_eq!(block.cooling(at(100) + millisecond, NONE), 0);
     }
 
     #[test]

@@ -478,7 +478,7 @@ async fn overlapping_and_spoiled_blocks_give_nothing() {
             .values()
             .next()
             .unwrap()
-            .contains("spec.allocations[0].address")
+            .contains("spec.allocations[0]: Invalid value: \"not an address\"")
     );
     let third = node.allocator.assign(owner("c"), Family::V4).await.unwrap();
     assert_ne!(third.block, other.block);

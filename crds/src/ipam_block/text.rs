@@ -11,6 +11,12 @@
 //! 10.244.0.9 service=default/web uid=91c0... sequence=9 since=2026-...
 //! ```
 //!
+//! Addresses given back within one second share a line, for the same reason:
+//!
+//! ```text
+//! 10.244.0.4 10.244.0.7 at=2026-...
+//! ```
+//!
 //! Reading never fails: what is wrong in a line must not make the rest of the block unreadable,
 //! and an address is held whatever is said of its holder. [`super::IPAMBlock::check`] finds what is
 //! no address.
@@ -24,6 +30,8 @@ use super::{Allocation, Owner, OwnerKind, Released};
 
 /// What the lines look like: an address, and words of the form `key=value`.
 const LINE: &str = r"^[0-9a-fA-F.:]+( [a-z]+=[^ ]+)*$";
+/// What the lines of addresses given back look like.
+const RELEASED_LINE: &str = r"^[0-9a-fA-F.:]+( [0-9a-fA-F.:]+)*( at=[^ ]+)?$";
 /// The longest line in bytes: two names of 253, and what else there is.
 const MAX_LINE: u32 = 1024;
 
@@ -110,38 +118,66 @@ fn word(f: &mut fmt::Formatter<'_>, key: &str, value: &str) -> fmt::Result {
     }
 }
 
-impl From<String> for Released {
-    fn from(line: String) -> Self {
-        let (address, mut words) = words(&line);
-        let at = words.find_map(|(key, value)| (key == "at").then(|| value.to_owned()));
-        Self {
-            address,
-            at: at.unwrap_or_default(),
+/// The addresses given back, as lines: those with the same time, next to each other, share one.
+pub(super) mod released {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::{MAX_LINE, Released};
+
+    /// The longest end of a line: a space, `at=` and a time.
+    const MAX_END: usize = 64;
+
+    pub fn serialize<S: Serializer>(all: &[Released], to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(lines(all))
+    }
+
+    pub fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<Vec<Released>, D::Error> {
+        let lines = Vec::<String>::deserialize(from)?;
+        Ok(lines.iter().flat_map(|line| read(line)).collect())
+    }
+
+    pub(super) fn lines(all: &[Released]) -> Vec<String> {
+        let mut lines = Vec::new();
+        for group in all.chunk_by(|one, next| one.at == next.at) {
+            let end = match &*group[0].at {
+                "" => String::new(),
+                at => format!(" at={at}"),
+            };
+            let mut line = String::new();
+            for one in group {
+                let full = line.len() + one.address.len() + MAX_END > MAX_LINE as usize;
+                if full && !line.is_empty() {
+                    lines.push(std::mem::take(&mut line) + &end);
+                }
+                if !line.is_empty() {
+                    line.push(' ');
+                }
+                line.push_str(&one.address);
+            }
+            lines.push(line + &end);
         }
+        lines
     }
-}
 
-impl From<Released> for String {
-    fn from(one: Released) -> Self {
-        one.to_string()
-    }
-}
-
-/// The line in the block.
-impl fmt::Display for Released {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.address)?;
-        word(f, "at", &self.at)
+    pub(super) fn read(line: &str) -> Vec<Released> {
+        let (words, addresses): (Vec<_>, Vec<_>) =
+            line.split(' ').partition(|word| word.contains('='));
+        let at = words.iter().find_map(|word| word.strip_prefix("at="));
+        let all = addresses.iter().map(|address| Released {
+            address: (*address).to_owned(),
+            at: at.unwrap_or_default().to_owned(),
+        });
+        all.collect()
     }
 }
 
 /// The schema of a line.
-fn schema(description: &str) -> Schema {
+fn schema(description: &str, pattern: &str) -> Schema {
     json_schema!({
         "type": "string",
         "description": description,
         "maxLength": MAX_LINE,
-        "pattern": LINE,
+        "pattern": pattern,
     })
 }
 
@@ -160,6 +196,7 @@ impl JsonSchema for Allocation {
              its interface, container and uid, and node where the address is borrowed from \
              another node's block), a tunnel (the node, and its interface) or a service (and its \
              uid); the block's sequence when it was given; and since when, RFC 3339.",
+            LINE,
         )
     }
 }
@@ -175,8 +212,9 @@ impl JsonSchema for Released {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         schema(
-            "One address given back: the address without a prefix length, and at what time, \
-             RFC 3339.",
+            "Addresses given back, without prefix lengths, and at what time, RFC 3339 in whole \
+             seconds.",
+            RELEASED_LINE,
         )
     }
 }
@@ -243,15 +281,45 @@ mod tests {
         }
     }
 
+    fn given_back(address: &str, at: &str) -> Released {
+        Released {
+            address: address.to_owned(),
+            at: at.to_owned(),
+        }
+    }
+
     #[test]
-    fn given_back_has_a_time() {
-        let line = "fd00::5 at=2026-01-02T03:04:05Z";
-        let one = Released::from(line.to_owned());
-        assert_eq!(
-            (&*one.address, &*one.at),
-            ("fd00::5", "2026-01-02T03:04:05Z")
-        );
-        assert_eq!(one.to_string(), line);
+    fn addresses_given_back_at_one_time_share_a_line() {
+        let (one, two) = ("2026-01-02T03:04:05Z", "2026-01-02T03:04:06Z");
+        let all = [
+            given_back("fd00::5", one),
+            given_back("fd00::7", one),
+            given_back("fd00::1", two),
+            given_back("fd00::9", one),
+            given_back("fd00::8", ""),
+        ];
+        let lines = released::lines(&all);
+        let expected = [
+            "fd00::5 fd00::7 at=2026-01-02T03:04:05Z",
+            "fd00::1 at=2026-01-02T03:04:06Z",
+            "fd00::9 at=2026-01-02T03:04:05Z",
+            "fd00::8",
+        ];
+        assert_eq!(lines, expected);
+        let read: Vec<_> = lines.iter().flat_map(|line| released::read(line)).collect();
+        assert_eq!(read, all, "the order is that in which they are used again");
+    }
+
+    #[test]
+    fn no_line_of_addresses_given_back_is_too_long() {
+        let address = |at: u32| format!("fd00:1234:5678:9abc:def0:1234:5678:{at:04x}");
+        let at = "2026-01-02T03:04:05Z";
+        let all: Vec<_> = (0..4096).map(|n| given_back(&address(n), at)).collect();
+        let lines = released::lines(&all);
+        assert!(lines.iter().all(|line| line.len() <= MAX_LINE as usize));
+        assert!(lines.len() < 4096 / 20, "{}", lines.len());
+        let read: Vec<_> = lines.iter().flat_map(|line| released::read(line)).collect();
+        assert_eq!(read, all);
     }
 
     #[test]
@@ -267,7 +335,9 @@ mod tests {
             let one = Allocation::from(line.to_owned());
             let address = line.split(' ').next().unwrap();
             assert_eq!((&*one.address, one.sequence), (address, 0), "{line:?}");
-            assert_eq!(Released::from(line.to_owned()).address, address);
+            let released = released::read(line);
+            let first = released.first().map(|one| &*one.address);
+            assert_eq!(first.unwrap_or("="), address, "{line:?}");
         }
     }
 }
