@@ -80,7 +80,11 @@ install_programs() {
 
 # The paths of the libraries, as ldd names them. The kernel's vdso has none.
 libraries() {
-  ldd "$@" | awk '$2 == "=>" && $3 ~ /^\// { print $3 } $1 ~ /^\// && $2 ~ /^\(/ { print $1 }' | sort -u
+  local program
+  # What has no interpreter is linked statically, and ldd has no answer about it.
+  for program; do
+    [[ $(readelf -lW "$program") != *INTERP* ]] || ldd "$program"
+  done | awk '$2 == "=>" && $3 ~ /^\// { print $3 } $1 ~ /^\// && $2 ~ /^\(/ { print $1 }' | sort -u
 }
 
 install_libraries() {
