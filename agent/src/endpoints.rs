@@ -36,6 +36,10 @@ pub struct Endpoint {
     pub addresses: Vec<IpAddr>,
     /// The MTU of the pair in bytes.
     pub mtu: u32,
+    /// The number the kernel gave the node's end. Not kept on disk: the node may have been
+    /// restarted.
+    #[serde(skip)]
+    pub device: u32,
 }
 
 impl Endpoint {
@@ -130,6 +134,7 @@ mod tests {
             netns: "/run/netns/x".into(),
             addresses: vec![address.parse().unwrap()],
             mtu: 1450,
+            device: 0,
         }
     }
 

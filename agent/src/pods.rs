@@ -71,16 +71,17 @@ impl<K: PodKernel + 'static> Links for PodLinks<K> {
 
     async fn prepare(&self, spec: &LinkSpec) -> Result<(LinkMade, Self::Prepared), BoxError> {
         let link = self.link(spec, self.mtu(spec.mtu)?);
-        let endpoint = endpoint(spec, &link.host_interface, link.mtu);
-        self.pods.expect(endpoint);
-        let prepared = pod_link::prepare(&self.kernel, &self.sysctls, &link).await;
-        let prepared = self.forget_if_failed(spec, prepared).await?;
-        let made = LinkMade {
-            host_interface: link.host_interface,
+        let mut made = LinkMade {
+            host_interface: link.host_interface.clone(),
             host_mac: Some(HOST_MAC.to_string()),
             pod_mac: Some(link.pod_mac.to_string()),
             mtu: Some(link.mtu),
+            device: 0,
         };
+        self.pods.expect(endpoint(spec, &made));
+        let prepared = pod_link::prepare(&self.kernel, &self.sysctls, &link).await;
+        let prepared = self.forget_if_failed(spec, prepared).await?;
+        made.device = prepared.device;
         Ok((made, prepared))
     }
 
@@ -92,9 +93,8 @@ impl<K: PodKernel + 'static> Links for PodLinks<K> {
     ) -> Result<(), BoxError> {
         // The MTU that the pair was made with: the uplink's may have changed meanwhile.
         let link = self.link(spec, made.mtu.unwrap_or_default());
-        let endpoint = endpoint(spec, &link.host_interface, link.mtu);
         let (recorded, finished) = tokio::join!(
-            PodStore::insert(&self.pods, endpoint),
+            PodStore::insert(&self.pods, endpoint(spec, made)),
             pod_link::finish(&self.kernel, &self.sysctls, &link, prepared)
         );
         self.forget_if_failed(spec, finished).await?;
@@ -152,7 +152,7 @@ pub struct PodPolicy {
 
 impl Policy for PodPolicy {
     async fn commit(&self, spec: &LinkSpec, made: &LinkMade) -> Result<(), BoxError> {
-        let endpoint = endpoint(spec, &made.host_interface, made.mtu.unwrap_or_default());
+        let endpoint = endpoint(spec, made);
         self.enforcement.put(&endpoint).await.map_err(Into::into)
     }
 
@@ -180,16 +180,17 @@ fn key(attachment: &Attachment) -> EndpointKey {
     (attachment.container_id.clone(), attachment.ifname.clone())
 }
 
-fn endpoint(spec: &LinkSpec, host_interface: &str, mtu: u32) -> Endpoint {
+fn endpoint(spec: &LinkSpec, made: &LinkMade) -> Endpoint {
     Endpoint {
         container_id: spec.attachment.container_id.clone(),
         interface: spec.attachment.ifname.clone(),
         namespace: spec.pod.namespace.clone(),
         pod: spec.pod.name.clone(),
         uid: spec.pod.uid.clone(),
-        host_interface: host_interface.to_owned(),
+        host_interface: made.host_interface.clone(),
         netns: spec.netns.clone(),
         addresses: spec.addresses.clone(),
-        mtu,
+        mtu: made.mtu.unwrap_or_default(),
+        device: made.device,
     }
 }

@@ -16,7 +16,7 @@ use margay_policy::lint::lint;
 use margay_policy::matrix::{Cell, External, Verdict, explain, matrix};
 use margay_policy::port::Probe;
 use margay_policy::ruleset::Family;
-use margay_policy::{Cluster, Compiler, NodeInput, Problem, load, writer};
+use margay_policy::{Cluster, Compiler, LocalEndpoint, NodeInput, Problem, load, writer};
 
 /// The arguments of `margayctl policy`.
 #[derive(Debug, Args)]
@@ -237,9 +237,19 @@ fn render(cluster: &Cluster, node: &str, form: Form) -> Result<String, String> {
         eprintln!("margayctl: {problem}");
     }
     match form {
-        Form::Nft => Ok(ruleset.full().to_nft_text()),
+        Form::Nft => Ok(numbered(&input.endpoints) + &ruleset.full().to_nft_text()),
         Form::Json => Ok(format!("{}\n", writer::json::ruleset(&ruleset))),
     }
+}
+
+/// Which interface each number stands for, as comments: on a node they are those of its kernel.
+fn numbered(endpoints: &[LocalEndpoint]) -> String {
+    let lines = endpoints.iter().map(|one| {
+        let (number, interface) = (one.device, &one.interface);
+        let (namespace, pod) = (&one.namespace, &one.pod);
+        format!("# {number} is {interface}, of pod {namespace}/{pod}\n")
+    });
+    lines.collect()
 }
 
 fn finding(finding: &Problem) -> serde_json::Value {

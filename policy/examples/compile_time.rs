@@ -100,6 +100,7 @@ fn main() {
             namespace: pod.namespace,
             pod: pod.name,
             interface: format!("mgy{number}"),
+            device: number as u32 + 1,
             addresses: pod.addresses,
             ..LocalEndpoint::default()
         }

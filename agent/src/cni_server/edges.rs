@@ -76,6 +76,8 @@ pub struct LinkMade {
     pub pod_mac: Option<String>,
     /// The MTU of both ends in bytes.
     pub mtu: Option<u32>,
+    /// The number the kernel gave the node's end.
+    pub device: u32,
 }
 
 /// The pods' interfaces.

@@ -155,6 +155,8 @@ pub struct PodSideState {
 #[derive(Debug)]
 pub struct Prepared<V> {
     visit: V,
+    /// The number the kernel gave the node's end.
+    pub device: u32,
 }
 
 /// Makes the pair and does all that needs no address yet, which is most of what takes the kernel
@@ -187,14 +189,14 @@ pub async fn prepare<K: PodKernel>(
         let (name, path) = (&link.pod_interface, link.namespace.display());
         error.with_words_if_exists(|| format!("interface {name} in {path}"))
     });
-    made?;
+    let device = made?;
     let outside = NodeSettings {
         tree: sysctls.clone(),
         wanted: host_sysctls(&link.host_interface),
     };
     let entered = kernel.enter_pod(outside, &link.namespace, &link.pod_interface);
     let entered = or_remove(kernel, link, entered.await).await;
-    entered.map(|visit| Prepared { visit })
+    entered.map(|visit| Prepared { visit, device })
 }
 
 /// Sets up the rest of what [`prepare`] made: the pod's addresses and what follows from them. The

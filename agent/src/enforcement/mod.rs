@@ -261,6 +261,7 @@ fn local(endpoint: &Endpoint) -> LocalEndpoint {
         uid: endpoint.uid.clone(),
         labels: None,
         interface: endpoint.host_interface.clone(),
+        device: endpoint.device,
         addresses: endpoint.addresses.clone(),
     }
 }

@@ -107,6 +107,7 @@ fn endpoint_of(pod: &str, interface: &str, address: &str) -> Endpoint {
         netns: "/run/netns/web".into(),
         addresses: vec![address.parse().unwrap()],
         mtu: 1450,
+        device: margay_policy::compile::stand_in(interface),
     }
 }
 

@@ -44,14 +44,14 @@ impl PodStore {
     /// The folder cannot be made or listed.
     pub fn load(folder: PathBuf, links: &[Link]) -> std::io::Result<Self> {
         let (folder, endpoints) = EndpointFolder::open(folder)?;
-        let links: BTreeMap<&str, bool> = links
+        let links: BTreeMap<&str, &Link> = links
             .iter()
-            .map(|link| (link.name.as_str(), link.up))
+            .map(|link| (link.name.as_str(), link))
             .collect();
         let mut state = State::default();
-        for endpoint in endpoints {
+        for mut endpoint in endpoints {
             let key = endpoint.key();
-            let Some(up) = links.get(endpoint.host_interface.as_str()) else {
+            let Some(link) = links.get(endpoint.host_interface.as_str()) else {
                 tracing::info!(
                     "pod {}/{}: interface {} is gone, the pod is forgotten",
                     endpoint.namespace,
@@ -61,9 +61,10 @@ impl PodStore {
                 folder.remove(&key);
                 continue;
             };
-            if *up {
+            if link.up {
                 state.routed.insert(key.clone());
             }
+            endpoint.device = link.index;
             state.endpoints.insert(key, endpoint);
         }
         Ok(Self {
@@ -231,6 +232,7 @@ mod tests {
             netns: "/run/netns/x".into(),
             addresses: vec![address.parse().unwrap()],
             mtu: 1450,
+            device: 1,
         }
     }
 
@@ -265,6 +267,7 @@ mod tests {
         let pods = PodStore::load(folder.path().to_owned(), &links).unwrap();
         assert_eq!(pods.len(), 2);
         assert_eq!(routed(&pods), ["10.0.0.1"]);
+        assert!(pods.all().iter().all(|pod| pod.device == 1), "the kernel's");
         let (_, left) = EndpointFolder::open(folder.path().to_owned()).unwrap();
         assert_eq!(left.len(), 2);
     }
@@ -300,7 +303,8 @@ mod tests {
         assert!(pods.is_taken_over(&old.key(), "mgy-a"));
         assert!(!pods.is_taken_over(&new.key(), "mgy-a"));
         let (_, left) = EndpointFolder::open(folder.path().to_owned()).unwrap();
-        assert_eq!(left, [new]);
+        // What is on disk does not say the interface's number.
+        assert_eq!(left, [Endpoint { device: 0, ..new }]);
     }
 
     #[tokio::test]

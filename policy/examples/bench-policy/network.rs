@@ -19,6 +19,17 @@ pub(crate) fn run(words: &str) {
     );
 }
 
+/// The number the kernel gave the interface.
+pub(crate) fn device(namespace: &str, interface: &str) -> u32 {
+    let path = format!("/sys/class/net/{interface}/ifindex");
+    let words = ["netns", "exec", namespace, "cat", &path];
+    let output = Command::new("ip").args(words).output().unwrap();
+    String::from_utf8_lossy(&output.stdout)
+        .trim()
+        .parse()
+        .unwrap()
+}
+
 /// Runs this in the namespace, on a thread of its own: sockets belong to the namespace of the thread that makes them.
 pub(crate) fn within<T: Send + 'static>(
     namespace: &str,

@@ -166,6 +166,7 @@ pub(crate) fn endpoint(namespace: &str, pod: &str, number: usize) -> LocalEndpoi
         namespace: namespace.to_owned(),
         pod: pod.to_owned(),
         interface: format!("mgy{number:08x}"),
+        device: number as u32 + 1,
         addresses: vec![address(number).parse().unwrap()],
         ..LocalEndpoint::default()
     }

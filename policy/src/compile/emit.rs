@@ -1,8 +1,8 @@
 //! The ruleset of classes and endpoints. The packet's way:
 //!
 //! ```text
-//! prerouting (raw)  not mgy*? accept · tunnelled? drop · interface and own address? accept · neighbour discovery? accept
-//!                   drop
+//! prerouting (raw)  interface and own address? sent · not mgy*? accept · neighbour discovery? accept · drop
+//! sent              tunnelled? drop · accept
 //! forward           of this generation? accept
 //!                   open, related, invalid → tracked: reply of a denied one? drop · reply? accept · related? accept
 //!                                                     invalid, of a pod? drop
@@ -20,10 +20,12 @@
 //! was; replies pass until their connection has been denied. The same rules make the same generation, so that neither a
 //! restart nor a change and its undoing costs anything.
 //!
-//! What most packets meet comes first, and in the fewest steps: a rule's condition costs the kernel some 8 ns, an interface's
-//! name 40, a set's answer 60 and more. So packets of connections that this generation has judged pass by their mark alone,
-//! a new one is led by what the maps know without its interfaces being asked for their names first, networks are asked only
-//! about what is no pod's address, and whether a pod speaks to itself only when it would be denied that.
+//! What most packets meet comes first, and in the fewest steps: a rule's condition costs the kernel some 8 ns, an
+//! interface's name 40, a set's answer 60 and more (40 from a table of fixed size). So interfaces are known by their
+//! numbers where each packet asks, and what is about this node's pods is in tables of fixed size. Packets of connections
+//! that this generation has judged pass by their mark alone, a new one is led by what the maps know without its
+//! interfaces being asked for their names first, networks are asked only about what is no pod's address, and whether a
+//! pod speaks to itself only when it would be denied that.
 //!
 //! "On" is `return`: the packet goes on in `forward`, so that what the source's egress lets through still meets the
 //! destination's ingress, also when both pods are on this node. Locally generated traffic (the node to its pods) and local
@@ -80,11 +82,14 @@ const TRACKED: &str = "tracked";
 const ELSEWHERE: &str = "elsewhere";
 const INTO_PODS: &str = "into-pods";
 const DISCOVERY: &str = "discovery";
+pub(crate) const SENT: &str = "sent";
 pub(super) const JUDGED: &str = "judged";
 const REMEMBER: &str = "remember";
 /// The chain in which what policies deny ends.
 pub(super) const DENIED: &str = "denied";
 
+/// The number of an interface that is not known; nothing about it is in the table then, so that nothing passes it.
+pub(crate) const UNKNOWN: u32 = 0;
 /// Our part of the mark of connections that have been denied.
 const DENIED_MARK: u16 = 1;
 /// Our part of the mark of connections that a host endpoint's policy let pass before destination NAT.
@@ -232,15 +237,14 @@ fn emit_source_check(members: &[Member<'_>], ruleset: &mut Ruleset) {
         .map(|number| Key::IcmpV6Type(*number))
         .collect();
     add_set(ruleset, DISCOVERY, KeyType::IcmpV6Type, types);
-    let is_other = Match::NotInterfacePrefix(Field::InInterface, INTERFACE_PREFIX.to_owned());
-    let mut rules = vec![
-        Rule::new([is_other], Verdict::Accept),
+    let vxlan = Match::Port(Protocol::Udp, PortRange::single(PORT_VXLAN));
+    let sent = Chain::of([
         Rule::new([Match::Protocol(PROTOCOL_IPIP)], Verdict::Drop),
-        Rule::new(
-            [Match::Port(Protocol::Udp, PortRange::single(PORT_VXLAN))],
-            Verdict::Drop,
-        ),
-    ];
+        Rule::new([vxlan], Verdict::Drop),
+        Rule::always(Verdict::Accept),
+    ]);
+    ruleset.chains.insert(SENT.to_owned(), sent);
+    let mut rules = Vec::new();
     for family in Family::ALL {
         let name = with_family(SOURCES, family);
         let pairs = members.iter().flat_map(|Member { endpoint, .. }| {
@@ -248,14 +252,17 @@ fn emit_source_check(members: &[Member<'_>], ruleset: &mut Ruleset) {
                 .addresses
                 .iter()
                 .filter(|address| Family::of(**address) == family);
-            let key = |address: &_| Key::interface_address(endpoint.interface, *address);
-            own.map(move |address| (key(address), Verdict::Accept))
+            let key = |address: &_| Key::device_address(endpoint.device, *address);
+            let known = own.filter(|_| endpoint.device != UNKNOWN);
+            known.map(move |address| (key(address), Verdict::Goto(SENT.to_owned())))
         });
-        let kind = KeyType::InterfaceAddress(family);
+        let kind = KeyType::DeviceAddress(family);
         add_verdicts(ruleset, &name, kind, pairs.collect());
-        let own = vec![Field::InInterface, Field::Source(family)];
+        let own = vec![Field::InDevice, Field::Source(family)];
         rules.push(Rule::always(Action::VerdictMap(own, name)));
     }
+    let is_other = Match::NotInterfacePrefix(Field::InInterface, INTERFACE_PREFIX.to_owned());
+    rules.push(Rule::new([is_other], Verdict::Accept));
     let link_local = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0);
     for (address, prefix) in [(link_local, 10), (Ipv6Addr::UNSPECIFIED, 128)] {
         // Both prefixes are in range, so neither is skipped.
@@ -284,22 +291,25 @@ fn emit_dispatch(members: &[Member<'_>], names: &BTreeMap<&ClassKey, Name>, rule
         Some(None) => Verdict::Drop,
     };
     let dispatch = |direction| {
-        let elements = members.iter().map(|member| {
-            let interface = Key::interface(member.endpoint.interface);
-            (interface, verdict(member.class(direction)))
+        let known = members
+            .iter()
+            .filter(|member| member.endpoint.device != UNKNOWN);
+        let elements = known.map(|member| {
+            let device = Key::Device(member.endpoint.device);
+            (device, verdict(member.class(direction)))
         });
         elements.collect::<Vec<_>>()
     };
     add_verdicts(
         ruleset,
         FROM_PODS,
-        KeyType::Interface,
+        KeyType::Device,
         dispatch(Direction::Egress),
     );
     add_verdicts(
         ruleset,
         TO_PODS,
-        KeyType::Interface,
+        KeyType::Device,
         dispatch(Direction::Ingress),
     );
     let itself = members.iter().map(|member| {
@@ -310,7 +320,7 @@ fn emit_dispatch(members: &[Member<'_>], names: &BTreeMap<&ClassKey, Name>, rule
 
     let to_class = |field, map: &str| Rule::always(Action::VerdictMap(vec![field], map.to_owned()));
     let from_pods = [
-        to_class(Field::InInterface, FROM_PODS),
+        to_class(Field::InDevice, FROM_PODS),
         Rule::always(Verdict::Goto(ELSEWHERE.to_owned())),
     ];
     // Of what comes from no pod, what goes to one is remembered; the rest is none of ours.
@@ -321,7 +331,7 @@ fn emit_dispatch(members: &[Member<'_>], names: &BTreeMap<&ClassKey, Name>, rule
     ];
     let to_pods = || {
         [
-            to_class(Field::OutInterface, TO_PODS),
+            to_class(Field::OutDevice, TO_PODS),
             Rule::new([to_pod()], Verdict::Drop),
         ]
     };
@@ -419,8 +429,10 @@ fn emit_identities(book: &AddressBook, ruleset: &mut Ruleset) {
         };
         let mut rules = vec![Rule::always(Action::ClearIdentity)];
         // A single address overrules the interval around it.
-        rules.extend(identify(addresses));
-        rules.push(Rule::new([Match::Identified], Verdict::Return));
+        for single in identify(addresses) {
+            rules.push(single);
+            rules.push(Rule::new([Match::Identified], Verdict::Return));
+        }
         rules.extend(identify(networks));
         ruleset.chains.insert(name.to_owned(), Chain::of(rules));
     }

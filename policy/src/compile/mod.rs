@@ -53,6 +53,16 @@ pub fn interface_name(namespace: &str, pod: &str) -> String {
     format!("{INTERFACE_PREFIX}{}", &hex[..11])
 }
 
+/// The number of an interface of which only the name is known, made of the name: for what is compiled from files, not
+/// for a kernel.
+pub fn stand_in(interface: &str) -> u32 {
+    let digest = Sha1::digest(interface);
+    let first = digest.iter().take(4);
+    let number = first.fold(0, |all, byte| all << 8 | u32::from(*byte));
+    // The kernel's are positive numbers of 32 bits with a sign.
+    (number >> 1).max(1)
+}
+
 /// The longest interface name the kernel takes, in bytes.
 const INTERFACE_NAME_LIMIT: usize = 15;
 
@@ -69,6 +79,8 @@ pub struct LocalEndpoint {
     pub labels: Option<Labels>,
     /// The host side of the veth; begins with [`INTERFACE_PREFIX`].
     pub interface: String,
+    /// The number the kernel gave that interface; 0 where it is not known: nothing passes it then.
+    pub device: u32,
     /// The addresses given to the pod: the only ones it may send from.
     pub addresses: Vec<IpAddr>,
 }
@@ -105,7 +117,8 @@ pub struct NodeInput {
 
 impl NodeInput {
     /// What the agent on this node would pass, as far as a cluster read from files tells: the running pods bound to the
-    /// node that have addresses, with the interface that `interface` makes of namespace and name. No pools, no devices.
+    /// node that have addresses, with the interface that `interface` makes of namespace and name, numbered by [`stand_in`]. No
+    /// pools, no tunnels.
     pub fn of_cluster(
         cluster: &Cluster,
         node: &str,
@@ -114,13 +127,17 @@ impl NodeInput {
         let is_here = |pod: &&Pod| {
             pod.is_selectable() && !pod.addresses.is_empty() && pod.node.as_deref() == Some(node)
         };
-        let endpoint = |pod: &Pod| LocalEndpoint {
-            namespace: pod.namespace.clone(),
-            pod: pod.name.clone(),
-            uid: pod.uid.clone(),
-            labels: None,
-            interface: interface(&pod.namespace, &pod.name),
-            addresses: pod.addresses.clone(),
+        let endpoint = |pod: &Pod| {
+            let interface = interface(&pod.namespace, &pod.name);
+            LocalEndpoint {
+                namespace: pod.namespace.clone(),
+                pod: pod.name.clone(),
+                uid: pod.uid.clone(),
+                labels: None,
+                device: stand_in(&interface),
+                interface,
+                addresses: pod.addresses.clone(),
+            }
         };
         Self {
             node: node.to_owned(),
@@ -192,6 +209,7 @@ pub(crate) fn host_part(cluster: &Cluster, node: &NodeInput) -> (Ruleset, Vec<Pr
 #[derive(Debug)]
 pub(crate) struct Endpoint<'a> {
     interface: &'a str,
+    device: u32,
     pub(crate) addresses: &'a [IpAddr],
     pub(crate) namespace: &'a str,
     pod: &'a str,
@@ -258,6 +276,7 @@ pub(crate) fn known<'a>(cluster: &'a Cluster, local: &'a LocalEndpoint) -> Endpo
     let labels = pod.map(|pod| &pod.labels).or(local.labels.as_ref());
     Endpoint {
         interface: &local.interface,
+        device: local.device,
         addresses: &local.addresses,
         namespace: &local.namespace,
         pod: &local.pod,

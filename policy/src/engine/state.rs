@@ -29,6 +29,7 @@ use crate::{
 #[derive(Debug)]
 struct Local {
     pod: ObjectKey,
+    device: u32,
     addresses: Vec<IpAddr>,
     ports: Vec<NamedPort>,
     /// None for a closed one.
@@ -224,7 +225,7 @@ impl State {
         for address in &local.addresses {
             self.book.unclaim_here(*address, profile);
             remove_from(&mut self.by_address, address, interface);
-            let own = Key::interface_address(interface, *address);
+            let own = Key::device_address(local.device, *address);
             self.draft.cut(&sources(*address), &own);
         }
         remove_from(&mut self.by_pod, &local.pod, interface);
@@ -237,8 +238,9 @@ impl State {
         }
         let key = Key::interface(interface);
         self.draft.cut_key(emit::POD_INTERFACES, &key);
-        self.draft.cut(emit::FROM_PODS, &key);
-        self.draft.cut(emit::TO_PODS, &key);
+        let device = Key::Device(local.device);
+        self.draft.cut(emit::FROM_PODS, &device);
+        self.draft.cut(emit::TO_PODS, &device);
         let itself = Key::interface_pair(interface, interface);
         self.draft.cut_key(emit::ITSELF, &itself);
     }
@@ -263,9 +265,11 @@ impl State {
             self.book.claim_here(*address, profile);
             let there = self.by_address.entry(*address).or_default();
             there.insert(interface.clone());
-            let own = Key::interface_address(interface, *address);
-            let accept = Value::from(Verdict::Accept);
-            self.draft.put(&sources(*address), own, accept);
+            if local.device != emit::UNKNOWN {
+                let own = Key::device_address(local.device, *address);
+                let sent = Value::from(Verdict::Goto(emit::SENT.to_owned()));
+                self.draft.put(&sources(*address), own, sent);
+            }
         }
         let pod = ObjectKey::new(&local.namespace, &local.pod);
         let there = self.by_pod.entry(pod.clone()).or_default();
@@ -276,6 +280,7 @@ impl State {
         self.draft.put_key(emit::ITSELF, itself);
         let attached = Local {
             pod,
+            device: local.device,
             addresses: endpoint.addresses.to_vec(),
             ports: endpoint.ports.to_vec(),
             open,
@@ -435,8 +440,10 @@ impl State {
                 Some(chain) => Verdict::Goto(chain.clone()),
                 None => Verdict::Return,
             };
-            let key = Key::interface(interface);
-            self.draft.put(map, key, Value::from(verdict));
+            if local.device != emit::UNKNOWN {
+                let key = Key::Device(local.device);
+                self.draft.put(map, key, Value::from(verdict));
+            }
         }
         if let Some(local) = self.locals.get_mut(interface) {
             let before = std::mem::replace(&mut local.classes, joined);

@@ -85,8 +85,10 @@ pub enum KeyType {
     Interface,
     /// The interface a packet came in by and the one it leaves by.
     InterfacePair,
-    /// An interface name and an address.
-    InterfaceAddress(Family),
+    /// The number of an interface.
+    Device,
+    /// The number of an interface and an address.
+    DeviceAddress(Family),
     /// One address, kept in a hash.
     Address(Family),
     /// An interval of addresses, kept in a tree: never for the addresses of pods, whose changes it would make slow.
@@ -97,6 +99,17 @@ pub enum KeyType {
     IcmpV6Type,
 }
 
+impl KeyType {
+    /// The most elements that a set or map of this kind takes, if there is such a bound: a table of fixed size answers
+    /// sooner than one that grows. It bounds what is about the pods of one node.
+    pub const fn capacity(self) -> Option<u32> {
+        match self {
+            Self::Device | Self::DeviceAddress(_) => Some(4096),
+            _ => None,
+        }
+    }
+}
+
 /// The key of an element. What is about few elements is boxed: most are single addresses, of which there are many.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Key {
@@ -104,8 +117,10 @@ pub enum Key {
     Interface(Box<str>),
     /// Of a [`KeyType::InterfacePair`] set.
     InterfacePair(Box<[String; 2]>),
-    /// Of a [`KeyType::InterfaceAddress`] set.
-    InterfaceAddress(Box<(String, IpAddr)>),
+    /// Of a [`KeyType::Device`] set: the number the kernel gave the interface.
+    Device(u32),
+    /// Of a [`KeyType::DeviceAddress`] set.
+    DeviceAddress(Box<(u32, IpAddr)>),
     /// Of a [`KeyType::Address`] set.
     Address(IpAddr),
     /// Of a [`KeyType::Range`] set: first and last address.
@@ -136,9 +151,9 @@ impl Key {
         Self::InterfacePair(Box::new([inward.to_owned(), outward.to_owned()]))
     }
 
-    /// The address at the interface.
-    pub fn interface_address(name: &str, address: IpAddr) -> Self {
-        Self::InterfaceAddress(Box::new((name.to_owned(), address)))
+    /// The address at the interface of this number.
+    pub fn device_address(device: u32, address: IpAddr) -> Self {
+        Self::DeviceAddress(Box::new((device, address)))
     }
 
     /// The interval from the first to the last address.
@@ -255,6 +270,10 @@ pub enum Field {
     InInterface,
     /// The name of the interface it leaves by.
     OutInterface,
+    /// The number of the interface it came in by.
+    InDevice,
+    /// The number of the interface it leaves by.
+    OutDevice,
     /// The source address, of a packet of this family.
     Source(Family),
     /// The destination address, of a packet of this family.

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
+use crate::compile::stand_in;
+
 use super::{
     Action, Chain, ConnectionState, Family, Field, Hook, Key, KeyType, Match, Report, Rule,
     Ruleset, Value, Verdict,
@@ -259,13 +261,19 @@ impl<'a> Walk<'a> {
             Field::OutInterface => self.packet.out_interface.as_str(),
             other => panic!("{other:?} is no interface"),
         };
+        let device = |field: Field| match field {
+            Field::InDevice => stand_in(&self.packet.in_interface),
+            Field::OutDevice => stand_in(&self.packet.out_interface),
+            other => panic!("{other:?} is no device"),
+        };
         Some(match (kind, fields) {
             (KeyType::Interface, [field]) => Key::interface(interface(*field)),
             (KeyType::InterfacePair, [one, other]) => {
                 Key::interface_pair(interface(*one), interface(*other))
             }
-            (KeyType::InterfaceAddress(family), [field, address]) => {
-                Key::interface_address(interface(*field), self.address(*address, family)?)
+            (KeyType::Device, [field]) => Key::Device(device(*field)),
+            (KeyType::DeviceAddress(family), [field, address]) => {
+                Key::device_address(device(*field), self.address(*address, family)?)
             }
             (KeyType::Address(family), [field]) => Key::Address(self.address(*field, family)?),
             (KeyType::Range(family), [field]) => {

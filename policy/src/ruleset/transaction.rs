@@ -224,7 +224,8 @@ fn key_type(key: &Key) -> KeyType {
     match key {
         Key::Interface(_) => KeyType::Interface,
         Key::InterfacePair(..) => KeyType::InterfacePair,
-        Key::InterfaceAddress(both) => KeyType::InterfaceAddress(Family::of(both.1)),
+        Key::Device(_) => KeyType::Device,
+        Key::DeviceAddress(both) => KeyType::DeviceAddress(Family::of(both.1)),
         Key::Address(address) => KeyType::Address(Family::of(*address)),
         Key::Range(ends) => KeyType::Range(Family::of(ends.0)),
         Key::Identity(_) => KeyType::Identity,

@@ -2,7 +2,8 @@
 
 use super::fabric::{ip, load_cluster, node_input};
 use crate::{
-    Cluster, Compiler, LocalEndpoint, NodeInput, Ruleset,
+    Cluster, Compiler, Engine, LocalEndpoint, NodeInput, Ruleset,
+    compile::stand_in,
     ruleset::{
         ConnectionState, Hook,
         simulate::{Packet, passes},
@@ -180,6 +181,7 @@ fn early(labels: Option<Labels>) -> NodeInput {
             pod: "early".to_owned(),
             labels,
             interface: "mgyearly".to_owned(),
+            device: stand_in("mgyearly"),
             addresses: vec![ip("10.0.1.9")],
             ..LocalEndpoint::default()
         }],
@@ -214,6 +216,30 @@ fn an_endpoint_ahead_of_its_pod_is_closed_or_goes_by_its_labels() {
             "its own node it reaches"
         );
     }
+}
+
+#[test]
+fn an_interface_whose_number_is_not_known_is_closed_until_it_is() {
+    let cluster = load_cluster(PODS);
+    let mut input = early(Some(Labels::new()));
+    let known = input.endpoints[0].clone();
+    input.endpoints[0].device = 0;
+    let (closed, _) = compile(&cluster, &input);
+    assert_eq!(reaches(&closed), (false, false));
+    let own_node = packet("mgyearly", "", "10.0.1.9", "192.0.2.1");
+    assert!(!from_a(&closed, &own_node));
+
+    let mut engine = Engine::new("n1");
+    *engine.cluster() = cluster;
+    engine.handle_endpoint(input.endpoints[0].clone());
+    engine.poll();
+    assert_eq!(*engine.ruleset(), closed);
+    engine.handle_endpoint(known);
+    engine.poll();
+    assert_eq!(reaches(engine.ruleset()), (true, true));
+    engine.handle_endpoint(input.endpoints[0].clone());
+    engine.poll();
+    assert_eq!(*engine.ruleset(), closed);
 }
 
 #[test]

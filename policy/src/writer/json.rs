@@ -66,6 +66,9 @@ fn set(name: &str, key: KeyType) -> Json {
     if matches!(key, KeyType::Range(_)) {
         set["flags"] = json!(["interval"]);
     }
+    if let Some(size) = key.capacity() {
+        set["size"] = json!(size);
+    }
     set
 }
 
@@ -109,7 +112,8 @@ fn key(key: &Key) -> Json {
     match key {
         Key::Interface(name) => json!(name),
         Key::InterfacePair(both) => json!({"concat": both}),
-        Key::InterfaceAddress(both) => json!({"concat": [both.0, both.1]}),
+        Key::Device(number) => json!(number),
+        Key::DeviceAddress(both) => json!({"concat": [both.0, both.1]}),
         Key::Address(address) => json!(address),
         Key::Range(ends) => range(ends.0, ends.1),
         Key::Identity(identity) => json!(class_id(*identity)),
@@ -261,6 +265,8 @@ fn field(field: Field) -> Json {
     match field {
         Field::InInterface => json!({"meta": {"key": "iifname"}}),
         Field::OutInterface => json!({"meta": {"key": "oifname"}}),
+        Field::InDevice => json!({"meta": {"key": "iif"}}),
+        Field::OutDevice => json!({"meta": {"key": "oif"}}),
         Field::Source(family) => payload(header(family), "saddr"),
         Field::Destination(family) => payload(header(family), "daddr"),
         Field::IcmpV6Type => payload("icmpv6", "type"),

@@ -101,7 +101,8 @@ pub(super) fn key_parts(key: KeyType) -> Vec<&'static str> {
     match key {
         KeyType::Interface => vec!["ifname"],
         KeyType::InterfacePair => vec!["ifname", "ifname"],
-        KeyType::InterfaceAddress(family) => vec!["ifname", address_type(family)],
+        KeyType::Device => vec!["iface_index"],
+        KeyType::DeviceAddress(family) => vec!["iface_index", address_type(family)],
         KeyType::Address(family) | KeyType::Range(family) => vec![address_type(family)],
         KeyType::Identity => vec!["classid"],
         KeyType::IcmpV6Type => vec!["icmpv6_type"],
@@ -119,10 +120,11 @@ pub(super) fn value_type(value: ValueType) -> &'static str {
     }
 }
 
-fn flags(key: KeyType) -> &'static str {
-    match key {
-        KeyType::Range(_) => " flags interval;",
-        _ => "",
+fn flags(key: KeyType) -> String {
+    match (key, key.capacity()) {
+        (KeyType::Range(_), _) => " flags interval;".to_owned(),
+        (_, Some(size)) => format!(" size {size};"),
+        (_, None) => String::new(),
     }
 }
 
@@ -169,7 +171,8 @@ fn write_key(f: &mut fmt::Formatter<'_>, key: &Key) -> fmt::Result {
     match key {
         Key::Interface(name) => write!(f, "\"{name}\""),
         Key::InterfacePair(both) => write!(f, "\"{}\" . \"{}\"", both[0], both[1]),
-        Key::InterfaceAddress(both) => write!(f, "\"{}\" . {}", both.0, both.1),
+        Key::Device(number) => write!(f, "{number}"),
+        Key::DeviceAddress(both) => write!(f, "{} . {}", both.0, both.1),
         Key::Address(address) => write!(f, "{address}"),
         Key::Range(ends) if ends.0 == ends.1 => write!(f, "{}", ends.0),
         Key::Range(ends) => write!(f, "{}-{}", ends.0, ends.1),
@@ -297,6 +300,8 @@ fn field(field: Field) -> &'static str {
     match field {
         Field::InInterface => "iifname",
         Field::OutInterface => "oifname",
+        Field::InDevice => "iif",
+        Field::OutDevice => "oif",
         Field::Source(Family::V4) => "ip saddr",
         Field::Source(Family::V6) => "ip6 saddr",
         Field::Destination(Family::V4) => "ip daddr",

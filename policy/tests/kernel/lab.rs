@@ -51,6 +51,17 @@ fn ip(words: &str) {
     assert!(output.status.success(), "ip {words}: {said}");
 }
 
+/// The number the kernel gave the interface.
+fn device(namespace: &str, interface: &str) -> u32 {
+    let path = format!("/sys/class/net/{interface}/ifindex");
+    let words = ["netns", "exec", namespace, "cat", &path];
+    let output = Command::new("ip").args(words).output().unwrap();
+    String::from_utf8_lossy(&output.stdout)
+        .trim()
+        .parse()
+        .unwrap()
+}
+
 /// Runs this in the namespace, on a thread of its own: a thread's sockets belong to the namespace it is in.
 pub(crate) fn within<T: Send + 'static>(
     namespace: &str,
@@ -245,6 +256,7 @@ impl Lab {
         self.input.endpoints.push(LocalEndpoint {
             namespace: "x".to_owned(),
             pod: pod.to_owned(),
+            device: device(&router, &host),
             interface: host,
             addresses: vec![v4, v6],
             ..LocalEndpoint::default()

@@ -72,6 +72,7 @@ impl Walk {
                     namespace: "x".to_owned(),
                     pod: format!("p{pod}"),
                     interface: format!("mgy{pod}"),
+                    device: pod as u32 + 1,
                     addresses: vec![
                         format!("10.0.0.{pod}").parse().unwrap(),
                         format!("fd00::{pod}").parse().unwrap(),
@@ -246,6 +247,7 @@ fn village(apps: &[&str], port: u16) -> Ruleset {
             namespace: "x".to_owned(),
             pod: format!("p{pod}"),
             interface: format!("mgy{pod}"),
+            device: pod as u32 + 1,
             addresses: vec![
                 format!("10.0.0.{pod}").parse().unwrap(),
                 format!("fd00::{pod}").parse().unwrap(),
@@ -339,7 +341,7 @@ fn netns_netlink_leaves_the_table_that_nft_makes() {
             "set itself: 0 elements missing, 1 too many",
         ),
         (
-            "delete element inet margay to-pods { mgy0 }; add element inet margay to-pods { mgy0 : accept }",
+            "delete element inet margay to-pods { 1 }; add element inet margay to-pods { 1 : accept }",
             "set to-pods: 0 elements missing, 0 too many, others with another value",
         ),
     ] {

@@ -180,6 +180,7 @@ impl Links for World {
             host_mac: Some("ee:ee:ee:ee:ee:ee".into()),
             pod_mac: Some("02:00:00:00:00:01".into()),
             mtu: spec.mtu.or(Some(1500)),
+            device: 1,
         };
         Ok((made, ()))
     }

@@ -473,13 +473,13 @@ impl Kernel for FakeKernel {
 impl PodKernel for FakeKernel {
     type Visit = PathBuf;
 
-    async fn create_veth(&self, spec: &VethSpec<'_>) -> Outcome {
+    async fn create_veth(&self, spec: &VethSpec<'_>) -> Result<u32, KernelError> {
         let mut state = self.state();
         state.enter(format!("veth add {}", spec.host_interface))?;
         state.check_new_name(spec.host_interface)?;
         let namespace = state.namespace(spec.namespace)?;
         if namespace.interfaces.contains_key(spec.pod_interface) {
-            return refuse(Errno::EEXIST);
+            refuse(Errno::EEXIST)?;
         }
         let interface = PodSideState {
             link: Some((false, spec.mtu, Some(spec.pod_mac))),
@@ -493,7 +493,7 @@ impl PodKernel for FakeKernel {
         if let Some(link) = state.links.get_mut(&index) {
             link.pod = Some((spec.namespace.to_owned(), spec.pod_interface.to_owned()));
         }
-        Ok(())
+        Ok(index)
     }
 
     async fn enter_pod(

@@ -148,12 +148,12 @@ pub trait PodKernel: Kernel {
     /// A pod's namespace, entered. Whoever drops it leaves.
     type Visit: Send;
 
-    /// Makes the pair, both ends down. Fails, and leaves nothing, when either name is taken,
-    /// the namespace is not one, or it is the node's own.
+    /// Makes the pair, both ends down, and gives the number of the node's end. Fails, and leaves
+    /// nothing, when either name is taken, the namespace is not one, or it is the node's own.
     fn create_veth(
         &self,
         spec: &VethSpec<'_>,
-    ) -> impl Future<Output = Result<(), KernelError>> + Send;
+    ) -> impl Future<Output = Result<u32, KernelError>> + Send;
 
     /// Writes settings of the node's end, enters the pod's namespace and does what needs no
     /// address: the pod's end is up and has its settings.

@@ -27,7 +27,7 @@ use super::{Kernel, LinkChange, Lookup};
 #[derive(Debug, Clone)]
 pub struct NetlinkKernel {
     pub(super) socket: Socket,
-    interfaces: InterfaceNames,
+    pub(super) interfaces: InterfaceNames,
     pub(super) table: u32,
     pub(super) objects: Option<Arc<Mutex<NextHopObjects>>>,
 }

@@ -129,7 +129,7 @@ fn open_namespace(path: &Path) -> Result<File, KernelError> {
 impl PodKernel for NetlinkKernel {
     type Visit = Visit;
 
-    async fn create_veth(&self, spec: &VethSpec<'_>) -> Result<(), KernelError> {
+    async fn create_veth(&self, spec: &VethSpec<'_>) -> Result<u32, KernelError> {
         let namespace = open_namespace(spec.namespace)?;
         let peer = LinkMessageBuilder::<LinkUnspec>::new()
             .name(spec.pod_interface)
@@ -148,7 +148,9 @@ impl PodKernel for NetlinkKernel {
                 RouteNetlinkMessage::NewLink(pair),
                 NLM_F_CREATE | NLM_F_EXCL,
             )
-            .await
+            .await?;
+        // Nothing is left behind here, either: it has no number only if it is gone again.
+        self.interfaces.index(spec.host_interface)
     }
 
     async fn enter_pod(

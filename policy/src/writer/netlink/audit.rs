@@ -233,11 +233,13 @@ fn intervals(
 
 fn read_key(kind: KeyType, bytes: &[u8]) -> Option<Key> {
     let interface = |at: usize| Some(text(bytes.get(at..at + 16)?));
+    let device = || Some(u32::from_ne_bytes(*bytes.first_chunk()?));
     Some(match kind {
         KeyType::Interface => Key::interface(&interface(0)?),
         KeyType::InterfacePair => Key::interface_pair(&interface(0)?, &interface(16)?),
-        KeyType::InterfaceAddress(family) => {
-            Key::interface_address(&interface(0)?, read_address(family, bytes.get(16..)?)?)
+        KeyType::Device => Key::Device(device()?),
+        KeyType::DeviceAddress(family) => {
+            Key::device_address(device()?, read_address(family, bytes.get(4..)?)?)
         }
         KeyType::Address(family) => Key::Address(read_address(family, bytes)?),
         KeyType::Range(_) => return None,

@@ -289,7 +289,8 @@ pub(super) fn key_bytes(key: &Key) -> Option<Vec<u8>> {
     Some(match key {
         Key::Interface(name) => interface(name),
         Key::InterfacePair(both) => both.iter().flat_map(|one| interface(one)).collect(),
-        Key::InterfaceAddress(both) => [interface(&both.0), address(both.1)].concat(),
+        Key::Device(number) => number.to_ne_bytes().to_vec(),
+        Key::DeviceAddress(both) => [both.0.to_ne_bytes().to_vec(), address(both.1)].concat(),
         Key::Address(ip) => address(*ip),
         Key::Range(..) => return None,
         Key::Identity(identity) => identity.to_ne_bytes().to_vec(),
