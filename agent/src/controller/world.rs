@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch};
 
 use super::cluster_range::ClusterRange;
-use crate::datastore::{Failures, Follower, Kind, Mirror, Roster, RosterChange};
+use crate::datastore::{Failures, Follower, Kind, LightPod, Mirror, Roster, RosterChange};
 
 /// How many events may wait before the watches wait.
 const QUEUE: usize = 256;
@@ -177,7 +177,7 @@ impl Shared {
         starter.watch(Kind::IPAMBlock, Change::Block);
         starter.watch(Kind::IPAMConfiguration, Change::Settings);
         starter.watch(Kind::Node, Change::Node);
-        starter.watch(Kind::Pod, Change::Pod);
+        starter.watch(Kind::Pod, |event| Change::Pod(LightPod::open(event)));
         starter.watch(Kind::Service, Change::Service);
         let (changed, counts) = watch::channel(Counts::default());
         let world = Arc::new(Mutex::new(World::new(unclassed, range)));

@@ -5,6 +5,7 @@
 
 mod connect;
 mod embedded;
+mod light_pod;
 mod mirror;
 mod retry;
 mod roster;
@@ -12,6 +13,7 @@ mod watch;
 
 pub use connect::{Connection, client, connect};
 pub use embedded::margay_store;
+pub use light_pod::LightPod;
 pub use mirror::Mirror;
 pub(crate) use retry::Retry;
 pub use roster::{Roster, RosterChange};

@@ -20,6 +20,7 @@ use margay_crds::{
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch};
 
+use super::light_pod::LightPod;
 use super::retry::Retry;
 use crate::notes::Notes;
 
@@ -145,6 +146,7 @@ pub fn watch_all(client: &Client, namespace: &str, notes: Notes) -> Watches {
     notes.send_found(policy.sender.clone());
     let (of_pods, of_namespaces) = (notes.clone(), notes);
     policy.watch(Kind::Pod, move |event| {
+        let event = LightPod::open(event);
         of_pods.handle_pod(&event);
         Change::Pod(event)
     });
