@@ -4,7 +4,11 @@
 //! pods' packets forwarded, by rules that nobody has any more. So each pool carries the finalizer
 //! `margay.dev/blocks`, and loses it when it is being deleted and no block is left that no other
 //! pool has.
+//!
+//! How many addresses are in use is for people to read: where nothing else is to be said of a
+//! pool, it is written every few seconds, not for each pod.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use kube::api::{Patch, PatchParams};
@@ -16,6 +20,7 @@ use margay_ipam::report::{PoolUse, pool_use};
 use margay_ipam::split::left_behind;
 use margay_ipam::{SystemClock, clock::Clock};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::cluster_range::{ClusterRange, IN_CLUSTER_RANGE};
 use super::world::Shared;
@@ -26,6 +31,8 @@ const ALLOCATABLE: &str = "Allocatable";
 /// How long changes gather before the pools are looked at: a hundred pods that start together
 /// change a status once.
 const GATHER: Duration = Duration::from_millis(500);
+/// How long new counts alone wait after a write.
+const COUNTS: Duration = Duration::from_secs(10);
 /// How often the pools are looked at although nothing seems to have changed.
 const REFRESH: Duration = Duration::from_secs(60);
 /// How long one write may take.
@@ -35,6 +42,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) async fn run(client: Client, shared: Shared) {
     let pools: Api<IPPool> = Api::all(client);
     let mut changes = shared.changes();
+    let mut pace = Pace::default();
     loop {
         let seen = changes.borrow_and_update().addresses;
         let now = format!("{:.0}", SystemClock.now());
@@ -46,7 +54,8 @@ pub(super) async fn run(client: Client, shared: Shared) {
             })
         });
         let is_synced = wishes.is_some();
-        for wish in wishes.unwrap_or_default() {
+        let (wishes, refresh) = pace.due(wishes.unwrap_or_default(), Instant::now());
+        for wish in wishes {
             if let Err(words) = fulfil(&pools, &wish).await {
                 tracing::debug!("IPPool {}: {words}", wish.name);
             }
@@ -55,7 +64,7 @@ pub(super) async fn run(client: Client, shared: Shared) {
         if is_synced {
             let other = changes.wait_for(|counts| counts.addresses != seen);
             // The watches end only with this task.
-            let _ = tokio::time::timeout(REFRESH, other).await;
+            let _ = tokio::time::timeout(refresh, other).await;
         }
     }
 }
@@ -67,6 +76,32 @@ struct Wish {
     version: Option<String>,
     finalizers: Option<Vec<String>>,
     status: Option<Value>,
+    /// What the status says beside the counts stands there already.
+    only_counts: bool,
+}
+
+/// When each pool's counts were last written.
+#[derive(Debug, Default)]
+struct Pace(HashMap<String, Instant>);
+
+impl Pace {
+    /// The wishes whose time has come, and how long the others can wait at most.
+    fn due(&mut self, mut wishes: Vec<Wish>, now: Instant) -> (Vec<Wish>, Duration) {
+        self.0
+            .retain(|_, at| now.saturating_duration_since(*at) < COUNTS);
+        let mut longest = REFRESH;
+        wishes.retain(|wish| {
+            let last = self.0.get(&wish.name).filter(|_| wish.only_counts);
+            let Some(last) = last else {
+                return true;
+            };
+            longest = longest.min(COUNTS.saturating_sub(now.saturating_duration_since(*last)));
+            false
+        });
+        let counted = wishes.iter().filter(|wish| wish.status.is_some());
+        self.0.extend(counted.map(|wish| (wish.name.clone(), now)));
+        (wishes, longest)
+    }
 }
 
 /// What differs from what stands on the pools.
@@ -85,10 +120,13 @@ fn wishes(objects: &[IPPool], blocks: &[&IPAMBlock], range: &ClusterRange, now: 
             .cloned()
             .collect();
         let finalizers = finalizers(object, found.map(|(pool, _)| pool), &others, blocks);
+        let status = status(object, found, (blocks, range), now);
+        let (status, says_more) = status.unzip();
         Wish {
             version: object.metadata.resource_version.clone(),
+            status,
+            only_counts: finalizers.is_none() && says_more == Some(false),
             finalizers,
-            status: status(object, found, (blocks, range), now),
             name,
         }
     });
@@ -127,13 +165,14 @@ fn finalizers(
     })
 }
 
-/// The status that should stand on a pool, if it is another than the one that does.
+/// The status that should stand on a pool, if it is another than the one that does, and whether
+/// that says more than other counts.
 fn status(
     object: &IPPool,
     found: Option<(&Pool, &PoolUse)>,
     (blocks, range): (&[&IPAMBlock], &ClusterRange),
     now: &str,
-) -> Option<Value> {
+) -> Option<(Value, bool)> {
     let (good, reason, message) = match found {
         Some((pool, _)) => {
             let (good, reason, mut message) = pool.allocatable();
@@ -168,10 +207,12 @@ fn status(
     if same && conditions.is_none() {
         return None;
     }
-    Some(json!({
+    let says_more = conditions.is_some();
+    let status = json!({
         "conditions": conditions.unwrap_or(standing.conditions),
         "capacity": capacity, "used": used, "blocks": held,
-    }))
+    });
+    Some((status, says_more))
 }
 
 /// `standing` with both conditions, or none if those that stand there say it. Where nothing is

@@ -1,9 +1,11 @@
 //! Writes statuses to the datastore: only what differs, and counters that moved no more often
-//! than every few seconds, since a thousand nodes may see the same route come.
+//! than every few seconds, and less often where they move all the time, since a thousand nodes may
+//! see the same route come.
 //!
 //! A task of its own: a datastore that is away must not hold up the agent's loop. What could not
 //! be written is tried again, ever more slowly, and always in its latest form.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use kube::api::{Patch, PatchParams, PostParams};
@@ -24,6 +26,9 @@ use crate::status::wish::{Accepted, Wish};
 
 /// How long a change of counters alone may wait.
 const COUNTER_DELAY: Duration = Duration::from_secs(5);
+/// No more writes for counters alone than these in so long: where pods come and go all the time,
+/// each node would else write as often as it has pods to count.
+const COUNTER_WRITES: (usize, Duration) = (3, Duration::from_secs(90));
 /// How often a status is written although nothing differs: somebody may have removed it.
 const REFRESH: Duration = Duration::from_secs(300);
 /// How long one write may take.
@@ -38,6 +43,7 @@ pub fn start(client: Client, node: String) -> watch::Sender<Wish> {
         client,
         node,
         written: None,
+        counted: Counted::default(),
     };
     tokio::spawn(writer.run(wishes));
     sender
@@ -47,6 +53,7 @@ struct StatusWriter {
     client: Client,
     node: String,
     written: Option<(Instant, NodeStatusStatus)>,
+    counted: Counted,
 }
 
 impl StatusWriter {
@@ -87,10 +94,13 @@ impl StatusWriter {
             None => self.standing(&api).await?,
         };
         status.conditions = conditions::with(&standing, ready).unwrap_or(standing);
-        if let Some((at, written)) = &self.written
-            && !is_due(written, &status, at.elapsed())
-        {
-            return Ok(());
+        if let Some((at, written)) = &self.written {
+            let now = Instant::now();
+            match Due::of(written, &status, now.saturating_duration_since(*at)) {
+                Due::Not => return Ok(()),
+                Due::ForCounters if !self.counted.allows(now) => return Ok(()),
+                Due::ForCounters | Due::Now => {}
+            }
         }
         let body = json!({"status": status});
         match patch_status(&api, &self.node, &body).await {
@@ -146,15 +156,50 @@ impl StatusWriter {
     }
 }
 
-/// Whether a status is to be written `since` the last one was.
-fn is_due(written: &NodeStatusStatus, status: &NodeStatusStatus, since: Duration) -> bool {
-    if since >= REFRESH {
-        return true;
+/// Whether a status is to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Due {
+    Not,
+    ForCounters,
+    Now,
+}
+
+impl Due {
+    /// `since` the last one was written.
+    fn of(written: &NodeStatusStatus, status: &NodeStatusStatus, since: Duration) -> Self {
+        if since >= REFRESH {
+            return Self::Now;
+        }
+        if written == status {
+            return Self::Not;
+        }
+        if without_counters(written) != without_counters(status) {
+            return Self::Now;
+        }
+        if since >= COUNTER_DELAY {
+            Self::ForCounters
+        } else {
+            Self::Not
+        }
     }
-    if written == status {
-        return false;
+}
+
+/// When a status was written for counters alone, of late.
+#[derive(Debug, Default)]
+struct Counted(VecDeque<Instant>);
+
+impl Counted {
+    /// Whether it may be written once more, which is taken note of.
+    fn allows(&mut self, now: Instant) -> bool {
+        let (most, window) = COUNTER_WRITES;
+        self.0
+            .retain(|at| now.saturating_duration_since(*at) < window);
+        let allows = self.0.len() < most;
+        if allows {
+            self.0.push_back(now);
+        }
+        allows
     }
-    since >= COUNTER_DELAY || without_counters(written) != without_counters(status)
 }
 
 /// How long to wait after failures in a row.
@@ -210,11 +255,24 @@ mod tests {
         let mut other = written.clone();
         other.tunnel = "vxlan".to_owned();
         let second = Duration::from_secs(1);
-        assert!(!is_due(&written, &written, second));
-        assert!(!is_due(&written, &counted, second));
-        assert!(is_due(&written, &counted, COUNTER_DELAY));
-        assert!(is_due(&written, &other, Duration::ZERO));
-        assert!(is_due(&written, &written, REFRESH));
+        for (status, since, due) in [
+            (&written, second, Due::Not),
+            (&counted, second, Due::Not),
+            (&counted, COUNTER_DELAY, Due::ForCounters),
+            (&other, Duration::ZERO, Due::Now),
+            (&written, REFRESH, Due::Now),
+        ] {
+            assert_eq!(Due::of(&written, status, since), due, "{status:?}");
+        }
+    }
+
+    #[test]
+    fn counters_that_move_all_the_time_are_written_less_often() {
+        let mut counted = Counted::default();
+        let start = Instant::now();
+        let every_five = (0..36).map(|turn| start + COUNTER_DELAY * turn);
+        let written = every_five.filter(|now| counted.allows(*now)).count();
+        assert_eq!(written, 6, "in three minutes");
     }
 
     #[test]

@@ -57,6 +57,30 @@ fn a_pool_is_counted_once() {
 }
 
 #[test]
+fn counts_alone_wait_and_the_rest_does_not() {
+    let fresh = pool("p", "10.0.0.0/16");
+    let first = look(std::slice::from_ref(&fresh), &[]);
+    let start = Instant::now();
+    let after = |seconds| start + Duration::from_secs(seconds);
+    let mut pace = Pace::default();
+    assert_eq!(pace.due(first.clone(), start), (first.clone(), REFRESH));
+
+    let mut settled = fulfilled(fresh, &first[0]);
+    let counts = look(std::slice::from_ref(&settled), &[block("10.0.0.0/26")]);
+    assert!(counts[0].only_counts, "{counts:?}");
+    let rest = COUNTS.saturating_sub(Duration::from_secs(4));
+    assert_eq!(pace.due(counts.clone(), after(4)), (vec![], rest));
+    let (due, _) = pace.due(counts.clone(), start + COUNTS);
+    assert_eq!(due, counts);
+
+    settled.spec.disabled = true;
+    let disabled = look(&[settled], &[block("10.0.0.0/26")]);
+    assert!(!disabled[0].only_counts, "{disabled:?}");
+    let (due, _) = pace.due(disabled.clone(), start + COUNTS);
+    assert_eq!(due, disabled);
+}
+
+#[test]
 fn other_conditions_stay() {
     let mut fresh = pool("p", "10.0.0.0/16");
     let accepted = conditions::accepted(&[], Some(1), None, "t0").unwrap();
