@@ -184,10 +184,10 @@ pub(crate) async fn run(cluster: &Cluster, alone: usize, at_once: u32) -> Result
         // By kubelet, which takes its interface away at once; one that the server forgets first is
         // found to be an orphan only by the minute.
         pods.delete(&name, &DeleteParams::default()).await?;
-        // A runtime that still ends the last one is not measured with the next.
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        // Its processes are killed a second after it was deleted.
+        until_none_is_left(cluster).await?;
+        tokio::time::sleep(pause(number)).await;
     }
-    settle(cluster).await?;
     turn.stages = stages::of(cluster, &moments)?;
 
     let before = packets.seen().len();
@@ -207,8 +207,17 @@ pub(crate) async fn run(cluster: &Cluster, alone: usize, at_once: u32) -> Result
         .max();
     turn.last_packet = last.context("no pod was heard")? - began;
     workload::delete_at_once(cluster, &client, "many", &places).await?;
-    settle(cluster).await?;
+    until_none_is_left(cluster).await?;
+    tokio::time::sleep(Duration::from_secs(1)).await;
     Ok(turn)
+}
+
+/// How long after a pod is gone the next one is asked for: what is left to do about the last one is
+/// not measured with the next; and what kubelet does once a second must not meet each pod of a turn
+/// at the same point, or the turn says nothing about the network.
+fn pause(number: usize) -> Duration {
+    const STEPS: [u64; 10] = [0, 300, 600, 900, 200, 500, 800, 100, 400, 700];
+    Duration::from_millis(500 + STEPS[number % STEPS.len()])
 }
 
 async fn heard(packets: &FirstPackets, name: &str) -> Result<Instant> {
@@ -225,7 +234,7 @@ async fn heard(packets: &FirstPackets, name: &str) -> Result<Instant> {
 }
 
 /// Waits until no node has an interface of a pod any more.
-async fn settle(cluster: &Cluster) -> Result<()> {
+async fn until_none_is_left(cluster: &Cluster) -> Result<()> {
     let limit = Instant::now() + patience(90);
     loop {
         let mut left = Vec::new();
@@ -236,12 +245,11 @@ async fn settle(cluster: &Cluster) -> Result<()> {
             left.extend(of_pods.map(str::to_owned));
         }
         if left.is_empty() {
-            tokio::time::sleep(Duration::from_secs(1)).await;
             return Ok(());
         }
         if Instant::now() > limit {
             bail!("these interfaces of pods stay: {left:?}");
         }
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
