@@ -1,8 +1,8 @@
 //! Pods as the watches read them: what Margay looks at, and nothing else.
 //!
 //! Every agent is told of every change of every pod, and a Pod is by far the largest object it is
-//! told of. Making all of it into values takes most of what a change costs an agent; what is asked
-//! about (labels, addresses, named ports, the node) is a small part, and the rest is skipped over.
+//! told of. What is asked about (labels, annotations, addresses, named ports, the node) is a small
+//! part of it; the rest is skipped over instead of being made into values.
 //!
 //! Not here: what any of it means. Whoever reads the [`Pod`] finds the other fields empty.
 
