@@ -56,8 +56,9 @@ pub(super) async fn run(client: Client, shared: Shared) {
         let is_synced = wishes.is_some();
         let (wishes, refresh) = pace.due(wishes.unwrap_or_default(), Instant::now());
         for wish in wishes {
-            if let Err(words) = fulfil(&pools, &wish).await {
-                tracing::debug!("IPPool {}: {words}", wish.name);
+            match fulfil(&pools, &wish).await {
+                Ok(()) => pace.written(&wish, Instant::now()),
+                Err(words) => tracing::debug!("IPPool {}: {words}", wish.name),
             }
         }
         tokio::time::sleep(GATHER).await;
@@ -98,9 +99,14 @@ impl Pace {
             longest = longest.min(COUNTS.saturating_sub(now.saturating_duration_since(*last)));
             false
         });
-        let counted = wishes.iter().filter(|wish| wish.status.is_some());
-        self.0.extend(counted.map(|wish| (wish.name.clone(), now)));
         (wishes, longest)
+    }
+
+    /// The wish has been fulfilled.
+    fn written(&mut self, wish: &Wish, now: Instant) {
+        if wish.status.is_some() {
+            self.0.insert(wish.name.clone(), now);
+        }
     }
 }
 

@@ -94,13 +94,14 @@ impl StatusWriter {
             None => self.standing(&api).await?,
         };
         status.conditions = conditions::with(&standing, ready).unwrap_or(standing);
+        let mut due = Due::Now;
         if let Some((at, written)) = &self.written {
-            let now = Instant::now();
-            match Due::of(written, &status, now.saturating_duration_since(*at)) {
-                Due::Not => return Ok(()),
-                Due::ForCounters if !self.counted.allows(now) => return Ok(()),
-                Due::ForCounters | Due::Now => {}
-            }
+            due = Due::of(written, &status, at.elapsed());
+        }
+        match due {
+            Due::Not => return Ok(()),
+            Due::ForCounters if !self.counted.allows(Instant::now()) => return Ok(()),
+            Due::ForCounters | Due::Now => {}
         }
         let body = json!({"status": status});
         match patch_status(&api, &self.node, &body).await {
@@ -111,7 +112,11 @@ impl StatusWriter {
             }
             other => other?,
         }
-        self.written = Some((Instant::now(), status));
+        let now = Instant::now();
+        if due == Due::ForCounters {
+            self.counted.0.push_back(now);
+        }
+        self.written = Some((now, status));
         Ok(())
     }
 
@@ -189,16 +194,12 @@ impl Due {
 struct Counted(VecDeque<Instant>);
 
 impl Counted {
-    /// Whether it may be written once more, which is taken note of.
+    /// Whether it may be written once more.
     fn allows(&mut self, now: Instant) -> bool {
         let (most, window) = COUNTER_WRITES;
         self.0
             .retain(|at| now.saturating_duration_since(*at) < window);
-        let allows = self.0.len() < most;
-        if allows {
-            self.0.push_back(now);
-        }
-        allows
+        self.0.len() < most
     }
 }
 
@@ -271,8 +272,16 @@ mod tests {
         let mut counted = Counted::default();
         let start = Instant::now();
         let every_five = (0..36).map(|turn| start + COUNTER_DELAY * turn);
-        let written = every_five.filter(|now| counted.allows(*now)).count();
-        assert_eq!(written, 6, "in three minutes");
+        let written = every_five.filter(|now| {
+            let allows = counted.allows(*now);
+            // One that fails does not count.
+            assert_eq!(counted.allows(*now), allows);
+            if allows {
+                counted.0.push_back(*now);
+            }
+            allows
+        });
+        assert_eq!(written.count(), 6, "in three minutes");
     }
 
     #[test]

@@ -64,6 +64,12 @@ fn counts_alone_wait_and_the_rest_does_not() {
     let after = |seconds| start + Duration::from_secs(seconds);
     let mut pace = Pace::default();
     assert_eq!(pace.due(first.clone(), start), (first.clone(), REFRESH));
+    assert_eq!(
+        pace.due(first.clone(), start),
+        (first.clone(), REFRESH),
+        "one that failed is tried again"
+    );
+    pace.written(&first[0], start);
 
     let mut settled = fulfilled(fresh, &first[0]);
     let counts = look(std::slice::from_ref(&settled), &[block("10.0.0.0/26")]);

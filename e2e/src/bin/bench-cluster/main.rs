@@ -3,7 +3,7 @@
 //!
 //! Measured are a pod's way from its creation to its first packet, 30 pods at once until all are
 //! Ready, what an idle node asks of the API server, what a change of a pod costs in watches, and
-//! the agent's memory and processor time. Unattended it takes less than ten minutes on two
+//! the agent's memory and processor time. Unattended it takes a quarter of an hour on two
 //! processors that have nothing else to do. Needs root, `make kube-binaries`, `make image` and
 //! `make helm`. Writes a page.
 
