@@ -291,6 +291,9 @@ impl<W: Writer + 'static> Edge<W> {
                     }
                     // Nothing that the whole table would do better.
                     Err(error @ (Error::Run(_) | Error::Permission(_))) => return Err(error),
+                    Err(error @ Error::Full(_)) => {
+                        tracing::info!("{error}; it is made larger, with the whole table");
+                    }
                     Err(error) => tracing::warn!("{error}; the table is replaced as a whole"),
                 }
             }

@@ -194,6 +194,10 @@ fn missing() -> Error {
     Error::Missing("no such set".to_owned())
 }
 
+fn full() -> Error {
+    Error::Full("too many".to_owned())
+}
+
 fn refused() -> Error {
     Error::Refused("out of memory".to_owned())
 }
@@ -268,7 +272,7 @@ async fn a_slow_table_does_not_hold_up_those_who_only_tell() {
 
 #[tokio::test(start_paused = true)]
 async fn a_table_that_somebody_changed_is_replaced_as_a_whole() {
-    for failure in [missing(), refused()] {
+    for failure in [missing(), full(), refused()] {
         let test = Test::ready(&[]).await;
         test.table.fail(vec![failure]);
         test.edge.put(&endpoint()).await.unwrap();

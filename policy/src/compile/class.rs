@@ -45,6 +45,16 @@ pub(crate) enum ClassKey {
     },
 }
 
+impl ClassKey {
+    /// The direction it is about. What is closed lets nothing on, so that either would do.
+    pub(crate) fn direction(&self) -> Direction {
+        match self {
+            Self::Closed => Direction::Ingress,
+            Self::Isolated { direction, .. } => *direction,
+        }
+    }
+}
+
 /// An endpoint and its classes.
 pub(super) struct Member<'a> {
     pub(super) endpoint: Endpoint<'a>,

@@ -6,13 +6,15 @@
 //! forward           of this generation? accept
 //!                   open, related, invalid → tracked: reply of a denied one? drop · reply? accept · related? accept
 //!                                                     invalid, of a pod? drop
-//!                   from-pods: interface → class, or on · not a pod's? elsewhere
-//!                   to-pods:   interface → class, or on · unknown: drop
-//!                   remember: this generation has judged the connection, accept
-//! elsewhere         in mgy*, so unknown: drop · into-pods: interface → class, or on · unknown: drop · accept · remember
+//!                   from-pods
+//! from-pods         interface → class, or on to to-pods · not a pod's? elsewhere
+//! to-pods           interface → class, or on to remember · unknown: drop · remember
+//! remember          this generation has judged the connection, accept
+//! elsewhere         in mgy*, so unknown: drop · interface → class, or on to remember · unknown: drop · accept
 //! a class           note the peer's identity → identity → decision · else the default decision
 //! a decision        tell (log, pass, staged) · each run of ports → the chain of the rule that decides
-//! a rule            allows: count, on · denies: to itself? remember · count, report, the connection is denied, drop
+//! a rule            allows: count, on to what follows · denies: to itself? remember · count, report, the connection is
+//!                   denied, drop
 //! ```
 //!
 //! The generation is a number made of all that decides, kept in the upper half of the connection's mark by the packets
@@ -27,9 +29,10 @@
 //! interfaces being asked for their names first, networks are asked only about what is no pod's address, and whether a
 //! pod speaks to itself only when it would be denied that.
 //!
-//! "On" is `return`: the packet goes on in `forward`, so that what the source's egress lets through still meets the
-//! destination's ingress, also when both pods are on this node. Locally generated traffic (the node to its pods) and local
-//! delivery (pods to their own node) never pass `forward`; beside the source check they are let through.
+//! What the source's egress lets through goes on to `to-pods` and so still meets the destination's ingress, also when both
+//! pods are on this node; what the ingress lets through goes on to `remember`. Each chain leads to the next (`goto`): a way
+//! back to `forward` for each would cost more. Locally generated traffic (the node to its pods) and local delivery (pods to
+//! their own node) never pass `forward`; beside the source check they are let through.
 //!
 //! The identity is noted in the packet's priority field. nft has no way to feed one map's answer to the next lookup but
 //! through a field of the packet, and the mark is not ours to overwrite: kube-proxy keeps there until postrouting what it
@@ -80,7 +83,6 @@ pub(crate) const ITSELF: &str = "itself";
 const FORWARD: &str = "forward";
 const TRACKED: &str = "tracked";
 const ELSEWHERE: &str = "elsewhere";
-const INTO_PODS: &str = "into-pods";
 const DISCOVERY: &str = "discovery";
 pub(crate) const SENT: &str = "sent";
 pub(super) const JUDGED: &str = "judged";
@@ -124,6 +126,15 @@ pub(super) fn emit_generation(ruleset: &mut Ruleset) {
     ruleset.chains.extend(chains.into_iter().flatten());
 }
 
+/// Where a packet goes on that this direction's policies let through.
+pub(crate) fn onward(direction: Direction) -> Verdict {
+    let next = match direction {
+        Direction::Egress => TO_PODS,
+        Direction::Ingress => REMEMBER,
+    };
+    Verdict::Goto(next.to_owned())
+}
+
 /// Whether the chain is one of those that know the generation.
 pub(crate) fn knows_generation(chain: &str) -> bool {
     [FORWARD, REMEMBER, host::JUDGED, host::REMEMBER].contains(&chain)
@@ -143,9 +154,7 @@ pub(crate) fn generation_chains(sum: Sum, ruleset: &Ruleset) -> [(&'static str, 
         rules: vec![
             Rule::new([Match::Mark(generation)], Verdict::Accept),
             Rule::new([is(&tracked)], Verdict::Jump(TRACKED.to_owned())),
-            Rule::always(Verdict::Jump(FROM_PODS.to_owned())),
-            Rule::always(Verdict::Jump(TO_PODS.to_owned())),
-            Rule::always(Verdict::Goto(REMEMBER.to_owned())),
+            Rule::always(Verdict::Goto(FROM_PODS.to_owned())),
         ],
     };
     let judged = || {
@@ -285,8 +294,8 @@ fn emit_source_check(members: &[Member<'_>], ruleset: &mut Ruleset) {
 }
 
 fn emit_dispatch(members: &[Member<'_>], names: &BTreeMap<&ClassKey, Name>, ruleset: &mut Ruleset) {
-    let verdict = |class: Option<&ClassKey>| match class.map(|key| names.get(key)) {
-        None => Verdict::Return,
+    let verdict = |class: Option<&ClassKey>, direction| match class.map(|key| names.get(key)) {
+        None => onward(direction),
         Some(Some(chain)) => Verdict::Goto(chain.clone()),
         Some(None) => Verdict::Drop,
     };
@@ -296,7 +305,7 @@ fn emit_dispatch(members: &[Member<'_>], names: &BTreeMap<&ClassKey, Name>, rule
             .filter(|member| member.endpoint.device != UNKNOWN);
         let elements = known.map(|member| {
             let device = Key::Device(member.endpoint.device);
-            (device, verdict(member.class(direction)))
+            (device, verdict(member.class(direction), direction))
         });
         elements.collect::<Vec<_>>()
     };
@@ -323,19 +332,16 @@ fn emit_dispatch(members: &[Member<'_>], names: &BTreeMap<&ClassKey, Name>, rule
         to_class(Field::InDevice, FROM_PODS),
         Rule::always(Verdict::Goto(ELSEWHERE.to_owned())),
     ];
-    // Of what comes from no pod, what goes to one is remembered; the rest is none of ours.
-    let elsewhere = [
-        Rule::new([from_pod()], Verdict::Drop),
-        Rule::always(Verdict::Jump(INTO_PODS.to_owned())),
-        Rule::always(Verdict::Goto(REMEMBER.to_owned())),
-    ];
-    let to_pods = || {
+    let to_pods = |rest| {
         [
             to_class(Field::OutDevice, TO_PODS),
             Rule::new([to_pod()], Verdict::Drop),
+            Rule::always(rest),
         ]
     };
-    let into_pods = to_pods().into_iter().chain([Rule::always(Verdict::Accept)]);
+    // Of what comes from no pod, what goes to one is remembered; the rest is none of ours.
+    let elsewhere = [Rule::new([from_pod()], Verdict::Drop)];
+    let elsewhere = elsewhere.into_iter().chain(to_pods(Verdict::Accept));
     let is = |state| Match::Connection(vec![state]);
     let tracked = [
         Rule::new(
@@ -355,8 +361,7 @@ fn emit_dispatch(members: &[Member<'_>], names: &BTreeMap<&ClassKey, Name>, rule
         (JUDGED, Chain::of(judged)),
         (FROM_PODS, Chain::of(from_pods)),
         (ELSEWHERE, Chain::of(elsewhere)),
-        (TO_PODS, Chain::of(to_pods())),
-        (INTO_PODS, Chain::of(into_pods)),
+        (TO_PODS, Chain::of(to_pods(onward(Direction::Ingress)))),
         (TRACKED, Chain::of(tracked)),
     ];
     let chains = chains.map(|(name, chain)| (name.to_owned(), chain));
@@ -427,12 +432,10 @@ fn emit_identities(book: &AddressBook, ruleset: &mut Ruleset) {
                 Rule::always(Action::Identify(field(family), map))
             })
         };
-        let mut rules = vec![Rule::always(Action::ClearIdentity)];
-        // A single address overrules the interval around it.
-        for single in identify(addresses) {
-            rules.push(single);
-            rules.push(Rule::new([Match::Identified], Verdict::Return));
-        }
+        // A single address overrules the interval around it. What an earlier lookup noted is emptied only where the first
+        // finds nothing: most find something.
+        let mut rules = identify(addresses).to_vec();
+        rules.push(Rule::always(Action::ClearIdentity));
         rules.extend(identify(networks));
         ruleset.chains.insert(name.to_owned(), Chain::of(rules));
     }
@@ -501,21 +504,27 @@ fn class_names(classes: &BTreeMap<ClassKey, Class>) -> BTreeMap<&ClassKey, Name>
 }
 
 fn emit_classes(classes: &BTreeMap<ClassKey, Class>, ruleset: &mut Ruleset) {
-    let decisions: BTreeSet<&Decision> = classes
-        .values()
-        .flat_map(|class| class.by_identity.values().chain([&class.default]))
-        .filter(|decision| decision.simple().is_none())
+    let decisions: BTreeSet<(Direction, &Decision)> = classes
+        .iter()
+        .flat_map(|(key, class)| {
+            let decisions = class.by_identity.values().chain([&class.default]);
+            decisions.map(|decision| (key.direction(), decision))
+        })
+        .filter(|(_, decision)| decision.simple().is_none())
         .collect();
     let numbers = numbering::number(decisions);
     let mut of_rules = ports::Chains::new();
-    for (decision, number) in &numbers {
-        let chain = ports::chain(decision, &mut of_rules);
+    for ((direction, decision), number) in &numbers {
+        let chain = ports::chain(decision, *direction, &mut of_rules);
         ruleset.chains.insert(decision_name(*number), chain);
     }
-    let mut verdict = |decision: &Decision| match (decision.simple(), numbers.get(decision)) {
-        (Some((passes, rule)), _) => ports::verdict(passes, rule, &mut of_rules),
-        (None, Some(number)) => Verdict::Goto(decision_name(*number)),
-        (None, None) => Verdict::Goto(DENIED.to_owned()),
+    let mut verdict = |direction, decision: &Decision| {
+        let number = numbers.get(&(direction, decision));
+        match (decision.simple(), number) {
+            (Some((passes, rule)), _) => ports::verdict(passes, rule, direction, &mut of_rules),
+            (None, Some(number)) => Verdict::Goto(decision_name(*number)),
+            (None, None) => Verdict::Goto(DENIED.to_owned()),
+        }
     };
     let names = class_names(classes);
     for (key, class) in classes {
@@ -523,14 +532,13 @@ fn emit_classes(classes: &BTreeMap<ClassKey, Class>, ruleset: &mut Ruleset) {
             continue;
         };
         if !class.by_identity.is_empty() {
-            let elements = class
-                .by_identity
-                .iter()
-                .map(|(identity, decision)| (Key::Identity(*identity), verdict(decision)));
+            let elements = class.by_identity.iter().map(|(identity, decision)| {
+                (Key::Identity(*identity), verdict(key.direction(), decision))
+            });
             add_verdicts(ruleset, name, KeyType::Identity, elements.collect());
         }
         let lists = !class.by_identity.is_empty();
-        let chain = class_chain(key, name, lists, verdict(&class.default));
+        let chain = class_chain(key, name, lists, verdict(key.direction(), &class.default));
         ruleset.chains.insert(name.clone(), chain);
     }
     ruleset.chains.extend(of_rules);

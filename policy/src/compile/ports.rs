@@ -5,9 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use super::emit::{DENIED, denied_to_pods};
+use super::emit::{DENIED, denied_to_pods, onward};
 use crate::{
     decision::Decision,
+    model::Direction,
     origin::RuleId,
     port::PortRange,
     region::{Area, Plane, Region, Slice},
@@ -18,16 +19,22 @@ use crate::{
 pub(crate) type Chains = BTreeMap<Name, Chain>;
 
 /// Where a decision that is the same for all traffic leads to, with the rule's chain.
-pub(crate) fn verdict(passes: bool, rule: Option<RuleId>, chains: &mut Chains) -> Verdict {
+pub(crate) fn verdict(
+    passes: bool,
+    rule: Option<RuleId>,
+    direction: Direction,
+    chains: &mut Chains,
+) -> Verdict {
     let Some(rule) = rule else {
         return if passes {
-            Verdict::Return
+            onward(direction)
         } else {
             Verdict::Goto(DENIED.to_owned())
         };
     };
     let (word, rules) = if passes {
-        ("allow", vec![Rule::always(Action::Count)])
+        let counted = Rule::always(Action::Count);
+        ("allow", vec![counted, Rule::always(onward(direction))])
     } else {
         ("deny", denied_to_pods(Some(rule)))
     };
@@ -41,7 +48,7 @@ pub(super) fn chain_of(word: &str, rule: RuleId, rules: Vec<Rule>, chains: &mut 
 }
 
 /// The decision's own chain, for all but simple ones. What is left to the last rule is what would take the most to say.
-pub(crate) fn chain(decision: &Decision, chains: &mut Chains) -> Chain {
+pub(crate) fn chain(decision: &Decision, direction: Direction, chains: &mut Chains) -> Chain {
     let mut rules = notes(decision, chains);
     let mut parts = Vec::new();
     for (rule, region) in &decision.decided {
@@ -50,7 +57,8 @@ pub(crate) fn chain(decision: &Decision, chains: &mut Chains) -> Chain {
         let denied = region.without(&decision.allowed);
         for (region, passes) in [(allowed, true), (denied, false)] {
             if !region.is_nothing() {
-                parts.push((conditions(&region), verdict(passes, Some(*rule), chains)));
+                let verdict = verdict(passes, Some(*rule), direction, chains);
+                parts.push((conditions(&region), verdict));
             }
         }
     }
@@ -60,7 +68,8 @@ pub(crate) fn chain(decision: &Decision, chains: &mut Chains) -> Chain {
     let dropped = undecided.without(&decision.allowed);
     for (region, passes) in [(passing, true), (dropped, false)] {
         if !region.is_nothing() {
-            parts.push((conditions(&region), verdict(passes, None, chains)));
+            let verdict = verdict(passes, None, direction, chains);
+            parts.push((conditions(&region), verdict));
         }
     }
     let longest = parts.iter().map(|(conditions, _)| conditions.len()).max();

@@ -56,6 +56,7 @@ struct Class {
 
 #[derive(Debug)]
 struct Decided {
+    direction: Direction,
     decision: Arc<Decision>,
     verdict: Verdict,
     /// Its own chain, if it has one, with its number.
@@ -75,7 +76,8 @@ pub(super) struct Classes {
     by_policy: HashMap<PolicyId, BTreeSet<ClassId>>,
     unused: BTreeSet<ClassId>,
     decided: Slab<Decided>,
-    decisions: HashMap<Arc<Decision>, DecisionId>,
+    /// By direction: what lets pass leads on to what follows there.
+    decisions: [HashMap<Arc<Decision>, DecisionId>; 2],
     decision_numbers: BTreeSet<u32>,
     unused_decisions: BTreeSet<DecisionId>,
     /// The chains of rules, by how many decisions lead to them.
@@ -117,7 +119,8 @@ impl Classes {
         let number = numbering::free(&key, |number| self.numbers.contains(&number));
         self.numbers.insert(number);
         let name = emit::class_name(&key, number);
-        let default = self.acquire(&Arc::new(Decision::nothing()), draft);
+        let nothing = Arc::new(Decision::nothing());
+        let default = self.acquire(key.direction(), &nothing, draft);
         let id = self.classes.add(Class {
             key,
             membership: membership.clone(),
@@ -201,6 +204,7 @@ impl Classes {
                 rules.map_or(&[], |rules| rules.rules.as_slice())
             },
         );
+        let direction = class.key.direction();
         let Some(flat) = &mut class.flat else {
             self.write(id, draft);
             return;
@@ -211,7 +215,7 @@ impl Classes {
             self.by_term.entry(*term).or_default().insert(id);
             concerned.extend(around.book.answering(*term));
         }
-        let default = self.acquire(&default, draft);
+        let default = self.acquire(direction, &default, draft);
         if let Some(class) = self.classes.get_mut(id) {
             let before = std::mem::replace(&mut class.default, default);
             self.release(before);
@@ -272,6 +276,7 @@ impl Classes {
         let Some(class) = self.classes.get_mut(id) else {
             return false;
         };
+        let direction = class.key.direction();
         let decision = match (&mut class.flat, around.book.identity(number)) {
             (Some(flat), Some(identity)) => Some(flat.decide(identity, around.terms)),
             _ => None,
@@ -285,7 +290,7 @@ impl Classes {
                 self.unused_decisions.remove(id);
                 return *id;
             }
-            let id = self.acquire(&decision, draft);
+            let id = self.acquire(direction, &decision, draft);
             copies.insert(copy, (decision, id));
             id
         });
@@ -340,8 +345,14 @@ impl Classes {
 
     // ----- decisions -----
 
-    fn acquire(&mut self, decision: &Arc<Decision>, draft: &mut Draft) -> DecisionId {
-        if let Some(id) = self.decisions.get(decision).copied() {
+    fn acquire(
+        &mut self,
+        direction: Direction,
+        decision: &Arc<Decision>,
+        draft: &mut Draft,
+    ) -> DecisionId {
+        let known = &self.decisions[direction as usize];
+        if let Some(id) = known.get(decision).copied() {
             if let Some(decided) = self.decided.get_mut(id) {
                 decided.uses += 1;
             }
@@ -350,13 +361,16 @@ impl Classes {
         }
         let mut chains = ports::Chains::new();
         let (verdict, chain) = match decision.simple() {
-            Some((passes, rule)) => (ports::verdict(passes, rule, &mut chains), None),
+            Some((passes, rule)) => {
+                let verdict = ports::verdict(passes, rule, direction, &mut chains);
+                (verdict, None)
+            }
             None => {
                 let taken = |number| self.decision_numbers.contains(&number);
-                let number = numbering::free(&**decision, taken);
+                let number = numbering::free(&(direction, &**decision), taken);
                 self.decision_numbers.insert(number);
                 let name = emit::decision_name(number);
-                let chain = ports::chain(decision, &mut chains);
+                let chain = ports::chain(decision, direction, &mut chains);
                 draft.set_chain(&name, Some(chain));
                 (Verdict::Goto(name.clone()), Some((number, name)))
             }
@@ -370,13 +384,14 @@ impl Classes {
             }
         }
         let id = self.decided.add(Decided {
+            direction,
             decision: Arc::clone(decision),
             verdict,
             chain,
             rules,
             uses: 1,
         });
-        self.decisions.insert(Arc::clone(decision), id);
+        self.decisions[direction as usize].insert(Arc::clone(decision), id);
         id
     }
 
@@ -394,7 +409,7 @@ impl Classes {
             let Some(decided) = self.decided.remove(id) else {
                 continue;
             };
-            self.decisions.remove(&decided.decision);
+            self.decisions[decided.direction as usize].remove(&decided.decision);
             if let Some((number, name)) = &decided.chain {
                 self.decision_numbers.remove(number);
                 draft.set_chain(name, None);

@@ -291,7 +291,7 @@ fn create(table: &Ruleset, sets: &Sets, maps: &Maps, chains: &Chains, commands: 
     }
     for (name, _) in maps.iter().filter(|(_, before)| before.kind.is_none()) {
         let map = table.maps.get(name);
-        commands.extend(map.map(|map| Command::AddMap(name.clone(), map.key, map.value)));
+        commands.extend(map.map(|map| map.making(name)));
     }
     for (name, _) in chains.iter().filter(|(_, was)| was.is_none()) {
         let chain = table.chains.get(name);

@@ -438,7 +438,7 @@ impl State {
             };
             let verdict = match class.and_then(|class| self.classes.name(class)) {
                 Some(chain) => Verdict::Goto(chain.clone()),
-                None => Verdict::Return,
+                None => emit::onward(direction),
             };
             if local.device != emit::UNKNOWN {
                 let key = Key::Device(local.device);

@@ -129,7 +129,7 @@ fn create(old: &Ruleset, new: &Ruleset, commands: &mut Vec<Command>) {
         .iter()
         .filter(|(name, _)| !old.maps.contains_key(*name))
     {
-        commands.push(Command::AddMap(name.clone(), map.key, map.value));
+        commands.push(map.making(name));
     }
     for (name, chain) in new
         .chains

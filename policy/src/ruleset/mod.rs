@@ -100,8 +100,8 @@ pub enum KeyType {
 }
 
 impl KeyType {
-    /// The most elements that a set or map of this kind takes, if there is such a bound: a table of fixed size answers
-    /// sooner than one that grows. It bounds what is about the pods of one node.
+    /// The most elements that a set of this kind takes, if there is such a bound: a table of fixed size answers sooner
+    /// than one that grows. It bounds what is about the pods of one node.
     pub const fn capacity(self) -> Option<u32> {
         match self {
             Self::Device | Self::DeviceAddress(_) => Some(4096),
@@ -195,6 +195,25 @@ pub struct Map {
     pub value: ValueType,
     /// Its elements.
     pub elements: BTreeMap<Key, Value>,
+}
+
+/// The least a map is made for whose elements come and go.
+const LEAST_ROOM: usize = 64;
+
+impl Map {
+    /// The most elements that it is to take when it is made as it is, if it is of a kind that the kernel can keep in a
+    /// table of fixed size, which answers sooner. It leaves half as many free as there are, or more; when they are all
+    /// taken ([`Full`](crate::writer::Error::Full)) the map is made anew with the whole table.
+    pub fn room(&self) -> Option<u32> {
+        match self.key {
+            KeyType::Address(_) | KeyType::Identity => {
+                let elements = self.elements.len();
+                let room = LEAST_ROOM.max(elements.saturating_add(elements / 2));
+                room.checked_next_power_of_two()?.try_into().ok()
+            }
+            kind => kind.capacity(),
+        }
+    }
 }
 
 /// A chain: rules in order.
@@ -310,8 +329,6 @@ pub enum Match {
     InterfacePrefix(Field, String),
     /// The interface's name begins otherwise.
     NotInterfacePrefix(Field, String),
-    /// An identity is noted in the packet's scratch field.
-    Identified,
     /// These fields together are in the set.
     In(Vec<Field>, Name),
     /// These fields together are not in the set.
@@ -366,7 +383,8 @@ pub enum Action {
     Verdict(Verdict),
     /// The verdict the map has for these fields together; without one the next rule is tried.
     VerdictMap(Vec<Field>, Name),
-    /// Notes in the packet's scratch field the identity the map has for the field; without one nothing changes.
+    /// Notes in the packet's scratch field the identity the map has for the field, and returns to the chain that jumped
+    /// here; without one nothing changes and the next rule is tried.
     Identify(Field, Name),
     /// Empties the packet's scratch field.
     ClearIdentity,

@@ -201,7 +201,7 @@ impl<'a> Walk<'a> {
                     Value::Identity(identity) => self.identity = identity,
                     Value::Verdict(_) => panic!("{map} is a verdict map"),
                 }
-                None
+                Some(Verdict::Return)
             }
             Action::ClearIdentity => {
                 self.identity = 0;
@@ -312,7 +312,6 @@ impl<'a> Walk<'a> {
                 !packet.in_interface.starts_with(prefix)
             }
             Match::NotInterfacePrefix(_, prefix) => !packet.out_interface.starts_with(prefix),
-            Match::Identified => self.identity != 0,
             Match::In(fields, set) => self.in_set(fields, set) == Some(true),
             Match::NotIn(fields, set) => self.in_set(fields, set) == Some(false),
             Match::Network(field, network) => {

@@ -42,8 +42,8 @@ pub enum Command {
     DeleteTable,
     /// Makes an empty set.
     AddSet(Name, KeyType),
-    /// Makes an empty map.
-    AddMap(Name, KeyType, ValueType),
+    /// Makes an empty map that takes so many elements, where that is bounded ([`Map::room`]).
+    AddMap(Name, KeyType, ValueType, Option<u32>),
     /// Makes an empty chain.
     AddChain(Name, Option<Hook>),
     /// Appends a rule to a chain.
@@ -60,6 +60,13 @@ pub enum Command {
     DeleteMap(Name),
     /// Deletes a chain that nothing leads to.
     DeleteChain(Name),
+}
+
+impl Map {
+    /// What makes it, without its elements.
+    pub(crate) fn making(&self, name: &Name) -> Command {
+        Command::AddMap(name.clone(), self.key, self.value, self.room())
+    }
 }
 
 /// Commands the kernel takes as one.
@@ -126,7 +133,7 @@ fn replay(command: &Command, table: &mut Ruleset) -> Result<(), ReplayError> {
             };
             table.sets.insert(name.clone(), set);
         }
-        Command::AddMap(name, key, value) => {
+        Command::AddMap(name, key, value, _) => {
             free_set_name(table, name)?;
             let map = Map {
                 key: *key,

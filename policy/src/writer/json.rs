@@ -30,8 +30,11 @@ fn command(command: &Command) -> Json {
         Command::AddTable => json!({"add": {"table": {"family": FAMILY, "name": TABLE}}}),
         Command::DeleteTable => json!({"delete": {"table": {"family": FAMILY, "name": TABLE}}}),
         Command::AddSet(name, key) => json!({"add": {"set": set(name, *key)}}),
-        Command::AddMap(name, key, value) => {
+        Command::AddMap(name, key, value, room) => {
             let mut map = set(name, *key);
+            if let Some(room) = room {
+                map["size"] = json!(room);
+            }
             map["map"] = json!(value_type(*value));
             json!({"add": {"map": map}})
         }
@@ -178,6 +181,9 @@ fn expressions(rule: &Rule) -> Vec<Json> {
         Action::NoTrack => json!({"notrack": null}),
         Action::Masquerade => json!({"masquerade": {"flags": "fully-random"}}),
     });
+    if let Action::Identify(..) = rule.action {
+        list.push(verdict(&Verdict::Return));
+    }
     list
 }
 
@@ -202,7 +208,6 @@ fn condition(condition: &Match) -> Json {
         Match::NotInterfacePrefix(key, prefix) => {
             compare("!=", field(*key), json!(format!("{prefix}*")))
         }
-        Match::Identified => compare("!=", field(Field::Identity), json!(class_id(0))),
         Match::In(keys, set) => compare("==", fields(keys), json!(format!("@{set}"))),
         Match::NotIn(keys, set) => compare("!=", fields(keys), json!(format!("@{set}"))),
         Match::Network(key, network) => {

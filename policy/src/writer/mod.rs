@@ -120,6 +120,9 @@ pub enum Error {
     /// The transaction deletes something in use: somebody changed the table. Replace it.
     #[error("the kernel's table differs from what was committed (something is still in use): {0}")]
     Busy(String),
+    /// A set or map is full: it is made larger with the whole table.
+    #[error("a set or map of the table is full: {0}")]
+    Full(String),
     /// Anything else the program or the kernel said.
     #[error("nft refused the transaction: {0}")]
     Refused(String),
@@ -130,7 +133,11 @@ impl Error {
     /// or perhaps not, what the transaction was made for.
     pub fn wants_replacement(&self) -> bool {
         match self {
-            Self::Missing(_) | Self::Exists(_) | Self::Busy(_) | Self::Timeout(_) => true,
+            Self::Missing(_)
+            | Self::Exists(_)
+            | Self::Busy(_)
+            | Self::Full(_)
+            | Self::Timeout(_) => true,
             Self::Run(_) | Self::Permission(_) | Self::Refused(_) => false,
         }
     }

@@ -137,6 +137,8 @@ fn classify(said: &str) -> Error {
         Error::Exists(message)
     } else if first.contains("Device or resource busy") {
         Error::Busy(message)
+    } else if first.contains("Too many open files in system") {
+        Error::Full(message)
     } else if first.contains("Operation not permitted") || said.contains("you must be root") {
         Error::Permission(message)
     } else {
@@ -176,6 +178,10 @@ mod tests {
                 "busy",
             ),
             (
+                "Error: Could not process rule: Too many open files in system",
+                "full",
+            ),
+            (
                 "Error: Could not process rule: Operation not permitted",
                 "permission",
             ),
@@ -189,6 +195,7 @@ mod tests {
                 Error::Missing(_) => "missing",
                 Error::Exists(_) => "exists",
                 Error::Busy(_) => "busy",
+                Error::Full(_) => "full",
                 Error::Permission(_) => "permission",
                 _ => "refused",
             };

@@ -40,15 +40,15 @@ impl fmt::Display for Line<'_> {
                     f,
                     "add set {TABLE} {name} {{ type {};{} }}",
                     key_type(*key),
-                    flags(*key)
+                    flags(*key, key.capacity())
                 )
             }
-            Command::AddMap(name, key, value) => {
+            Command::AddMap(name, key, value, room) => {
                 let (key_type, value_type) = (key_type(*key), value_type(*value));
                 write!(
                     f,
                     "add map {TABLE} {name} {{ type {key_type} : {value_type};{} }}",
-                    flags(*key)
+                    flags(*key, *room)
                 )
             }
             Command::AddChain(name, None) => write!(f, "add chain {TABLE} {name}"),
@@ -120,8 +120,8 @@ pub(super) fn value_type(value: ValueType) -> &'static str {
     }
 }
 
-fn flags(key: KeyType) -> String {
-    match (key, key.capacity()) {
+fn flags(key: KeyType, room: Option<u32>) -> String {
+    match (key, room) {
         (KeyType::Range(_), _) => " flags interval;".to_owned(),
         (_, Some(size)) => format!(" size {size};"),
         (_, None) => String::new(),
@@ -203,7 +203,8 @@ impl fmt::Display for RuleText<'_> {
             Action::Verdict(verdict) => write!(f, " {}", verdict_text(verdict)),
             Action::VerdictMap(keys, map) => write!(f, " {} vmap @{map}", fields(keys)),
             Action::Identify(key, map) => {
-                write!(f, " meta priority set {} map @{map}", field(*key))
+                let field = field(*key);
+                write!(f, " meta priority set {field} map @{map} return")
             }
             Action::ClearIdentity => f.write_str(" meta priority set 0:0"),
             Action::SetMark(mark) => write!(
@@ -244,7 +245,6 @@ fn write_match(f: &mut fmt::Formatter<'_>, condition: &Match) -> fmt::Result {
         ),
         Match::InterfacePrefix(key, prefix) => write!(f, "{} \"{prefix}*\"", field(*key)),
         Match::NotInterfacePrefix(key, prefix) => write!(f, "{} != \"{prefix}*\"", field(*key)),
-        Match::Identified => write!(f, "meta priority != {}", class_id(0)),
         Match::In(keys, set) => write!(f, "{} @{set}", fields(keys)),
         Match::NotIn(keys, set) => write!(f, "{} != @{set}", fields(keys)),
         Match::Network(key, network) => write!(f, "{} {network}", field(*key)),

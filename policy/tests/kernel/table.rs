@@ -8,6 +8,7 @@ use std::{
 use margay_policy::{
     Cluster, Compiler, LocalEndpoint, NodeInput, Pool, Ruleset, diff,
     load::load,
+    ruleset,
     writer::{Error, Netlink, Writer},
 };
 
@@ -330,7 +331,7 @@ fn netns_netlink_leaves_the_table_that_nft_makes() {
         ),
         (
             "add rule inet margay to-pods accept",
-            "chain to-pods: 3 rules instead of 2",
+            "chain to-pods: 4 rules instead of 3",
         ),
         (
             "delete element inet margay addresses4 { 10.0.0.1 }",
@@ -366,6 +367,75 @@ fn netns_netlink_leaves_the_table_that_nft_makes() {
     assert!(matches!(error, Error::Missing(_)), "{error}");
     commit(&changed, &committed.full()).unwrap();
     netlink.apply_small(&gone).unwrap().unwrap();
+}
+
+/// A pod that may be reached by as many identities as there are peers, each with a label of its own.
+fn town(peers: usize) -> Ruleset {
+    let mut documents = String::from(
+        "{apiVersion: v1, kind: Pod, metadata: {name: a, namespace: x, labels: {app: a}}, spec: {containers: []}, \
+         status: {podIPs: [{ip: 10.0.0.1}]}}\n",
+    );
+    for peer in 0..peers {
+        let (high, low) = (peer / 256, peer % 256);
+        documents.push_str(&format!(
+            "---\n{{apiVersion: v1, kind: Pod, metadata: {{name: p{peer}, namespace: x, labels: {{peer: n{peer}}}}}, spec: {{containers: []}}, \
+             status: {{podIPs: [{{ip: 10.1.{high}.{low}}}]}}}}\n\
+             ---\n{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{name: q{peer}, namespace: x}}, spec: {{podSelector: \
+             {{matchLabels: {{app: a}}}}, ingress: [{{from: [{{podSelector: {{matchLabels: {{peer: n{peer}}}}}}}]}}]}}}}\n"
+        ));
+    }
+    let mut cluster = Cluster::new();
+    assert_eq!(load(&documents, &mut cluster).unwrap(), []);
+    let mut input = NodeInput::default();
+    input.endpoints.push(LocalEndpoint {
+        namespace: "x".to_owned(),
+        pod: "a".to_owned(),
+        interface: "mgy0".to_owned(),
+        device: 1,
+        addresses: vec!["10.0.0.1".parse().unwrap()],
+        ..LocalEndpoint::default()
+    });
+    Compiler::new().compile(&cluster, &input).0
+}
+
+/// What grows beyond the size its map was made with is refused as such, and the whole table makes room for it.
+#[test]
+fn netns_a_full_map_is_made_larger_with_the_whole_table() {
+    if !privileged("netns_a_full_map_is_made_larger_with_the_whole_table") {
+        return;
+    }
+    let mut namespaces = Namespaces::new("full");
+    let name = namespaces.make("node");
+    let open = name.clone();
+    let netlink = within(&name, move || Netlink::open(nft(&open)).unwrap());
+    let audited = |ruleset: &Ruleset| netlink.audit(ruleset).unwrap().differences;
+    let sizes = || {
+        let all = listed(&name).join("\n");
+        ["size 64", "size 256"].map(|size| all.matches(size).count())
+    };
+    let small = town(40);
+    commit(&name, &small.full()).unwrap();
+    let [of_64, of_256] = sizes();
+    assert!(of_64 >= 2 && of_256 == 0, "{of_64} {of_256}");
+    let grown = town(120);
+    let mut addresses = diff(&small, &grown);
+    addresses.commands.retain(
+        |command| matches!(command, ruleset::Command::AddElements(map, _) if map == "addresses4"),
+    );
+    let by_netlink = netlink.apply_small(&addresses).unwrap();
+    for result in [by_netlink, commit(&name, &addresses)] {
+        let error = result.unwrap_err();
+        assert!(matches!(error, Error::Full(_)), "{error}");
+    }
+    assert_eq!(audited(&small), Vec::<String>::new(), "nothing was taken");
+    commit(&name, &grown.full()).unwrap();
+    assert_eq!(audited(&grown), Vec::<String>::new());
+    let [of_64, of_256] = sizes();
+    assert!(of_64 >= 1 && of_256 >= 2, "{of_64} {of_256}");
+    // The class's map has been made by netlink here, as large as it must be.
+    let more = town(130);
+    netlink.apply_small(&diff(&grown, &more)).unwrap().unwrap();
+    assert_eq!(audited(&more), Vec::<String>::new());
 }
 
 /// Prints how long one label change takes in the kernel; a figure far off is a failure.

@@ -157,10 +157,6 @@ impl List {
             }
             Match::Port(protocol, range) => self.port(protocol.number(), 2, *range),
             Match::SourcePort(protocol, range) => self.port(protocol.number(), 0, *range),
-            Match::Identified => {
-                self.meta(META_PRIORITY);
-                self.compare(NOT_EQUAL, &0_u32.to_ne_bytes());
-            }
             Match::In(fields, set) => {
                 self.interfaces(fields)?;
                 self.push("lookup", |lookup| {

@@ -151,8 +151,8 @@ impl Batch {
                 Some(())
             }
             Command::AddRule(chain, rule) => self.rule(chain, rule),
-            Command::AddMap(name, KeyType::Identity, ValueType::Verdict) => {
-                self.class_map(name);
+            Command::AddMap(name, KeyType::Identity, ValueType::Verdict, room) => {
+                self.class_map(name, *room);
                 Some(())
             }
             Command::DeleteMap(name) => {
@@ -170,11 +170,15 @@ impl Batch {
     }
 
     /// The map of a class: the one kind that comes and goes.
-    fn class_map(&mut self, name: &str) {
+    fn class_map(&mut self, name: &str, room: Option<u32>) {
         let mut order = Vec::new();
         for (kind, value) in [(0, HOST_ORDER), (1, NO_ORDER)] {
             order.extend([kind, 4]);
             order.extend(value.to_ne_bytes());
+        }
+        let mut description = Attributes::default();
+        if let Some(room) = room {
+            description.number(1, room);
         }
         // Its number in the batch; rules and elements refer to it by its name.
         let number = self.messages.len() as u32 + 1;
@@ -186,6 +190,7 @@ impl Batch {
             .number(5, 4)
             .number(6, DATA_VERDICT)
             .number(7, 0)
+            .nest(9, &description)
             .number(10, number)
             .put(13, &order);
         self.messages.push((NEW_SET, NLM_F_CREATE, body));

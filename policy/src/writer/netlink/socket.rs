@@ -213,6 +213,7 @@ fn refused(errno: rustix::io::Errno) -> Error {
         Errno::NOENT => Error::Missing(text),
         Errno::EXIST => Error::Exists(text),
         Errno::BUSY => Error::Busy(text),
+        Errno::NFILE => Error::Full(text),
         Errno::PERM | Errno::ACCESS => Error::Permission(text),
         _ => Error::Refused(text),
     }
