@@ -5,7 +5,7 @@ use std::time::Instant;
 use margay_policy::{
     Engine,
     model::ObjectKey,
-    writer::{Netlink, Nft, Writer},
+    writer::{Error, Netlink, Nft, Writer},
 };
 use serde_json::{Value, json};
 
@@ -32,7 +32,13 @@ impl Node {
         let change = self.engine.poll();
         assert!(!change.is_empty(), "nothing to commit");
         match self.netlink.apply_small(&change) {
-            Some(result) => result.unwrap(),
+            Some(Ok(())) => {}
+            // As the agent does it when a map is full.
+            Some(Err(Error::Full(_))) => {
+                self.by_nft += 1;
+                block_on(self.nft.apply(&self.engine.ruleset().full())).unwrap();
+            }
+            Some(Err(error)) => panic!("{error}"),
             None => {
                 self.by_nft += 1;
                 block_on(self.nft.apply(&change)).unwrap();

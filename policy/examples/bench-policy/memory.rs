@@ -3,14 +3,13 @@
 use std::{fs, path::Path};
 
 use margay_policy::{
-    Engine, Transaction,
-    ruleset::{Command, Elements},
-    writer::{Netlink, Nft, Writer},
+    Engine,
+    writer::{Nft, Writer},
 };
 use serde_json::{Value, json};
 
 use crate::{
-    network::{Network, block_on, within},
+    network::{Network, block_on},
     resident,
     world::{Labels, endpoint, labels, model, namespace, peer, policy, port},
 };
@@ -80,33 +79,18 @@ fn kernel() -> Value {
     let mut engine = engine();
     let program = ["ip", "netns", "exec", &node, "nft"].map(str::to_owned);
     let nft = Nft::default().with_program(program);
-    block_on(nft.apply(&engine.ruleset().full())).unwrap();
-    let netlink = within(&node, || Netlink::open(Nft::default()).unwrap());
-    others(&mut engine);
-    let change = engine.poll();
     let Some(group) = Group::enter() else {
         return json!({ "pods": PODS, "bytes": null });
     };
+    let write = |engine: &Engine| block_on(nft.apply(&engine.ruleset().full())).unwrap();
+    // Twice: what the program's start leaves behind is not the table's.
+    write(&engine);
+    write(&engine);
     let before = group.usage();
-    for command in change.commands {
-        let parts: Vec<Command> = match command {
-            Command::AddElements(name, Elements::Map(all)) => {
-                let all: Vec<_> = all.into_iter().collect();
-                let chunks = all.chunks(1000).map(|part| part.iter().cloned().collect());
-                chunks
-                    .map(|part| Command::AddElements(name.clone(), Elements::Map(part)))
-                    .collect()
-            }
-            other => vec![other],
-        };
-        // The chains of the generation go one command at a time too: nothing is forwarded meanwhile.
-        for part in parts {
-            let part = Transaction {
-                commands: vec![part],
-            };
-            netlink.apply_small(&part).unwrap().unwrap();
-        }
-    }
+    others(&mut engine);
+    engine.poll();
+    // They are more than there was room for, so that they come with the whole table.
+    write(&engine);
     // What the kernel lets go late is not what it keeps.
     std::thread::sleep(std::time::Duration::from_secs(2));
     json!({ "pods": PODS, "bytes": group.usage().saturating_sub(before) })

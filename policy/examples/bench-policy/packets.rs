@@ -28,7 +28,7 @@ use crate::{
 const SIZES: [usize; 3] = [1, 100, 10_000];
 /// How often all roads are made anew: where in memory the kernel puts what a packet meets makes more of a difference than
 /// anything that changes from round to round.
-const SETS: usize = 5;
+const SETS: usize = 9;
 /// Rounds of a set.
 const ROUNDS: usize = 3;
 /// Packets of a round.

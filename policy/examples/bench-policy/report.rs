@@ -206,7 +206,7 @@ namespace. `left to nft` says how often a change was not one for netlink.
 
 Packets: three namespaces, pod, node, pod, a set of them for each ruleset, all there at once and
 measured by turns. The time is what the sending thread runs, which is the packet's whole way through
-the node; 64 bytes of UDP, 20,000 packets a round, three rounds through each of five sets of
+the node; 64 bytes of UDP, 20,000 packets a round, three rounds through each of nine sets of
 namespaces that are made one after the other (where in memory the kernel puts what a packet meets makes
 more of a difference than anything that changes from round to round), the median of the rounds' ratios. Where
 every packet is a new connection, each has a port of its own, and the connections are forgotten after
