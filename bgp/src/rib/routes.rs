@@ -42,6 +42,33 @@ enum Content {
     Value(Box<Route>),
 }
 
+/// An entry's place in the index. The hash is beside the number, so that the index grows, and tells most sets apart, without
+/// a look at the sets: they lie all over memory.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    hash: u32,
+    id: u32,
+}
+
+impl Place {
+    fn new(hash: u64, id: u32) -> Self {
+        Self {
+            hash: short(hash),
+            id,
+        }
+    }
+
+    /// What the index is asked for: it looks at the highest and the lowest bits.
+    fn key(&self) -> u64 {
+        fold(u64::from(self.hash), u64::MAX)
+    }
+}
+
+/// As much of a hash as is kept.
+fn short(hash: u64) -> u32 {
+    (hash ^ hash >> 32) as u32
+}
+
 /// Whoever decided about a set: the source, and which state of the configuration and of the session it was in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decider {
@@ -74,7 +101,7 @@ impl Default for Hashers {
 pub struct Routes {
     entries: Vec<Entry>,
     free: Vec<u32>,
-    index: HashTable<u32>,
+    index: HashTable<Place>,
     hasher: Hashers,
     /// The contexts that octets are read in. Few: what sessions can negotiate.
     contexts: Vec<Context>,
@@ -87,9 +114,9 @@ impl Routes {
     pub fn intern(&mut self, route: Route) -> RouteId {
         let hash = self.hasher.values.hash_one(&route);
         let entries = &self.entries;
-        let is_it = |id: &u32| matches!(content(entries, *id), Content::Value(v) if **v == route);
-        if let Some(id) = self.index.find(hash, is_it) {
-            return RouteId(*id);
+        let is_it = |id| matches!(content(entries, id), Content::Value(v) if **v == route);
+        if let Some(known) = self.find(hash, is_it) {
+            return known;
         }
         let facts = self.facts_of(&route);
         self.add(hash, facts, Content::Value(Box::new(route)))
@@ -101,12 +128,19 @@ impl Routes {
         let context = self.contexts.iter().position(|known| known == context)?;
         let context = u16::try_from(context).ok()?;
         let entries = &self.entries;
-        let is_it = |id: &u32| match content(entries, *id) {
+        let is_it = |id| match content(entries, id) {
             Content::Octets(other, known) => *other == context && **known == *octets,
             _ => false,
         };
         let hash = hash_octets(&self.hasher, context, octets);
-        self.index.find(hash, is_it).map(|id| RouteId(*id))
+        self.find(hash, is_it)
+    }
+
+    fn find(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<RouteId> {
+        let wanted = Place::new(hash, 0);
+        let is_it = |place: &Place| place.hash == wanted.hash && is_it(place.id);
+        let found = self.index.find(wanted.key(), is_it);
+        found.map(|place| RouteId(place.id))
     }
 
     /// Keeps a set that [`decode_block`] takes, and that is not known yet, as octets; `None` for every other one. Its number
@@ -143,9 +177,8 @@ impl Routes {
             content,
             verdict: None,
         });
-        let (entries, hasher) = (&self.entries, &self.hasher);
-        let rehash = |id: &u32| content_hash(entries, hasher, *id);
-        self.index.insert_unique(hash, id, rehash);
+        let place = Place::new(hash, id);
+        self.index.insert_unique(place.key(), place, Place::key);
         self.idle.push(id);
         RouteId(id)
     }
@@ -254,7 +287,8 @@ impl Routes {
             return;
         }
         let hash = content_hash(&self.entries, &self.hasher, id);
-        if let Ok(known) = self.index.find_entry(hash, |other| *other == id) {
+        let place = Place::new(hash, id);
+        if let Ok(known) = self.index.find_entry(place.key(), |other| other.id == id) {
             known.remove();
         }
         let Some(entry) = self.entries.get_mut(id as usize) else {

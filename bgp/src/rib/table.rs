@@ -90,6 +90,10 @@ struct Record {
 /// The length of a record nobody uses.
 const VACANT: u8 = u8::MAX;
 
+/// From so many destinations on the index doubles when it is full. Before, it becomes four times as large: to fill it again
+/// costs more than the little memory it saves.
+const MANY: usize = 1 << 18;
+
 /// All destinations.
 #[derive(Debug)]
 pub struct Table {
@@ -221,7 +225,8 @@ impl Table {
     /// Makes room in the index, in the order of the records: left to itself it would go through its own order, and wait for
     /// each record's memory in turn. The old one goes first, so that both are never there together.
     fn grow(&mut self) {
-        let room = (self.index.len() * 2).max(64);
+        let known = self.index.len();
+        let room = (known * if known < MANY { 4 } else { 2 }).max(64);
         self.index = HashTable::new();
         let Self {
             index,
