@@ -99,12 +99,15 @@ pub enum KeyType {
     IcmpV6Type,
 }
 
+/// The most elements of a set or map about the pods of one node.
+pub const POD_ROOM: u32 = 4096;
+
 impl KeyType {
     /// The most elements that a set of this kind takes, if there is such a bound: a table of fixed size answers sooner
     /// than one that grows. It bounds what is about the pods of one node.
     pub const fn capacity(self) -> Option<u32> {
         match self {
-            Self::Device | Self::DeviceAddress(_) => Some(4096),
+            Self::Device | Self::DeviceAddress(_) => Some(POD_ROOM),
             _ => None,
         }
     }

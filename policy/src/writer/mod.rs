@@ -25,7 +25,7 @@ pub use memory::Memory;
 pub use netlink::{Logged, Netlink, PacketLog, Reports};
 pub use nft::Nft;
 
-use crate::ruleset::{Name, ReplayError, Ruleset, Transaction};
+use crate::ruleset::{Name, POD_ROOM, ReplayError, Ruleset, Transaction};
 
 /// What a writer's `apply` returns.
 pub type Applied<'a> = Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;
@@ -120,8 +120,11 @@ pub enum Error {
     /// The transaction deletes something in use: somebody changed the table. Replace it.
     #[error("the kernel's table differs from what was committed (something is still in use): {0}")]
     Busy(String),
-    /// A set or map is full: it is made larger with the whole table.
-    #[error("a set or map of the table is full: {0}")]
+    /// A set or map is full: with the whole table it is made larger, unless it is one about this node's pods.
+    #[error(
+        "a set or map of the table is full (those about the node's own pods take {room}): {0}",
+        room = POD_ROOM
+    )]
     Full(String),
     /// Anything else the program or the kernel said.
     #[error("nft refused the transaction: {0}")]
