@@ -1,18 +1,20 @@
 //! Reads the speaker's configuration file, with errors that name the line.
 //!
-//! A mistake in the form is found by the YAML reader, one in the meaning by the speaker, which names the field and knows
-//! nothing of lines; the line is looked up here. Neither kind shows the line when it may hold a secret, nor any other
-//! line: what is said here ends in logs.
+//! The text becomes a tree ([`tree`]), the tree the file's types ([`typed`]). What does not fit is found at its place; a
+//! mistake in the meaning is found by the speaker, which names the field and knows nothing of lines, and the line is looked
+//! up here. Neither kind shows the line when it may hold a secret, nor any other line: what is said here ends in logs.
 //!
 //! Not here: what a configuration means (`margay_bgp::speaker::daemon`).
 
-use std::collections::BTreeMap;
+mod tree;
+mod typed;
+
 use std::fmt;
 use std::path::Path;
 
 use margay_bgp::speaker::daemon::File;
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_saphyr::Spanned;
+
+use tree::{Fault, Node, Place};
 
 /// Lines with one of these words are not shown.
 const SECRET: [&str; 3] = ["password", "secret", "key"];
@@ -31,43 +33,35 @@ pub(super) fn read(path: &Path) -> Result<File, String> {
 
 /// As [`read`], of a text.
 fn parse(text: &str) -> Result<File, Mistake> {
-    let file: File = from_yaml(text)?;
+    let in_form = |fault: Fault| Mistake::at(text, fault.place, fault.words);
+    let tree = tree::read(text).map_err(in_form)?;
+    let file: File = typed::typed(&tree).map_err(in_form)?;
     let checked = match file.speaker_config() {
         Ok(_) => file.monitor_config().map(drop),
         Err(error) => Err(error),
     };
     match checked {
         Ok(()) => Ok(file),
-        Err(error) => Err(Mistake::in_meaning(text, error.to_string())),
+        Err(error) => {
+            let words = error.to_string();
+            let place = place_of(&tree, &words);
+            Err(Mistake::at(text, Some(place), words))
+        }
     }
-}
-
-fn from_yaml<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, Mistake> {
-    let options = serde_saphyr::options! { with_snippet: false };
-    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-        let place = error.location().map(|at| (at.line(), at.column()));
-        let words = error.to_string();
-        // The place is said first here, as compilers do.
-        let words = match place.map(|(line, column)| format!(" at line {line}, column {column}")) {
-            Some(place) => words.replace(&place, ""),
-            None => words,
-        };
-        Mistake::at(text, place, words)
-    })
 }
 
 /// What is wrong, and where; begins with a colon.
 #[derive(Debug)]
 struct Mistake {
-    place: Option<(u64, u64)>,
+    place: Option<Place>,
     /// The line, if it may be shown.
     line: Option<String>,
     words: String,
 }
 
 impl Mistake {
-    fn at(text: &str, place: Option<(u64, u64)>, words: String) -> Self {
-        let index = place.and_then(|(line, _)| usize::try_from(line).ok()?.checked_sub(1));
+    fn at(text: &str, place: Option<Place>, words: String) -> Self {
+        let index = place.and_then(|place| usize::try_from(place.line).ok()?.checked_sub(1));
         let line = index.and_then(|index| text.lines().nth(index));
         let line = line.filter(|line| {
             let lower = line.to_lowercase();
@@ -79,139 +73,58 @@ impl Mistake {
             words,
         }
     }
-
-    fn in_meaning(text: &str, words: String) -> Self {
-        let tree = from_yaml::<Spanned<Node>>(text).ok();
-        let place = tree.map(|tree| tree_place(&tree, &words));
-        Self::at(text, place, words)
-    }
 }
 
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some((line, column)) = self.place {
-            write!(f, ":{line}:{column}")?;
+        if let Some(place) = self.place {
+            write!(f, ":{}:{}", place.line, place.column)?;
         }
         write!(f, ": {}", self.words)?;
-        if let (Some((_, column)), Some(line)) = (self.place, &self.line) {
-            let indent = usize::try_from(column).unwrap_or(1).saturating_sub(1);
+        if let (Some(place), Some(line)) = (self.place, &self.line) {
+            let indent = usize::try_from(place.column).unwrap_or(1).saturating_sub(1);
             write!(f, "\n  {line}\n  {:indent$}^", "")?;
         }
         Ok(())
     }
 }
 
-/// A file as it is written, with the places of its values.
-#[derive(Debug)]
-enum Node {
-    Map(BTreeMap<String, Spanned<Node>>),
-    List(Vec<Spanned<Node>>),
-    Value(String),
-}
-
 /// Where what a message begins with is written: `neighbors[2].holdTime: …`, or `neighbor 10.0.0.1: holdTime: …`. Of a field
 /// that is not written, where the object is that should have it.
-fn tree_place(tree: &Spanned<Node>, message: &str) -> (u64, u64) {
-    let mut place = tree;
+fn place_of(tree: &Node, message: &str) -> Place {
+    let mut node = tree;
     let mut rest = message;
     if let Some(after) = message.strip_prefix("neighbor ") {
         let after = after.strip_prefix("range ").unwrap_or(after);
         let (whom, field) = after.split_once(": ").unwrap_or((after, ""));
         if let Some(found) = neighbor(tree, whom) {
-            place = found;
+            node = found;
             rest = field;
         }
     }
     let end = rest.find([' ', ':']).unwrap_or(rest.len());
     let path = rest.get(..end).unwrap_or_default();
     for step in path.split(['.', '[']) {
-        let next = match &place.value {
-            Node::Map(fields) => fields.get(step),
-            Node::List(entries) => {
-                let index = step.strip_suffix(']').and_then(|step| step.parse().ok());
-                index.and_then(|index: usize| entries.get(index))
-            }
-            Node::Value(_) => None,
+        let index = step.strip_suffix(']').and_then(|step| step.parse().ok());
+        let next = match index {
+            Some(index) => node.entry(index),
+            None => node.field(step),
         };
         let Some(next) = next else { break };
-        place = next;
+        node = next;
     }
-    (place.referenced.line(), place.referenced.column())
+    node.place
 }
 
 /// The entry about this address, range or interface.
-fn neighbor<'a>(tree: &'a Spanned<Node>, whom: &str) -> Option<&'a Spanned<Node>> {
-    let Node::Map(fields) = &tree.value else {
-        return None;
-    };
-    let Node::List(entries) = &fields.get("neighbors")?.value else {
-        return None;
-    };
-    entries.iter().find(|entry| {
-        let Node::Map(fields) = &entry.value else {
-            return false;
-        };
-        ["address", "range", "interface"].into_iter().any(|field| {
-            let value = fields.get(field).map(|value| &value.value);
-            matches!(value, Some(Node::Value(text)) if text == whom)
-        })
+fn neighbor<'a>(tree: &'a Node, whom: &str) -> Option<&'a Node> {
+    let entries = tree.field("neighbors")?;
+    let mut entries = (0..).map_while(|index| entries.entry(index));
+    entries.find(|entry| {
+        let names = ["address", "range", "interface"].into_iter();
+        let mut names = names.filter_map(|field| entry.field(field)?.text());
+        names.any(|name| name == whom)
     })
-}
-
-impl<'de> Deserialize<'de> for Node {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(NodeVisitor)
-    }
-}
-
-struct NodeVisitor;
-
-impl<'de> Visitor<'de> for NodeVisitor {
-    type Value = Node;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("YAML")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
-        let mut fields = BTreeMap::new();
-        while let Some((name, value)) = map.next_entry()? {
-            fields.insert(name, value);
-        }
-        Ok(Node::Map(fields))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Node, A::Error> {
-        let mut entries = Vec::new();
-        while let Some(entry) = list.next_element()? {
-            entries.push(entry);
-        }
-        Ok(Node::List(entries))
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Node, E> {
-        Ok(Node::Value(text.to_owned()))
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Node, E> {
-        Ok(Node::Value(value.to_string()))
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Node, E> {
-        Ok(Node::Value(value.to_string()))
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Node, E> {
-        Ok(Node::Value(value.to_string()))
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Node, E> {
-        Ok(Node::Value(value.to_string()))
-    }
-
-    fn visit_unit<E>(self) -> Result<Node, E> {
-        Ok(Node::Value(String::new()))
-    }
 }
 
 #[cfg(test)]
