@@ -202,6 +202,7 @@ mod tests {
             "unknown: 1\n  password: hunter2\n",
             "password: [hunter2]\n",
             "password: {hunter2: 1}\n",
+            "password: {hunter2: 1, hunter2: 2}\n",
             "passwordFile: /a\n  password: hunter2\n",
             "tcpAo: {keys: [{id: 1, sceret: hunter2}]}\n",
             "password: \"hunter2\n",

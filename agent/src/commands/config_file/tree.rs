@@ -247,8 +247,8 @@ impl<'t> Reader<'t> {
             };
             if name == "<<" {
                 merged.push(value);
-            } else if !known.insert(name.clone()) {
-                return Err(Fault::new(format!("{name}: is there already")).at(key.place));
+            } else if !known.insert(name) {
+                return Err(Fault::new("a field of this name is there already").at(key.place));
             } else {
                 fields.push((key, value));
             }
@@ -303,7 +303,11 @@ mod tests {
     #[test]
     fn what_is_no_tree_is_told_with_its_place() {
         for (text, words, place) in [
-            ("a: 1\nb: 2\na: 3\n", "a: is there already", (3, 1)),
+            (
+                "a: 1\nb: 2\na: 3\n",
+                "a field of this name is there already",
+                (3, 1),
+            ),
             ("a: 1\n---\nb: 2\n", "a second document", (3, 1)),
             ("[a]: 1\n", "the name of a field", (1, 1)),
             ("a:\n  <<: 1\n", "<<: a mapping", (2, 7)),
