@@ -1,7 +1,7 @@
 //! The node daemon of Margay as a library: what the binary `margay` is made of.
 //!
 //! [`datastore`] watches feed one [`view`] of the cluster; [`reconcile`] turns it into desired
-//! values of the speaker and of the kernel's routes; each edge ([`routing`] with [`dataplane`],
+//! values of the speaker and of the kernel's routes; each edge ([`routing`] with the dataplane crate,
 //! [`enforcement`] with the policy crate, the BGP crate's speaker, [`addresses`] with the ipam
 //! crate) applies only what differs. [`cni_server`] and [`pods`] give pods their wiring, and
 //! [`node_loop`] drives it all; [`run`] puts it together. [`controller`] is a program of its own:
@@ -12,24 +12,19 @@ pub mod addresses;
 pub mod admin;
 pub mod cluster;
 pub mod cni_server;
-pub mod commands;
 pub mod controller;
-pub mod dataplane;
 pub mod datastore;
 mod drain;
 pub mod endpoints;
 pub mod enforcement;
 pub mod health;
 pub mod host;
-pub mod install;
 pub mod node_condition;
 pub mod node_loop;
 pub mod notes;
 pub mod options;
 pub mod pods;
-pub mod program;
 pub mod reconcile;
-mod restart;
 pub mod routing;
 pub mod run;
 pub mod secrets;

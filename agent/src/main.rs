@@ -4,9 +4,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use margay_agent::cluster::{self, CleanupOptions, InstallCrdsOptions};
+use margay_agent::datastore;
 use margay_agent::host::{self, InstallCniOptions, UninstallOptions};
 use margay_agent::options::{AgentOptions, ControllerOptions};
-use margay_agent::{commands, program};
+use margay_speaker::{bgp, program};
 
 /// A Kubernetes network for routed data centres.
 #[derive(Debug, Parser)]
@@ -25,7 +26,7 @@ enum Command {
     /// Run the node daemon
     Agent(AgentOptions),
     /// Run the BGP speaker alone, from a file
-    Bgp(commands::BgpOptions),
+    Bgp(bgp::BgpOptions),
     /// Run what is done once for the cluster: garbage collection, LoadBalancer addresses, pool status
     Controller(ControllerOptions),
     /// Put the CNI plugin and the network's configuration where the node's runtime looks
@@ -48,9 +49,9 @@ fn main() -> ExitCode {
             program::run(program::node_runtime(), margay_agent::run::run(options))
         }
         Command::Bgp(options) => {
-            let error = commands::become_speaker(&options, log_json);
+            let error = bgp::become_speaker(&options, log_json);
             tracing::debug!("the speaker runs in this program: {error}");
-            program::run(program::small_runtime(), commands::bgp(options))
+            program::run(program::small_runtime(), bgp::bgp(options))
         }
         Command::Controller(options) => program::run(
             program::node_runtime(),
@@ -69,7 +70,7 @@ fn main() -> ExitCode {
             program::run(program::small_runtime(), cluster::cleanup(options))
         }
         Command::Apiserver(options) => {
-            program::run(program::node_runtime(), commands::apiserver(options))
+            program::run(program::node_runtime(), datastore::serve(options))
         }
     }
 }

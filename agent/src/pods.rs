@@ -13,12 +13,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use margay_cni::config::Attachment;
+use margay_dataplane::pod_link::{self, HOST_MAC, Prepared};
+use margay_dataplane::{KernelError, PodKernel, PodLink, SysctlTree};
+use margay_policy::compile::interface_name;
 
 pub use self::addresses::PodAddresses;
 pub use self::store::{PodRoutes, PodStore};
 use crate::cni_server::{BoxError, LinkMade, LinkSpec, Links, PodIdentity, Policy};
-use crate::dataplane::pod_link::{self, HOST_MAC, Prepared};
-use crate::dataplane::{KernelError, PodKernel, PodLink, SysctlTree};
 use crate::endpoints::{Endpoint, EndpointKey};
 use crate::enforcement::Enforcement;
 use crate::routing::Routing;
@@ -44,8 +45,7 @@ impl<K: PodKernel> PodLinks<K> {
 
     fn link(&self, spec: &LinkSpec, mtu: u32) -> PodLink {
         PodLink::new(
-            &spec.pod.namespace,
-            &spec.pod.name,
+            interface_name(&spec.pod.namespace, &spec.pod.name),
             &spec.netns,
             &spec.attachment.ifname,
             spec.addresses.clone(),
@@ -115,7 +115,7 @@ impl<K: PodKernel + 'static> Links for PodLinks<K> {
 
     async fn remove(&self, pod: &PodIdentity, attachment: &Attachment) -> Result<(), BoxError> {
         let key = key(attachment);
-        let host_interface = pod_link::host_interface(&pod.namespace, &pod.name);
+        let host_interface = interface_name(&pod.namespace, &pod.name);
         self.pods.unroute(&key);
         if !self.pods.is_taken_over(&key, &host_interface) {
             pod_link::remove(&self.kernel, &host_interface).await?;
@@ -157,7 +157,7 @@ impl Policy for PodPolicy {
     }
 
     async fn withdraw(&self, pod: &PodIdentity, attachment: &Attachment) -> Result<(), BoxError> {
-        let host_interface = pod_link::host_interface(&pod.namespace, &pod.name);
+        let host_interface = interface_name(&pod.namespace, &pod.name);
         if self.pods.is_taken_over(&key(attachment), &host_interface) {
             return Ok(());
         }

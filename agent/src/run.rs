@@ -13,8 +13,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::addresses::Addresses;
 use crate::cni_server::{PodNetwork, Server, Wiring};
-use crate::commands::shutdown_signal;
-use crate::dataplane::{Dataplane, Kernel, Monitor, NetlinkKernel, SysctlTree};
 use crate::enforcement::Enforcement;
 use crate::health::{self, Pulse};
 use crate::node_condition;
@@ -26,6 +24,8 @@ use crate::routing::Routing;
 use crate::services::ServiceWatches;
 use crate::status::writer;
 use crate::{admin, cni_server, datastore, drain};
+use margay_dataplane::{Dataplane, Kernel, Monitor, NetlinkKernel, SysctlTree};
+use margay_speaker::program::shutdown_signal;
 
 /// How often deletes that were written down are tried: usually, and after tries in vain.
 const REPLAY: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(120));

@@ -15,7 +15,7 @@ use margay_crds::{Owner, OwnerKind};
 use margay_ipam::{Allocator, Family, Release, Request, View};
 use tokio::sync::watch;
 
-use crate::dataplane::TunnelMode;
+use margay_dataplane::TunnelMode;
 
 /// How soon what could not be had is tried again.
 const AGAIN: Duration = Duration::from_secs(30);

@@ -36,9 +36,9 @@ use tokio_util::sync::CancellationToken;
 use self::cluster_range::ClusterRange;
 use self::health::{Beat, Vitals};
 use self::world::Shared;
-use crate::commands::shutdown_signal;
 use crate::datastore;
 use crate::options::ControllerOptions;
+use margay_speaker::program::shutdown_signal;
 
 /// How long the Lease may take to be given back at the end.
 const FAREWELL: Duration = Duration::from_secs(5);

@@ -3,6 +3,7 @@
 use anyhow::Context;
 use margay_apiserver::{FieldError, FieldErrorKind, GroupVersionKind, ServerBuilder, Validator};
 use margay_crds::field::FieldErrorKind as Wrong;
+use margay_speaker::program::shutdown_signal;
 use serde_json::Value;
 
 /// Adds Margay's CRDs and checks to a store.
@@ -17,6 +18,16 @@ pub fn margay_store(builder: ServerBuilder) -> anyhow::Result<ServerBuilder> {
         .collect::<Result<Vec<_>, _>>();
     let manifests = manifests.context("cannot write the CRDs as JSON")?;
     Ok(builder.validator(Checks).manifests(manifests))
+}
+
+/// Runs the embedded store until it is told to end.
+///
+/// # Errors
+/// A folder that is in use or cannot be written, a port that cannot be opened.
+pub async fn serve(options: margay_apiserver::Options) -> anyhow::Result<()> {
+    let builder = margay_store(options.into())?;
+    margay_apiserver::run(builder, shutdown_signal()).await?;
+    Ok(())
 }
 
 /// The rules that a Kubernetes API server would find in the CRDs as CEL, and those about two

@@ -12,7 +12,7 @@ mod roster;
 mod watch;
 
 pub use connect::{Connection, client, connect};
-pub use embedded::margay_store;
+pub use embedded::{margay_store, serve};
 pub use light_pod::LightPod;
 pub use mirror::Mirror;
 pub(crate) use retry::Retry;

@@ -26,9 +26,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use self::edge::{Edge, Inputs, Request, Settings};
 use self::seen::{Answer, Count, Ring};
-use crate::dataplane::{Kernel, TunnelMode};
 use crate::datastore::{Change, Kind};
 use crate::endpoints::Endpoint;
+use margay_dataplane::{Kernel, TunnelMode};
 
 /// How often the node's interfaces are looked at.
 const INTERFACES: Duration = Duration::from_secs(30);

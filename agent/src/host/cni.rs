@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use serde_json::{Map, Value, json};
 
-use crate::commands::UsageError;
+use margay_speaker::program::UsageError;
 
 /// The plugin's file.
 pub const PLUGIN: &str = "margay-cni";

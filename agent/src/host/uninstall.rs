@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::cni::{CniPlace, HALF, PLUGIN};
-use crate::dataplane::{Kernel, NetlinkKernel, RouteChange, is_ours};
+use margay_dataplane::{Kernel, NetlinkKernel, RouteChange, is_ours};
 
 /// How often it is looked whether the agent has gone.
 const LOOK: Duration = Duration::from_millis(100);
@@ -54,7 +54,7 @@ pub struct UninstallOptions {
 /// An agent that does not end; otherwise all that could not be taken away, in words.
 pub async fn uninstall(options: UninstallOptions) -> anyhow::Result<()> {
     if options.idle {
-        crate::commands::shutdown_signal().await;
+        margay_speaker::program::shutdown_signal().await;
         return Ok(());
     }
     // An agent that runs would make anew what is removed.

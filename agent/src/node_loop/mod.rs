@@ -24,7 +24,6 @@ use self::announcing::Announcing;
 use self::speaking::{Ended, Speaking};
 use crate::addresses::Addresses;
 use crate::admin::{Query, Question, Request};
-use crate::dataplane::TunnelMode;
 use crate::datastore::{Change, Failures, Kind};
 use crate::drain::{self, Drain};
 use crate::enforcement::Enforcement;
@@ -33,13 +32,14 @@ use crate::node_condition;
 use crate::pods::PodStore;
 use crate::reconcile::routes::RouteIntent;
 use crate::reconcile::{routes, speaker};
-use crate::restart::Restart;
 use crate::routing::Routing;
 use crate::services::{ServiceEvent, ServiceWatches};
 use crate::settling::Settling;
 use crate::status::node::{self, Reports, WallClock};
 use crate::status::wish::{self, Wish};
 use crate::view::{ClusterNode, View};
+use margay_dataplane::TunnelMode;
+use margay_speaker::restart::Restart;
 
 /// How often the loop looks at the sessions and writes what changed.
 const TICK: Duration = Duration::from_secs(1);

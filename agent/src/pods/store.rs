@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use crate::dataplane::Link;
 use crate::endpoints::{Endpoint, EndpointFolder, EndpointKey};
+use margay_dataplane::Link;
 
 /// The interface behind which each pod address lives.
 pub type PodRoutes = BTreeMap<IpAddr, String>;
@@ -219,7 +219,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dataplane::LinkKind;
+    use margay_dataplane::LinkKind;
 
     fn endpoint(container: &str, interface: &str, address: &str) -> Endpoint {
         Endpoint {

@@ -22,10 +22,10 @@ use margay_crds::EncapsulationMode;
 use margay_crds::bgp_peer::Remote;
 use margay_ipam::Family;
 
-use crate::dataplane::{Encapsulation, TunnelMode};
 use crate::reconcile::speaker::{is_for, pool_of};
 use crate::services::is_service_space;
 use crate::view::{ClusterNode, View};
+use margay_dataplane::{Encapsulation, TunnelMode};
 
 /// The speaker's best paths by prefix, kept current by its batches.
 #[derive(Debug, Default)]

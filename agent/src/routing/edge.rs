@@ -11,12 +11,12 @@ use tokio::time::Instant;
 use super::RoutingReport;
 use super::short_way::difference;
 use super::wanted::{routes_alone, wanted};
-use crate::dataplane::{
-    ApplyError, ApplyReport, Dataplane, DesiredRoutes, Kernel, KernelEvents, Step, pod_link,
-};
 use crate::pods::PodRoutes;
 use crate::reconcile::routes::RouteIntent;
 use crate::status::node::shortened;
+use margay_dataplane::{
+    ApplyError, ApplyReport, Dataplane, DesiredRoutes, Kernel, KernelEvents, Step, pod_link,
+};
 
 /// How often the kernel is compared with the intent without a reason.
 const RESYNC: Duration = Duration::from_secs(60);

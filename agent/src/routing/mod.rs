@@ -18,9 +18,9 @@ use margay_crds::node_status::RouteCounts;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::edge::{Edge, EnsurePod};
-use crate::dataplane::{Dataplane, Kernel, KernelEvents, TunnelMode};
 use crate::pods::PodRoutes;
 use crate::reconcile::routes::RouteIntent;
+use margay_dataplane::{Dataplane, Kernel, KernelEvents, TunnelMode};
 
 /// Pods that may wait for their routes; more make the CNI server wait.
 const QUEUE: usize = 256;
@@ -52,7 +52,7 @@ pub struct Routing {
 
 impl Routing {
     /// Starts the edge over `dataplane`. `events` tells when somebody else touched the kernel
-    /// ([`crate::dataplane::Monitor`]); `pods` are the local pods at every moment.
+    /// ([`margay_dataplane::Monitor`]); `pods` are the local pods at every moment.
     pub fn start<K: Kernel + 'static>(
         dataplane: Dataplane<K>,
         events: impl KernelEvents,

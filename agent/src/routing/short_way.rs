@@ -9,8 +9,8 @@ use std::collections::BTreeSet;
 
 use ipnetwork::IpNetwork;
 
-use crate::dataplane::{Route, RouteKey, RouteTarget};
 use crate::reconcile::routes::RouteIntent;
+use margay_dataplane::{Route, RouteKey, RouteTarget};
 
 /// The most routes that go the short way: whoever has more of them gains nothing by it.
 const MOST: usize = 1024;
@@ -90,8 +90,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::dataplane::Encapsulation;
     use crate::reconcile::routes::RemoteRoute;
+    use margay_dataplane::Encapsulation;
 
     fn net(text: &str) -> IpNetwork {
         text.parse().unwrap()

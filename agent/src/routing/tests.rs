@@ -7,12 +7,12 @@ use ipnetwork::IpNetwork;
 use tokio::sync::{mpsc, watch};
 
 use super::{Routing, RoutingReport};
-use crate::dataplane::{
+use crate::pods::PodRoutes;
+use crate::reconcile::routes::{RemoteRoute, RouteIntent};
+use margay_dataplane::{
     Changes, Dataplane, Encapsulation, Errno, FakeKernel, KernelEvents, Route, RouteTarget,
     SysctlTree, TunnelMode,
 };
-use crate::pods::PodRoutes;
-use crate::reconcile::routes::{RemoteRoute, RouteIntent};
 
 struct Events(mpsc::Receiver<Changes>);
 
@@ -107,7 +107,7 @@ fn intent() -> RouteIntent {
 fn left_over() -> (FakeKernel, &'static str) {
     let kernel = FakeKernel::new();
     let route = Route::new(net("10.9.0.0/26"), RouteTarget::Blackhole);
-    kernel.add_foreign_route(route, crate::dataplane::ROUTE_PROTOCOL);
+    kernel.add_foreign_route(route, margay_dataplane::ROUTE_PROTOCOL);
     (kernel, "blackhole 10.9.0.0/26")
 }
 
@@ -199,7 +199,7 @@ async fn a_route_over_unnumbered_links_takes_those_that_are_up() {
     let kernel = FakeKernel::new();
     kernel.add_interface("up1", 1500, None);
     kernel.add_interface("up2", 1500, None);
-    let links = crate::dataplane::Kernel::links(&kernel).await.unwrap();
+    let links = margay_dataplane::Kernel::links(&kernel).await.unwrap();
     let index = |name: &str| links.iter().find(|link| link.name == name).unwrap().index;
     let node = Node::start(kernel);
     let mut over = intent();
@@ -255,7 +255,7 @@ async fn what_the_node_sends_through_a_tunnel_has_the_tunnels_address() {
     assert_eq!(node.settle().await.problems, Vec::<String>::new());
     assert_eq!(source(&node, "10.7.0.0/26").as_deref(), Some("10.1.0.5"));
     assert_eq!(source(&node, "10.2.0.0/26"), own);
-    let given = crate::dataplane::Kernel::addresses(&node.kernel)
+    let given = margay_dataplane::Kernel::addresses(&node.kernel)
         .await
         .unwrap();
     assert!(given.iter().any(|one| one.address == address));
@@ -263,7 +263,7 @@ async fn what_the_node_sends_through_a_tunnel_has_the_tunnels_address() {
     node.routing.intend(intent());
     node.settle().await;
     assert_eq!(source(&node, "10.7.0.0/26"), own);
-    let given = crate::dataplane::Kernel::addresses(&node.kernel)
+    let given = margay_dataplane::Kernel::addresses(&node.kernel)
         .await
         .unwrap();
     assert!(given.iter().all(|one| one.address != address));

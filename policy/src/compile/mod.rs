@@ -329,3 +329,14 @@ fn claims<'a>(cluster: &'a Cluster, endpoints: &[Endpoint<'a>]) -> Claims<'a> {
     }
     claims
 }
+
+#[cfg(test)]
+mod tests {
+    use super::interface_name;
+
+    #[test]
+    fn host_interfaces_are_named_after_the_hash_of_namespace_and_pod() {
+        // printf kube-system.coredns | sha1sum
+        assert_eq!(interface_name("kube-system", "coredns"), "mgy96971f43451");
+    }
+}

@@ -3,8 +3,8 @@
 use tempfile::TempDir;
 
 use super::*;
-use crate::dataplane::{FakeKernel, Route, RouteTarget};
 use crate::host::CONFLIST;
+use margay_dataplane::{FakeKernel, Route, RouteTarget};
 
 fn options(folder: &TempDir) -> UninstallOptions {
     let at = |name: &str| folder.path().join(name);

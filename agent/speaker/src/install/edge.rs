@@ -12,11 +12,11 @@ use tokio::time::Instant;
 
 use super::applier::{Applier, Outcome};
 use super::table::{Resolution, Table, Way, Ways};
-use crate::dataplane::{
+use crate::restart::Restart;
+use margay_dataplane::{
     Kernel, KernelError, KernelEvents, NextHop, Reach, ReachCache, RouteChange, RouteKey,
     RouteTarget,
 };
-use crate::restart::Restart;
 
 /// How often the kernel is compared with what should be without a reason; a full table is large.
 const RESYNC: Duration = Duration::from_secs(300);

@@ -97,7 +97,6 @@ impl fmt::Display for Plan {
 
 /// A change that failed, or a wanted thing that could not be planned.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum ApplyError {
     /// The kernel refused a change.
     #[error("{step}: {source}")]

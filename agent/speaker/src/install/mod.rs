@@ -1,6 +1,6 @@
 //! Best routes into the kernel, for the speaker that runs alone (`install` in its file).
 //!
-//! Desired → diff → plan → apply, as in [`crate::routing`], but by single prefixes: a full table
+//! Desired → diff → plan → apply, as the node daemon does it, but by single prefixes: a full table
 //! comes in batches, and each batch costs what it changes. `table` knows what should be and what
 //! the kernel holds, `edge` asks the kernel about next hops and drives it, `applier` has
 //! it make the changes while the next ones are decided on. Only routes with
@@ -26,7 +26,7 @@ use tokio::sync::oneshot;
 
 use self::edge::Edge;
 use self::table::Table;
-use crate::dataplane::{KernelError, Monitor, NetlinkKernel, ReachCache};
+use margay_dataplane::{KernelError, Monitor, NetlinkKernel, ReachCache};
 
 /// Where routes go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use margay_bgp::speaker::{BestPath, RouteBatch, RouteChange};
 
 use super::edge::Edge;
 use super::table::{Resolution, Table};
-use crate::dataplane::{FakeKernel, Kernel, ReachCache, RouteTarget};
+use margay_dataplane::{FakeKernel, Kernel, ReachCache, RouteTarget};
 
 fn path(next_hop: &str) -> BestPath {
     let next_hop: IpAddr = next_hop.parse().unwrap();

@@ -6,15 +6,15 @@
     reason = "a test fails by panicking, its helpers too"
 )]
 
-mod dataplane_support;
+mod support;
 
 use std::net::IpAddr;
 use std::time::Duration;
 
-use dataplane_support::{Namespace, join, privileged, segment};
-use margay_agent::dataplane::{
+use margay_dataplane::{
     Dataplane, DesiredState, Invalidator, Kernel, Monitor, NetlinkKernel, Reach, RouteKind,
 };
+use support::{Namespace, join, privileged, segment};
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()

@@ -1,4 +1,4 @@
-//! What the programs of this crate share: their logs, and what they exit with.
+//! What `margay` and `margay-bgp` have in common: their logs, how they end, and what they exit with.
 //!
 //! Exit codes: 2 and one clear line for flags and files that make no sense, 1 for failures.
 
@@ -10,10 +10,13 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt};
 
-use crate::commands::UsageError;
-
 /// Margay's own words at `info` and the libraries' at `warn`.
-const DEFAULT_FILTER: &str = "warn,margay=info,margay_agent=info,margay_bgp=info,margay_ipam=info,margay_policy=info,margay_apiserver=info";
+const DEFAULT_FILTER: &str = "warn,margay=info,margay_agent=info,margay_bgp=info,margay_dataplane=info,margay_speaker=info,margay_ipam=info,margay_policy=info,margay_apiserver=info";
+
+/// A mistake in a flag or a file: exit code 2, where everything else is 1.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(pub String);
 
 /// Logs go to standard error; `RUST_LOG` decides which (`debug`, or `TARGET=LEVEL` with commas
 /// between), and `json` in which form.
@@ -91,6 +94,19 @@ pub fn node_runtime() -> std::io::Result<tokio::runtime::Runtime> {
         .worker_threads(2)
         .enable_all()
         .build()
+}
+
+/// Comes to an end when the process is asked to: SIGTERM or SIGINT.
+pub async fn shutdown_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+        // Without the handler the signal ends the process at once, which is an end too.
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {

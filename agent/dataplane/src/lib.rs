@@ -39,7 +39,7 @@ pub use self::neighbours::{
 };
 pub use self::onlink::{Encapsulation, Invalidator, Reach, ReachCache};
 pub use self::plan::{ApplyError, ApplyReport, DesiredState, Plan, PlanProblem, Step};
-pub use self::pod_link::{PodLink, host_interface};
+pub use self::pod_link::PodLink;
 pub use self::routes::{
     DesiredRoute, DesiredRoutes, NextHop, ROUTE_PROTOCOL, Route, RouteChange, RouteKey, RouteKind,
     RouteTarget,

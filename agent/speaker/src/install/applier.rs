@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use crate::dataplane::{Kernel, KernelError, RouteChange};
+use margay_dataplane::{Kernel, KernelError, RouteChange};
 
 /// What was refused of some changes, and why. Empty: all was done.
 pub(super) type Outcome = Vec<(RouteChange, KernelError)>;

@@ -11,9 +11,12 @@ const RESTART_TIME: Duration = Duration::from_secs(120);
 
 /// Where a restart stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Restart {
+pub enum Restart {
     /// Sessions are coming up again; nothing that an earlier agent left is removed.
-    Waiting { since: Instant },
+    Waiting {
+        /// When it started.
+        since: Instant,
+    },
     /// Every session is up and has sent all it has, or the time is over. What the speaker holds
     /// is taken in as a whole before anything is removed: a route that has just arrived may not
     /// have come this far.
@@ -23,7 +26,8 @@ pub(crate) enum Restart {
 }
 
 impl Restart {
-    pub(crate) fn begin(restarting: bool, now: Instant) -> Self {
+    /// At the start of a process.
+    pub fn begin(restarting: bool, now: Instant) -> Self {
         if restarting {
             Self::Waiting { since: now }
         } else {
@@ -32,13 +36,13 @@ impl Restart {
     }
 
     /// Whether what an earlier agent left stays as it is.
-    pub(crate) fn is_under_way(self) -> bool {
+    pub fn is_under_way(self) -> bool {
         self != Self::Over
     }
 
     /// Takes in the running speaker's sessions; true if what it holds is now to be taken in anew.
     /// Without a speaker nothing confirms anything, and this is not called.
-    pub(crate) fn handle_peers(&mut self, now: Instant, peers: &[PeerSummary]) -> bool {
+    pub fn handle_peers(&mut self, now: Instant, peers: &[PeerSummary]) -> bool {
         let Self::Waiting { since } = *self else {
             return false;
         };
@@ -50,7 +54,7 @@ impl Restart {
     }
 
     /// Takes in whether all that the speaker holds has arrived; true if the restart is now over.
-    pub(crate) fn handle_synced(&mut self, synced: bool) -> bool {
+    pub fn handle_synced(&mut self, synced: bool) -> bool {
         let over = *self == Self::CatchingUp && synced;
         if over {
             *self = Self::Over;

@@ -38,12 +38,6 @@ pub const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 /// (modified EUI-64, RFC 4291 appendix A), so the node's end really has it.
 pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0xecee, 0xeeff, 0xfeee, 0xeeee);
 
-/// The name of a pod's host interface: `mgy` and the first 11 hexadecimal digits of
-/// SHA-1("namespace.pod").
-pub fn host_interface(namespace: &str, pod: &str) -> String {
-    margay_policy::compile::interface_name(namespace, pod)
-}
-
 /// The hardware address of a pod's own end: from the host interface's name, so that a pod that
 /// is made anew under its name keeps its address.
 pub fn pod_mac(host_interface: &str) -> Mac {
@@ -84,16 +78,15 @@ pub struct PodLink {
 }
 
 impl PodLink {
-    /// The wiring of the pod `pod` in `namespace_name`.
+    /// The wiring of a pod whose host interface is to have this name.
     pub fn new(
-        namespace_name: &str,
-        pod: &str,
+        host_interface: impl Into<String>,
         namespace: impl Into<PathBuf>,
         pod_interface: impl Into<String>,
         addresses: Vec<IpAddr>,
         mtu: u32,
     ) -> Self {
-        let host_interface = host_interface(namespace_name, pod);
+        let host_interface = host_interface.into();
         Self {
             pod_mac: pod_mac(&host_interface),
             host_interface,

@@ -6,10 +6,10 @@
     reason = "a test fails by panicking, its helpers too"
 )]
 
-mod dataplane_support;
+mod support;
 
-use dataplane_support::{Namespace, privileged, segment};
-use margay_agent::dataplane::{Kernel, NetlinkKernel, NextHop, Route, RouteChange, RouteTarget};
+use margay_dataplane::{Kernel, NetlinkKernel, NextHop, Route, RouteChange, RouteTarget};
+use support::{Namespace, privileged, segment};
 
 const TABLE: u32 = 1000;
 const ROUTES: u32 = 100;

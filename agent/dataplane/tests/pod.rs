@@ -6,19 +6,20 @@
     reason = "a test fails by panicking, its helpers too"
 )]
 
-mod dataplane_support;
+mod support;
 
 use std::net::IpAddr;
 
-use dataplane_support::{Namespace, join, privileged};
-use margay_agent::dataplane::{
+use margay_dataplane::{
     Dataplane, DesiredRoutes, DesiredState, DesiredSysctls, NetlinkKernel, PodLink, SysctlTree,
     pod_link,
 };
+use support::{Namespace, join, privileged};
 
 fn link(pod: &str, namespace: &Namespace, addresses: &[&str]) -> PodLink {
     let addresses: Vec<IpAddr> = addresses.iter().map(|a| a.parse().unwrap()).collect();
-    PodLink::new("default", pod, namespace.path(), "eth0", addresses, 1400)
+    let host_interface = format!("mgy{pod:0>11}");
+    PodLink::new(host_interface, namespace.path(), "eth0", addresses, 1400)
 }
 
 fn routes(links: &[&PodLink]) -> DesiredRoutes {

@@ -1,6 +1,4 @@
-//! The commands of the binary `margay` other than the agent, and what their failures exit with.
-
-mod config_file;
+//! `margay bgp`: the speaker of a file, until it is told to end.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -9,13 +7,10 @@ use std::sync::Arc;
 use anyhow::Context;
 use margay_bgp::speaker::daemon::{Daemon, DaemonError, File, InstallTable, Source};
 
-use crate::dataplane::KernelError;
+use crate::config_file;
 use crate::install::{self, Installer};
-
-/// A mistake in a flag or a file: exit code 2, where everything else is 1.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct UsageError(pub String);
+use crate::program::{UsageError, shutdown_signal};
+use margay_dataplane::KernelError;
 
 /// `margay bgp`: the speaker alone (door 2).
 #[derive(Debug, Clone, clap::Args)]
@@ -181,28 +176,5 @@ impl Installation {
 async fn end(installer: Option<(InstallTable, Installer)>, keep: bool) {
     if let Some((_, installer)) = installer {
         installer.stop(keep).await;
-    }
-}
-
-/// Runs the embedded store until it is told to end.
-///
-/// # Errors
-/// A folder that is in use or cannot be written, a port that cannot be opened.
-pub async fn apiserver(options: margay_apiserver::Options) -> anyhow::Result<()> {
-    let builder = crate::datastore::margay_store(options.into())?;
-    margay_apiserver::run(builder, shutdown_signal()).await?;
-    Ok(())
-}
-
-/// Comes to an end when the process is asked to: SIGTERM or SIGINT.
-pub async fn shutdown_signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
-        // Without the handler the signal ends the process at once, which is an end too.
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = tokio::signal::ctrl_c() => {}
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ipnetwork::IpNetwork;
 use margay_bgp::speaker::{BestPath, RouteBatch};
 
-use crate::dataplane::{KernelError, Route, RouteChange, RouteKey, RouteTarget};
+use margay_dataplane::{KernelError, Route, RouteChange, RouteKey, RouteTarget};
 
 /// One way packets to a prefix may go, as BGP has it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

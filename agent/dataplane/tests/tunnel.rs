@@ -7,15 +7,15 @@
     reason = "a test fails by panicking, its helpers too"
 )]
 
-mod dataplane_support;
+mod support;
 
 use std::net::IpAddr;
 
-use dataplane_support::{Namespace, join, privileged};
-use margay_agent::dataplane::{
+use margay_dataplane::{
     Dataplane, DesiredState, DesiredSysctls, Encapsulation, NetlinkKernel, Reach, RouteKind,
     TunnelMode, TunnelSpec, VxlanPeer, uplink, vtep_mac,
 };
+use support::{Namespace, join, privileged};
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()

@@ -7,13 +7,14 @@
     reason = "a test fails by panicking, its helpers too"
 )]
 
-mod dataplane_support;
+#[path = "../../dataplane/tests/support/mod.rs"]
+mod support;
 
 use std::time::{Duration, Instant};
 
-use dataplane_support::{Namespace, join, privileged};
-use margay_agent::install::{Installer, Options};
 use margay_bgp::speaker::daemon::{Daemon, File};
+use margay_speaker::install::{Installer, Options};
+use support::{Namespace, join, privileged};
 
 /// A speaker's file.
 fn file(text: &str) -> File {
@@ -250,7 +251,7 @@ async fn netns_install_and_aggregates_follow_the_file() {
     let process = Process(
         std::process::Command::new("ip")
             .args(["netns", "exec", &node.name])
-            .args([env!("CARGO_BIN_EXE_margay"), "bgp", "--config"])
+            .args([env!("CARGO_BIN_EXE_margay-bgp"), "--config"])
             .arg(&path)
             .spawn()
             .unwrap(),

@@ -7,14 +7,14 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use margay_agent::{commands, program};
+use margay_speaker::{bgp, program};
 
 /// A BGP speaker for routed data centres.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
     #[command(flatten)]
-    options: commands::BgpOptions,
+    options: bgp::BgpOptions,
 
     /// Write logs as JSON
     #[arg(long)]
@@ -24,5 +24,5 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     program::init_logs(arguments.log_json);
-    program::run(program::small_runtime(), commands::bgp(arguments.options))
+    program::run(program::small_runtime(), bgp::bgp(arguments.options))
 }
