@@ -66,12 +66,12 @@ generate: build ## Write anew what is generated: the CRD manifests, the chart's 
 helm: ## helm and kubectl into MARGAY_CACHE, once
 	@$(STEP) "helm" scripts/helm.sh
 
-.PHONY: plugin
-plugin: build
-	@$(STEP) "plugin" scripts/plugin.sh $(PROFILE) $(BIN)
+.PHONY: static
+static: build
+	@$(STEP) "static" scripts/static.sh $(PROFILE) $(BIN)
 
 .PHONY: image
-image: plugin ## The image as an OCI layout in a tarball, and what it is made of; without a container engine
+image: static ## The image as an OCI layout in a tarball, and what it is made of; without a container engine
 	@scripts/packages.sh image
 	@$(STEP) "image" scripts/image.sh $(BIN) $(TARGET)/image/margay.tar
 
@@ -153,7 +153,7 @@ test-cluster: image helm ## Margay on a genuine cluster of three nodes with kube
 	@MARGAY_BIN_DIR=$(BIN) MARGAY_IMAGE_TAR=$(TARGET)/image/margay.tar $(STEP) "cluster" cargo test --quiet --locked --workspace --test cluster -- run $(ONLY)
 
 .PHONY: test-image
-test-image: plugin ## The Containerfile by buildah, and that it makes the same image as make image (root)
+test-image: static ## The Containerfile by buildah, and that it makes the same image as make image (root)
 	@scripts/packages.sh image engine
 	@$(STEP) "Containerfile" scripts/containerfile-test.sh $(BIN)
 
@@ -165,7 +165,7 @@ bench-lab: build lab-packages ## Route latency, CNI ADD and memory in RUNS=5 lab
 
 .PHONY: bench-bgp
 bench-bgp: PROFILE := release
-bench-bgp: build ## The speaker beside BIRD, FRR, GoBGP and OpenBGPD: docs/bench/bgp.md; BENCH="--daemons margay,bird --runs 1" for a minute (root)
+bench-bgp: static ## The speaker beside BIRD, FRR, GoBGP and OpenBGPD: docs/bench/bgp.md; BENCH="--daemons margay,bird --runs 1" for a minute (root)
 	@scripts/packages.sh daemons
 	$(BIN)/bench-bgp $(if $(BENCH),$(BENCH),--out docs/bench)
 
@@ -190,7 +190,7 @@ bench-policy: lab-packages ## Policy: compiling, events, packets beside iptables
 .PHONY: bench-ipam
 bench-ipam: PROFILE := release
 bench-ipam: TARGETS := --bins --examples
-bench-ipam: plugin lab-packages ## Addresses beside ptp and host-local, requests by the API server's count: docs/bench/ipam.md; BENCH="--runs 5 --rounds 1" for a minute (root)
+bench-ipam: static lab-packages ## Addresses beside ptp and host-local, requests by the API server's count: docs/bench/ipam.md; BENCH="--runs 5 --rounds 1" for a minute (root)
 	@scripts/packages.sh cni
 	@MARGAY_KUBE_PROGRAMS=kube-apiserver $(STEP) "kube-binaries" scripts/kube-binaries.sh
 	$(BIN)/bench-ipam --plugin $(BIN)/static/margay-cni $(if $(BENCH),$(BENCH),--out docs/bench)

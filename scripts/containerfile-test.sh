@@ -99,9 +99,10 @@ diff "$work/ours.list" "$work/theirs.list" >&2 || die "the two images hold diffe
 engine=$(buildah "${STORE[@]}" inspect --type image "$IMAGE")
 diff <(start_of "$(jq .config "$config")") <(start_of "$(jq .OCIv1.config <<<"$engine")") >&2 ||
   die "the two images are started differently"
-segments=$(readelf -lW "$theirs/usr/local/bin/margay-cni")
-[[ $segments != *INTERP* && $segments != *DYNAMIC* ]] ||
-  die "margay-cni needs libraries, which a node's system may not have"
+for program in margay-cni margay-bgp; do
+  segments=$(readelf -lW "$theirs/usr/local/bin/$program")
+  [[ $segments != *INTERP* && $segments != *DYNAMIC* ]] || die "$program needs libraries"
+done
 for program in margay margayctl margay-bgp nft; do
   said=$(chroot "$theirs" "$program" --version) || die "$program does not run in the image"
   echo "containerfile: $said"

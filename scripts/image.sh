@@ -5,9 +5,9 @@
 #
 #   scripts/image.sh PROGRAMS OUTPUT.tar
 #
-# PROGRAMS is the folder with margay, margay-bgp and margayctl as cargo built
-# them, and static/margay-cni as scripts/plugin.sh did. In the image is no
-# shell and nothing that is not needed:
+# PROGRAMS is the folder with margay and margayctl as cargo built them, and
+# static/ with margay-cni and margay-bgp as scripts/static.sh did. In the image
+# is no shell and nothing that is not needed:
 #
 #   /usr/local/bin      our programs
 #   /usr/sbin/nft       writes the policy table when it is new or was changed by others
@@ -27,7 +27,7 @@ umask 022
 export LC_ALL=C
 
 readonly NAME=${MARGAY_IMAGE:-registry.local/margay:dev}
-readonly OURS="margay margay-bgp margayctl static/margay-cni"
+readonly OURS="margay margayctl static/margay-bgp static/margay-cni"
 readonly DOC=usr/share/doc
 # Nobody in particular, for what needs no rights: the number that others use for it, too.
 readonly NONROOT=65532

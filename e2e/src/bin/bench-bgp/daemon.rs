@@ -222,7 +222,7 @@ fn command(kind: Kind, folder: &Path, margay: &Path) -> Command {
     let conf = path("conf");
     let margay = margay.display().to_string();
     let arguments: Vec<String> = match kind {
-        Kind::Margay => vec![margay, "bgp".into(), "--config".into(), conf],
+        Kind::Margay => vec![margay, "--config".into(), conf],
         Kind::Bird => ["bird", "-f", "-c", &conf, "-s", &path("ctl")]
             .map(String::from)
             .into(),

@@ -33,9 +33,9 @@ use crate::report::Results;
 /// Measures BGP daemons side by side.
 #[derive(Debug, Parser)]
 struct Options {
-    /// The release build of Margay; left out: beside this program
+    /// The program margay-bgp; left out: static/margay-bgp beside this program
     #[arg(long)]
-    margay: Option<PathBuf>,
+    margay_bgp: Option<PathBuf>,
     /// The daemons, in turn
     #[arg(long, value_delimiter = ',')]
     daemons: Vec<Kind>,
@@ -73,9 +73,10 @@ fn main() -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         bail!("bench-bgp makes network namespaces: run it as root");
     }
-    let margay = match options.margay.take() {
+    let programs = std::env::current_exe()?.with_file_name("");
+    let margay = match options.margay_bgp.take() {
         Some(path) => path,
-        None => std::env::current_exe()?.with_file_name("margay"),
+        None => programs.join("static/margay-bgp"),
     };
     if options.daemons.is_empty() {
         options.daemons = Kind::ALL.into();
@@ -102,8 +103,7 @@ fn main() -> Result<()> {
         patience: Duration::from_secs(options.patience),
     };
     if options.cluster_runs > 0 {
-        let programs = margay.parent().unwrap_or(std::path::Path::new("."));
-        let page = cluster::measure(programs, options.cluster_runs)?;
+        let page = cluster::measure(&programs, options.cluster_runs)?;
         println!("{page}");
         if let Some(out) = &options.out {
             std::fs::create_dir_all(out)?;
