@@ -164,12 +164,14 @@ impl Monitors {
             if let Some(running) = self.updates.take() {
                 running.end().await;
             }
-            let speaker = &self.speaker;
-            self.updates = updates.map(|config| {
-                Running::start(config, |c, s, stop| {
-                    updates::run(speaker.clone(), c, s, stop)
-                })
-            });
+            if let Some(config) = updates {
+                let speaker = self.speaker.clone();
+                // Before anybody is told that it is configured.
+                let observed = updates::watch(&speaker, &config).await;
+                self.updates = Some(Running::start(config, |c, s, stop| {
+                    updates::run(speaker, observed, c, s, stop)
+                }));
+            }
         }
         if self.dumps.as_ref().map(|running| &running.config) != dumps.as_ref() {
             if let Some(running) = self.dumps.take() {

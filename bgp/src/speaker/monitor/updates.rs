@@ -25,37 +25,44 @@ const RETRY: Duration = Duration::from_secs(10);
 /// What the log calls it.
 const NAME: &str = "mrt.updates";
 
+/// Begins to observe; nothing if the speaker has stopped. What happens from now on is going to be in the file.
+pub(super) async fn watch(speaker: &Speaker, config: &UpdatesConfig) -> Option<Observations> {
+    let how = Watching {
+        interest: Interest {
+            states: true,
+            received: true,
+            sent: config.sent,
+            ..Interest::default()
+        },
+        from_the_start: false,
+        room: ROOM,
+        cut_off: false,
+    };
+    speaker.watch(how).await.ok()
+}
+
 /// Writes until `stop` or the end of the speaker.
 pub(super) async fn run(
     speaker: Speaker,
+    mut observations: Option<Observations>,
     config: UpdatesConfig,
     status: Status,
     mut stop: oneshot::Receiver<()>,
 ) {
     loop {
-        let how = Watching {
-            interest: Interest {
-                states: true,
-                received: true,
-                sent: config.sent,
-                ..Interest::default()
-            },
-            from_the_start: false,
-            room: ROOM,
-            cut_off: false,
-        };
-        let Ok(mut observations) = speaker.watch(how).await else {
+        let Some(mut observed) = observations else {
             return status.set("stopped");
         };
-        match write(&config, &mut observations, &status, &mut stop).await {
+        match write(&config, &mut observed, &status, &mut stop).await {
             Ok(()) => return status.set("stopped"),
             Err(error) => status.failed(NAME, &error),
         }
-        drop(observations);
+        drop(observed);
         tokio::select! {
             () = tokio::time::sleep(RETRY) => {}
             _ = &mut stop => return,
         }
+        observations = watch(&speaker, &config).await;
     }
 }
 
