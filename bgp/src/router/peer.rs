@@ -117,6 +117,7 @@ impl PeerId {
 
 impl Peer {
     pub(super) fn add_line(&mut self, serial: Serial, local: Option<IpAddr>, ports: (u16, u16)) {
+        self.lines.reserve_exact(1);
         self.lines.push(Line {
             serial,
             local,

@@ -11,7 +11,8 @@ use super::peer::Peer;
 
 #[derive(Debug)]
 struct Entry {
-    peer: Peer,
+    /// In a box: nodes of the tree are half empty as a rule, and a peer is large.
+    peer: Box<Peer>,
     /// In [`Peers::touched`].
     touched: bool,
     /// As it is in [`Peers::timers`].
@@ -29,7 +30,7 @@ pub(super) struct Peers {
 
 impl Peers {
     pub(super) fn get(&self, id: &PeerId) -> Option<&Peer> {
-        self.entries.get(id).map(|entry| &entry.peer)
+        self.entries.get(id).map(|entry| &*entry.peer)
     }
 
     pub(super) fn get_mut(&mut self, id: &PeerId) -> Option<&mut Peer> {
@@ -41,7 +42,7 @@ impl Peers {
     /// Puts in a peer under a number that is not in use.
     pub(super) fn insert(&mut self, id: PeerId, peer: Peer) {
         let entry = Entry {
-            peer,
+            peer: Box::new(peer),
             touched: true,
             timer: None,
         };
@@ -54,7 +55,7 @@ impl Peers {
         if let Some(timer) = entry.timer {
             self.timers.remove(&(timer, *id));
         }
-        Some(entry.peer)
+        Some(*entry.peer)
     }
 
     pub(super) fn keys(&self) -> impl Iterator<Item = &PeerId> {
@@ -62,18 +63,18 @@ impl Peers {
     }
 
     pub(super) fn values(&self) -> impl Iterator<Item = &Peer> {
-        self.entries.values().map(|entry| &entry.peer)
+        self.entries.values().map(|entry| &*entry.peer)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&PeerId, &Peer)> {
-        self.entries.iter().map(|(id, entry)| (id, &entry.peer))
+        self.entries.iter().map(|(id, entry)| (id, &*entry.peer))
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (&PeerId, &mut Peer)> {
         let touched = &mut self.touched;
         self.entries.iter_mut().map(|(id, entry)| {
             touch(touched, *id, &mut entry.touched);
-            (id, &mut entry.peer)
+            (id, &mut *entry.peer)
         })
     }
 
