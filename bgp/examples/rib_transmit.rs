@@ -9,7 +9,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use margay_bgp::config::{PeerConfig, SpeakerConfig};
 use margay_bgp::router::{ConnectionId, Output, Router};
 use margay_bgp::types::{Asn, Family, FamilySet, Prefix, RouterId};
@@ -132,7 +132,7 @@ fn drain(router: &mut Router) -> usize {
     while let Some(output) = router.poll_output() {
         if let Output::Transmit(connection) = output {
             while let Some(octets) = router.transmit(connection) {
-                sent += octets.len();
+                sent += octets.remaining();
             }
         }
     }

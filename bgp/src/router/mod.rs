@@ -28,6 +28,7 @@
 //! | `slices` | the RIB piece by piece, for monitors |
 //! | `membership` | which peers share one, and what changes do to it |
 //! | `transmit` | what is sent on a connection next |
+//! | `octets` | the pieces that it is sent in |
 //! | `subscribe` | routes for whoever installs them |
 //! | `summary` | what people are shown |
 //! | `work` | walks over the whole table, a little at a time |
@@ -48,6 +49,7 @@ mod limits;
 mod long_lived;
 mod membership;
 mod observed;
+mod octets;
 mod outbound;
 #[cfg(test)]
 mod pair;
@@ -89,6 +91,7 @@ pub(crate) use entries::sort as sort_entries;
 pub use entries::{RibPrefix, RibQuery, RibSlice};
 pub use faults::FaultCounts;
 use observed::Watch;
+pub use octets::Octets;
 use outbound::Groups;
 use peer::Peer;
 use peers::Peers;

@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bytes::{Bytes, BytesMut};
 
+use super::octets::Octets;
 use super::peer::{Line, Peer};
 use super::{ConnectionId, PeerId, Router};
 use crate::fsm::Serial;
@@ -228,12 +229,12 @@ impl Router {
         }
     }
 
-    pub(super) fn observe_sent(&mut self, connection: ConnectionId, messages: &Bytes) {
+    pub(super) fn observe_sent(&mut self, connection: ConnectionId, messages: &Octets) {
         if !self.wants(|interest| interest.sent) {
             return;
         }
         if let Some(peer) = self.monitored_on(connection.peer, connection.serial) {
-            self.push_sent(connection.peer, peer, messages.clone());
+            self.push_sent(connection.peer, peer, messages.clone().into_bytes());
         }
     }
 

@@ -180,7 +180,7 @@ impl Lab {
             self.send(Arrival::Octets {
                 at: other,
                 from: end.0,
-                octets,
+                octets: octets.into_bytes(),
             });
         }
     }

@@ -5,9 +5,8 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::outbound::{
-    Apart, GroupId, Membership, Outbound, Place, Producer, Reader, Sent, together,
-};
+use super::octets::Octets;
+use super::outbound::{Apart, GroupId, Membership, Outbound, Place, Producer, Reader, Sent};
 use super::peer::{Peer, Session};
 use super::{ConnectionId, Output, PeerId, Router};
 use crate::rib::Pending;
@@ -16,7 +15,7 @@ use crate::wire::{self, Message, RefreshSubtype, RouteRefresh};
 
 /// What came of looking for something to send.
 enum Next {
-    Octets(Bytes),
+    Octets(Octets),
     /// There is more to do, after others had their turn.
     Wait,
     /// Nothing for now.
@@ -28,7 +27,7 @@ enum Next {
 impl Router {
     /// The next octets for a connection, some tens of kilobytes at most as a rule. `None`: there is nothing to send for now,
     /// and [`Output::Transmit`] will say when there is.
-    pub fn transmit(&mut self, connection: ConnectionId) -> Option<Bytes> {
+    pub fn transmit(&mut self, connection: ConnectionId) -> Option<Octets> {
         let octets = self.make(connection);
         if let Some(octets) = &octets {
             self.observe_sent(connection, octets);
@@ -36,12 +35,12 @@ impl Router {
         octets
     }
 
-    fn make(&mut self, connection: ConnectionId) -> Option<Bytes> {
+    fn make(&mut self, connection: ConnectionId) -> Option<Octets> {
         let ConnectionId { peer: id, serial } = connection;
         let peer = self.peers.get_mut(&id)?;
         let line = peer.line_mut(serial)?;
         if !line.control.is_empty() {
-            return Some(line.control.split().freeze());
+            return Some(line.control.split().freeze().into());
         }
         if peer.session_on(serial).is_some() && self.deferral.is_none() {
             loop {
@@ -91,7 +90,7 @@ impl Router {
         }
         // All of what is done with has been read by now.
         if let Some(octets) = end_of_rib(peer, group.out.pending.done()) {
-            return Some(Next::Octets(octets));
+            return Some(Next::Octets(octets.into()));
         }
         let membership = peer.session.as_mut()?.membership.as_mut()?;
         if group.out.pending.has_work() {
@@ -114,7 +113,7 @@ impl Router {
                 .rest(self.clock, group.key.interval, &mut self.jitter);
         }
         if let Some(octets) = end_of_rib(peer, FamilySet::ALL) {
-            return Some(Next::Octets(octets));
+            return Some(Next::Octets(octets.into()));
         }
         self.admit(group_id);
         let group = self.groups.get(group_id)?;
@@ -126,10 +125,10 @@ impl Router {
     fn next_apart(&mut self, id: PeerId) -> Option<Next> {
         let peer = self.peers.get_mut(&id)?;
         if let Some(octets) = begin_refresh(peer) {
-            return Some(Next::Octets(octets));
+            return Some(Next::Octets(octets.into()));
         }
         if let Some(octets) = end_of_rib(peer, peer.done_apart()) {
-            return Some(Next::Octets(octets));
+            return Some(Next::Octets(octets.into()));
         }
         let reader = peer.reader(id);
         let membership = peer.session.as_mut()?.membership.as_mut()?;
@@ -144,7 +143,7 @@ impl Router {
             let mut pieces = Vec::new();
             peer.sent.update += chunk.read(&reader, &mut pieces);
             chunk.let_go(self.rib.table_mut());
-            match together(pieces) {
+            match Octets::of(pieces) {
                 Some(octets) => return Some(Next::Octets(octets)),
                 None if resting => return Some(Next::Nothing),
                 None => return Some(Next::Again),
@@ -154,7 +153,7 @@ impl Router {
             .out
             .rest(self.clock, group.key.interval, &mut self.jitter);
         if let Some(octets) = end_of_rib(peer, FamilySet::ALL).or_else(|| end_refresh(peer)) {
-            return Some(Next::Octets(octets));
+            return Some(Next::Octets(octets.into()));
         }
         self.try_join(id)
     }

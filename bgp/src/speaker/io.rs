@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use margay_bgp_sys as sys;
 use socket2::SockRef;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{mpsc, oneshot};
@@ -16,7 +16,7 @@ use super::admission::Ticket;
 use super::flow::Written;
 use super::keys;
 use crate::config::Security;
-use crate::router::ConnectionId;
+use crate::router::{ConnectionId, Octets};
 
 /// Most octets taken in one read.
 const READ: usize = 32 * 1024;
@@ -26,8 +26,19 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 const TRAFFIC_CLASS: u32 = 0xc0;
 
 thread_local! {
-    /// Where reads go first.
+    /// Where reads go first: one for all connections of the thread, so that one that has nothing to say costs none.
     static BUFFER: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
+/// Reads what has arrived, some of it at most, and has it looked at.
+fn take<T>(reader: &OwnedReadHalf, look: impl FnOnce(&[u8]) -> T) -> std::io::Result<T> {
+    BUFFER.with_borrow_mut(|buffer| {
+        if buffer.is_empty() {
+            buffer.resize(READ, 0);
+        }
+        let length = reader.try_read(buffer)?;
+        Ok(look(buffer.get(..length).unwrap_or_default()))
+    })
 }
 
 /// What connections and listeners report to the owner.
@@ -163,7 +174,7 @@ pub(super) fn require_ttl(stream: &TcpStream, least: u8) {
 /// What the owner gives a connection.
 pub(super) struct Given {
     /// What is to be written.
-    pub(super) chunks: mpsc::Receiver<Bytes>,
+    pub(super) chunks: mpsc::Receiver<Octets>,
     /// Where it is noted that it was.
     pub(super) written: Written,
     /// The end, and the last words.
@@ -181,9 +192,9 @@ pub(super) async fn run(
 ) {
     // Kept until everything is over.
     let _ticket = given.ticket;
-    let (mut reader, mut writer) = stream.into_split();
+    let (reader, mut writer) = stream.into_split();
     let reading = async {
-        let reason = read(connection, &mut reader, &events).await;
+        let reason = read(connection, &reader, &events).await;
         let _ = events.send(Event::Closed { connection, reason }).await;
         std::future::pending::<()>().await;
     };
@@ -203,24 +214,14 @@ pub(super) async fn run(
 
 async fn read(
     connection: ConnectionId,
-    reader: &mut OwnedReadHalf,
+    reader: &OwnedReadHalf,
     events: &mpsc::Sender<Event>,
 ) -> String {
     loop {
         if let Err(error) = reader.readable().await {
             return format!("connection lost: {error}");
         }
-        // One buffer for all connections of the thread: a connection that has nothing to say costs none.
-        let read = BUFFER.with_borrow_mut(|buffer| {
-            if buffer.is_empty() {
-                buffer.resize(READ, 0);
-            }
-            let length = reader.try_read(buffer)?;
-            Ok::<_, std::io::Error>(Bytes::copy_from_slice(
-                buffer.get(..length).unwrap_or_default(),
-            ))
-        });
-        match read {
+        match take(reader, Bytes::copy_from_slice) {
             Ok(octets) if octets.is_empty() => {
                 return "the peer closed the connection".to_owned();
             }
@@ -240,14 +241,14 @@ async fn read(
 async fn write(
     connection: ConnectionId,
     writer: &mut OwnedWriteHalf,
-    (mut chunks, written): (mpsc::Receiver<Bytes>, Written),
+    (mut chunks, written): (mpsc::Receiver<Octets>, Written),
     mut closing: oneshot::Receiver<Bytes>,
     events: &mpsc::Sender<Event>,
 ) -> bool {
     let last = {
         let flow = async {
-            while let Some(chunk) = chunks.recv().await {
-                writer.write_all(&chunk).await?;
+            while let Some(mut chunk) = chunks.recv().await {
+                writer.write_all_buf(&mut chunk).await?;
                 written.add();
             }
             Ok::<(), std::io::Error>(())
@@ -277,13 +278,18 @@ async fn write(
 
 /// Closes our side and reads what the peer still says: closing with unread input would reset the connection, and the peer
 /// might lose a NOTIFICATION that it has not read yet.
-async fn linger(mut reader: OwnedReadHalf, mut writer: OwnedWriteHalf) {
+async fn linger(reader: OwnedReadHalf, mut writer: OwnedWriteHalf) {
     if writer.shutdown().await.is_err() {
         return;
     }
     let rest = async {
-        let mut sink = [0; 4096];
-        while matches!(reader.read(&mut sink).await, Ok(length) if length > 0) {}
+        while reader.readable().await.is_ok() {
+            match take(&reader, <[u8]>::is_empty) {
+                Ok(false) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Ok(true) | Err(_) => return,
+            }
+        }
     };
     let _ = tokio::time::timeout(LAST_WORDS, rest).await;
 }

@@ -43,8 +43,8 @@ use crate::observe::record::Recorded;
 use crate::observe::{MonitoredPeer, Timestamp, bmp};
 use crate::rib::DestinationId;
 use crate::router::{
-    ConnectionId, CountWalk, DumpWalk, Lost, Output, PeerSummary, RibQuery, RibSlice, RouteBatch,
-    SubscriberId,
+    ConnectionId, CountWalk, DumpWalk, Lost, Octets, Output, PeerSummary, RibQuery, RibSlice,
+    RouteBatch, SubscriberId,
 };
 use crate::types::{Prefix, peer_key};
 use crate::wire::Notification;
@@ -142,7 +142,7 @@ pub(super) struct DumpSlice {
 enum Connection {
     Connecting(AbortHandle),
     Open {
-        chunks: mpsc::Sender<Bytes>,
+        chunks: mpsc::Sender<Octets>,
         close: oneshot::Sender<Bytes>,
         /// How the writing goes.
         flow: Flow,
@@ -153,7 +153,7 @@ enum Connection {
 
 /// A place in a channel, or the news that the other end is gone.
 enum Place {
-    Connection(ConnectionId, Option<OwnedPermit<Bytes>>),
+    Connection(ConnectionId, Option<OwnedPermit<Octets>>),
     Subscriber(SubscriberId, Option<OwnedPermit<RouteBatch>>),
 }
 

@@ -8,7 +8,8 @@ use margay_bgp::config::SpeakerConfig;
 use margay_bgp::observe::Interest;
 use margay_bgp::rib::DestinationId;
 use margay_bgp::router::{
-    ConnectionId, FaultCounts, Lost, Output, PeerSummary, RibPrefix, RibQuery, Router, SubscriberId,
+    ConnectionId, FaultCounts, Lost, Octets, Output, PeerSummary, RibPrefix, RibQuery, Router,
+    SubscriberId,
 };
 use margay_bgp::types::Prefix;
 use margay_bgp::wire::HEADER_LENGTH;
@@ -135,7 +136,7 @@ impl Lab {
     pub(super) fn read(&mut self, who: usize, chunks: usize) {
         for connection in self.bad[who].ready.clone() {
             for _ in 0..chunks {
-                let chunk = self.router.transmit(connection);
+                let chunk = self.router.transmit(connection).map(Octets::into_bytes);
                 self.router
                     .handle_written(self.now, connection, chunk.is_some());
                 match chunk {
@@ -328,7 +329,7 @@ impl Lab {
             return;
         };
         for _ in 0..OUTPUTS {
-            let chunk = self.router.transmit(connection);
+            let chunk = self.router.transmit(connection).map(Octets::into_bytes);
             self.router
                 .handle_written(self.now, connection, chunk.is_some());
             let Some(chunk) = chunk else {
@@ -370,7 +371,7 @@ impl Lab {
             }
             Output::Transmit(connection) => {
                 for _ in 0..OUTPUTS {
-                    let chunk = self.friend.transmit(connection);
+                    let chunk = self.friend.transmit(connection).map(Octets::into_bytes);
                     self.friend
                         .handle_written(self.now, connection, chunk.is_some());
                     let Some(chunk) = chunk else {

@@ -8,14 +8,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::Deref;
 use std::time::Instant;
 
-use bytes::Bytes;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::{Tape, What, notification_digits, to_hex};
 use crate::config::{Announcement, ConfigError, SpeakerConfig};
 use crate::observe::{Interest, Observation};
-use crate::router::{ConnectionId, Lost, Output, RouteBatch, Router, SubscriberId};
+use crate::router::{ConnectionId, Lost, Octets, Output, RouteBatch, Router, SubscriberId};
 use crate::types::Prefix;
 use crate::wire::Notification;
 
@@ -243,11 +242,11 @@ impl Recorded {
     }
 
     /// As [`Router::transmit`].
-    pub fn transmit(&mut self, connection: ConnectionId) -> Option<Bytes> {
+    pub fn transmit(&mut self, connection: ConnectionId) -> Option<Octets> {
         let octets = self.router.transmit(connection);
         self.note(self.clock, || What::Transmit {
             connection,
-            octets: octets.as_deref().map(to_hex),
+            octets: octets.clone().map(|octets| to_hex(&octets.into_bytes())),
         });
         octets
     }

@@ -205,7 +205,7 @@ impl Replay {
             }
             What::Transmit { connection, octets } => {
                 let given = router.transmit(connection);
-                let given = given.map_or_else(String::new, |octets| to_hex(&octets));
+                let given = given.map_or_else(String::new, |octets| to_hex(&octets.into_bytes()));
                 return self.same_text("octets to send", octets.unwrap_or_default(), given);
             }
             What::Routes { subscriber, batch } => {

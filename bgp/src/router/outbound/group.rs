@@ -11,6 +11,7 @@ use super::chunk::Log;
 use super::{Chunk, Exclusion, GroupKey, Outbound, Producer, Reader, Sent};
 use crate::rib::{Pending, Rib, Table};
 use crate::router::PeerId;
+use crate::router::octets::Octets;
 
 /// Octets handed out at a time, if there are as many.
 const GATHER: usize = 64 * 1024;
@@ -169,7 +170,7 @@ impl Group {
         reader: &Reader,
         cursor: &mut u64,
         messages: &mut u64,
-    ) -> Option<Bytes> {
+    ) -> Option<Octets> {
         let mut pieces = Vec::new();
         let mut length = 0;
         let start = *cursor;
@@ -182,7 +183,7 @@ impl Group {
             *cursor += 1;
         }
         self.log.done(table, start, *cursor);
-        together(pieces)
+        Octets::of(pieces)
     }
 
     /// Writes the next chunk. Says whether there was anything to write.
@@ -209,14 +210,6 @@ impl Group {
             self.incomplete = self.incomplete.or(lonely.map(|only| only.id));
         }
         chunk
-    }
-}
-
-/// One piece, or all of them in one.
-pub(in crate::router) fn together(mut pieces: Vec<Bytes>) -> Option<Bytes> {
-    match pieces.len() {
-        0 | 1 => pieces.pop(),
-        _ => Some(pieces.concat().into()),
     }
 }
 

@@ -32,7 +32,7 @@ use crate::types::{Family, FamilySet};
 use crate::wire::Context;
 
 pub(super) use chunk::Chunk;
-pub(super) use group::{GroupId, Groups, together};
+pub(super) use group::{GroupId, Groups};
 pub(super) use produce::Producer;
 pub(super) use sent::Sent;
 

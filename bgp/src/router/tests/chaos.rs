@@ -218,7 +218,7 @@ fn victim() -> (Router, std::time::Instant, ConnectionId) {
         panic!()
     };
     other.handle_connected(now, theirs, remote);
-    let open = other.transmit(theirs).unwrap();
+    let open = other.transmit(theirs).unwrap().into_bytes();
     router.handle_octets(now, connection, &open);
     let mut keepalive = bytes::BytesMut::new();
     wire::encode(&Message::Keepalive, &Context::default(), &mut keepalive).unwrap();

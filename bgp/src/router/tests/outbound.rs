@@ -11,7 +11,7 @@ use crate::config::{AddPath, PeerConfig, SpeakerConfig};
 use crate::router::export::Export;
 use crate::router::outbound::{GroupKey, Place};
 use crate::router::pair::{address, speaker};
-use crate::router::{ConnectionId, Output, PeerId, Router};
+use crate::router::{ConnectionId, Octets, Output, PeerId, Router};
 use crate::types::{Asn, Family, FamilySet, Prefix, RouterId};
 use crate::wire::{
     self, AddPathMode, AsPath, Capability, Context, Message, NextHop, Nlri, Open, PathAttributes,
@@ -185,7 +185,7 @@ impl Hub {
         let Some(connection) = self.far[peer].as_ref().map(|far| far.connection) else {
             return false;
         };
-        let Some(octets) = self.router.transmit(connection) else {
+        let Some(octets) = self.router.transmit(connection).map(Octets::into_bytes) else {
             return false;
         };
         let context = self.context(peer);
@@ -450,8 +450,8 @@ fn peers_that_are_given_the_same_are_one_group_and_read_the_same_octets() {
     let third = hub.far[3].as_ref().unwrap().connection;
     let fourth = hub.far[4].as_ref().unwrap().connection;
     let (a, b) = (
-        hub.router.transmit(third).unwrap(),
-        hub.router.transmit(fourth).unwrap(),
+        hub.router.transmit(third).unwrap().into_bytes(),
+        hub.router.transmit(fourth).unwrap().into_bytes(),
     );
     assert_eq!(a.as_ptr(), b.as_ptr());
     assert_eq!(a.len(), b.len());
