@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use margay_dataplane::{Dataplane, Kernel, Monitor, NetlinkKernel, SysctlTree};
+use margay_speaker::program::shutdown_signal;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -24,8 +26,6 @@ use crate::routing::Routing;
 use crate::services::ServiceWatches;
 use crate::status::writer;
 use crate::{admin, cni_server, datastore, drain};
-use margay_dataplane::{Dataplane, Kernel, Monitor, NetlinkKernel, SysctlTree};
-use margay_speaker::program::shutdown_signal;
 
 /// How often deletes that were written down are tried: usually, and after tries in vain.
 const REPLAY: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(120));

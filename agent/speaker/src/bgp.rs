@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use margay_bgp::speaker::daemon::{Daemon, DaemonError, File, InstallTable, Source};
+use margay_dataplane::KernelError;
 
 use crate::config_file;
 use crate::install::{self, Installer};
 use crate::program::{UsageError, shutdown_signal};
-use margay_dataplane::KernelError;
 
 /// `margay bgp`: the speaker alone (door 2).
 #[derive(Debug, Clone, clap::Args)]

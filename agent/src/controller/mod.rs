@@ -29,6 +29,7 @@ use std::time::Duration;
 use kube::Client;
 use margay_crds::LOAD_BALANCER_NODE;
 use margay_ipam::{Allocator, KubeStore, SystemClock};
+use margay_speaker::program::shutdown_signal;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -38,7 +39,6 @@ use self::health::{Beat, Vitals};
 use self::world::Shared;
 use crate::datastore;
 use crate::options::ControllerOptions;
-use margay_speaker::program::shutdown_signal;
 
 /// How long the Lease may take to be given back at the end.
 const FAREWELL: Duration = Duration::from_secs(5);

@@ -8,10 +8,10 @@ use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 use margay_apiserver::options::ListenAddress;
 use margay_apiserver::{Server, ServerBuilder};
+use margay_speaker::program::UsageError;
 
 use super::embedded::margay_store;
 use crate::options::{AgentOptions, Datastore};
-use margay_speaker::program::UsageError;
 
 /// Where an agent's own store listens: the port of a Kubernetes API server, for itself alone.
 const EMBEDDED_LISTEN: SocketAddr =

@@ -20,6 +20,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use margay_dataplane::{Kernel, TunnelMode};
 use margay_policy::writer::{Netlink, Nft, Reports, Writer};
 use margay_policy::{Failsafes, LocalEndpoint, Pool};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -28,7 +29,6 @@ use self::edge::{Edge, Inputs, Request, Settings};
 use self::seen::{Answer, Count, Ring};
 use crate::datastore::{Change, Kind};
 use crate::endpoints::Endpoint;
-use margay_dataplane::{Kernel, TunnelMode};
 
 /// How often the node's interfaces are looked at.
 const INTERFACES: Duration = Duration::from_secs(30);

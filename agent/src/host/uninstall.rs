@@ -12,8 +12,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::cni::{CniPlace, HALF, PLUGIN};
 use margay_dataplane::{Kernel, NetlinkKernel, RouteChange, is_ours};
+
+use super::cni::{CniPlace, HALF, PLUGIN};
 
 /// How often it is looked whether the agent has gone.
 const LOOK: Duration = Duration::from_millis(100);

@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 use ipnetwork::IpNetwork;
 use k8s_openapi::jiff::Timestamp;
 use margay_crds::DrainStage;
+use margay_dataplane::TunnelMode;
+use margay_speaker::restart::Restart;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -38,8 +40,6 @@ use crate::settling::Settling;
 use crate::status::node::{self, Reports, WallClock};
 use crate::status::wish::{self, Wish};
 use crate::view::{ClusterNode, View};
-use margay_dataplane::TunnelMode;
-use margay_speaker::restart::Restart;
 
 /// How often the loop looks at the sessions and writes what changed.
 const TICK: Duration = Duration::from_secs(1);

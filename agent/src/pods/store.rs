@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use margay_dataplane::Link;
 use tokio::sync::watch;
 
 use crate::endpoints::{Endpoint, EndpointFolder, EndpointKey};
-use margay_dataplane::Link;
 
 /// The interface behind which each pod address lives.
 pub type PodRoutes = BTreeMap<IpAddr, String>;

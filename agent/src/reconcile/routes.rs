@@ -20,12 +20,12 @@ use margay_bgp::speaker::{BestPath, RouteBatch};
 use margay_bgp::types::Prefix;
 use margay_crds::EncapsulationMode;
 use margay_crds::bgp_peer::Remote;
+use margay_dataplane::{Encapsulation, TunnelMode};
 use margay_ipam::Family;
 
 use crate::reconcile::speaker::{is_for, pool_of};
 use crate::services::is_service_space;
 use crate::view::{ClusterNode, View};
-use margay_dataplane::{Encapsulation, TunnelMode};
 
 /// The speaker's best paths by prefix, kept current by its batches.
 #[derive(Debug, Default)]

@@ -5,6 +5,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
+use margay_dataplane::{
+    ApplyError, ApplyReport, Dataplane, DesiredRoutes, Kernel, KernelEvents, Step, pod_link,
+};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
@@ -14,9 +17,6 @@ use super::wanted::{routes_alone, wanted};
 use crate::pods::PodRoutes;
 use crate::reconcile::routes::RouteIntent;
 use crate::status::node::shortened;
-use margay_dataplane::{
-    ApplyError, ApplyReport, Dataplane, DesiredRoutes, Kernel, KernelEvents, Step, pod_link,
-};
 
 /// How often the kernel is compared with the intent without a reason.
 const RESYNC: Duration = Duration::from_secs(60);

@@ -15,12 +15,12 @@ mod wanted;
 use std::net::IpAddr;
 
 use margay_crds::node_status::RouteCounts;
+use margay_dataplane::{Dataplane, Kernel, KernelEvents, TunnelMode};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::edge::{Edge, EnsurePod};
 use crate::pods::PodRoutes;
 use crate::reconcile::routes::RouteIntent;
-use margay_dataplane::{Dataplane, Kernel, KernelEvents, TunnelMode};
 
 /// Pods that may wait for their routes; more make the CNI server wait.
 const QUEUE: usize = 256;

@@ -8,9 +8,9 @@
 use std::collections::BTreeSet;
 
 use ipnetwork::IpNetwork;
+use margay_dataplane::{Route, RouteKey, RouteTarget};
 
 use crate::reconcile::routes::RouteIntent;
-use margay_dataplane::{Route, RouteKey, RouteTarget};
 
 /// The most routes that go the short way: whoever has more of them gains nothing by it.
 const MOST: usize = 1024;

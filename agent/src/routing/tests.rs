@@ -4,15 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
+use margay_dataplane::{
+    Changes, Dataplane, Encapsulation, Errno, FakeKernel, KernelEvents, Route, RouteTarget,
+    SysctlTree, TunnelMode,
+};
 use tokio::sync::{mpsc, watch};
 
 use super::{Routing, RoutingReport};
 use crate::pods::PodRoutes;
 use crate::reconcile::routes::{RemoteRoute, RouteIntent};
-use margay_dataplane::{
-    Changes, Dataplane, Encapsulation, Errno, FakeKernel, KernelEvents, Route, RouteTarget,
-    SysctlTree, TunnelMode,
-};
 
 struct Events(mpsc::Receiver<Changes>);
 

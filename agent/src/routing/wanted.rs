@@ -6,15 +6,15 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use margay_crds::node_status::RouteCounts;
-
-use crate::pods::PodRoutes;
-use crate::reconcile::routes::{RemoteRoute, RouteIntent};
 use margay_dataplane::tunnel::TunnelChange;
 use margay_dataplane::uplink::{self, Uplink};
 use margay_dataplane::{
     Dataplane, DesiredRoute, DesiredState, DesiredSysctls, Kernel, KernelError, Plan, Reach,
     RouteChange, RouteKind, Step, TunnelMode, TunnelSpec, VxlanPeer,
 };
+
+use crate::pods::PodRoutes;
+use crate::reconcile::routes::{RemoteRoute, RouteIntent};
 
 /// A desired state with what it means for people.
 #[derive(Debug, Default)]

@@ -8,15 +8,15 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use margay_bgp::speaker::{RouteStream, Speaker};
+use margay_dataplane::{
+    Kernel, KernelError, KernelEvents, NextHop, Reach, ReachCache, RouteChange, RouteKey,
+    RouteTarget,
+};
 use tokio::time::Instant;
 
 use super::applier::{Applier, Outcome};
 use super::table::{Resolution, Table, Way, Ways};
 use crate::restart::Restart;
-use margay_dataplane::{
-    Kernel, KernelError, KernelEvents, NextHop, Reach, ReachCache, RouteChange, RouteKey,
-    RouteTarget,
-};
 
 /// How often the kernel is compared with what should be without a reason; a full table is large.
 const RESYNC: Duration = Duration::from_secs(300);

@@ -22,11 +22,11 @@ mod tests;
 use std::thread::JoinHandle;
 
 use margay_bgp::speaker::Speaker;
+use margay_dataplane::{KernelError, Monitor, NetlinkKernel, ReachCache};
 use tokio::sync::oneshot;
 
 use self::edge::Edge;
 use self::table::Table;
-use margay_dataplane::{KernelError, Monitor, NetlinkKernel, ReachCache};
 
 /// Where routes go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,10 +4,10 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use margay_bgp::speaker::{BestPath, RouteBatch, RouteChange};
+use margay_dataplane::{FakeKernel, Kernel, ReachCache, RouteTarget};
 
 use super::edge::Edge;
 use super::table::{Resolution, Table};
-use margay_dataplane::{FakeKernel, Kernel, ReachCache, RouteTarget};
 
 fn path(next_hop: &str) -> BestPath {
     let next_hop: IpAddr = next_hop.parse().unwrap();

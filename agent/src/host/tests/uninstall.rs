@@ -1,10 +1,10 @@
 //! Taking away what was there, and nothing else.
 
+use margay_dataplane::{FakeKernel, Route, RouteTarget};
 use tempfile::TempDir;
 
 use super::*;
 use crate::host::CONFLIST;
-use margay_dataplane::{FakeKernel, Route, RouteTarget};
 
 fn options(folder: &TempDir) -> UninstallOptions {
     let at = |name: &str| folder.path().join(name);

@@ -354,7 +354,8 @@ made beforehand, so a sender costs next to nothing and is the same for all. eBGP
 reflector and the mesh), IPv4 unicast, hold time 240 s, the daemon waits to be called, everything
 is accepted, nothing is given on unless the table says so. No kernel routes but in the table about
 them (the others' need a second daemon or cannot be compared, and are left out there). GoBGP gets a
-smaller table, since it would take most of the time; it has no ratio there.
+smaller table, since it would take most of the time; it has no ratio there. Margay's program is the
+image's `margay-bgp`, linked statically (`scripts/static.sh`), the others are Debian's.
 
 - *seconds*: from the first octet sent to the last prefix counted by the daemon itself (asked over its
   control socket every 10 ms, FRR and OpenBGPD every 50 ms, GoBGP every 300 ms) or, where something
