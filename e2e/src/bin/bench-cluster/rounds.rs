@@ -43,12 +43,11 @@ pub(crate) struct Turn {
 
 impl fmt::Display for Turn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut alone = self.first_packet.clone();
-        alone.sort();
+        let alone = self.first_packet.iter().map(Duration::as_millis);
         write!(
             f,
-            "first packet {:?} in the middle, at once: last packet {:?}, Ready {:?}",
-            alone.get(alone.len() / 2).copied().unwrap_or_default(),
+            "first packets {:?} ms, at once: last packet {:?}, Ready {:?}",
+            alone.collect::<Vec<_>>(),
             self.last_packet,
             self.ready
         )
