@@ -3,8 +3,8 @@
 //!
 //! Measured are a pod's way from its creation to its first packet, 30 pods at once until all are
 //! Ready, what an idle node asks of the API server, what a change of a pod costs in watches, and
-//! the agent's memory and processor time. Unattended it takes a quarter of an hour on two
-//! processors that have nothing else to do. Needs root, `make kube-binaries`, `make image` and
+//! the agent's memory and processor time. Unattended it takes half an hour on two processors that
+//! have nothing else to do: whole turns are fast or slow, and only many of them tell a tenth. Needs root, `make kube-binaries`, `make image` and
 //! `make helm`. Writes a page.
 
 mod idle;
@@ -29,10 +29,10 @@ const NAME: &str = "benchcluster";
 #[derive(Debug, Parser)]
 struct Options {
     /// How often the two sides take their turn
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 12)]
     rounds: usize,
     /// How many pods are started one after the other in a round
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 8)]
     alone: usize,
     /// How many pods are started at once
     #[arg(long, default_value_t = 30)]

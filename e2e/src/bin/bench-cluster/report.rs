@@ -35,6 +35,21 @@ fn each(turn: &Turn, of: fn(&Stages) -> Duration) -> Vec<Duration> {
     turn.stages.iter().map(of).collect()
 }
 
+/// Ratios of turns: the middle one (of an even number the mean of two), the least and the most.
+fn in_the_middle(mut ratios: Vec<f64>) -> String {
+    ratios.sort_by(f64::total_cmp);
+    let half = ratios.len() / 2;
+    let around = [ratios.len().saturating_sub(1) / 2, half];
+    let middle: f64 = around.iter().filter_map(|at| ratios.get(*at)).sum();
+    let ends = (ratios.first(), ratios.last());
+    format!(
+        "{:.2}x in the middle ({:.2}–{:.2})",
+        middle / 2.0,
+        ends.0.copied().unwrap_or_default(),
+        ends.1.copied().unwrap_or_default()
+    )
+}
+
 /// The page.
 pub(crate) fn markdown(results: &Results) -> String {
     let mut text = format!(
@@ -68,6 +83,12 @@ pub(crate) fn markdown(results: &Results) -> String {
         let [ours, theirs] = all(of);
         let name = format!("{name} ({} times)", ours.len());
         text += &paired::row(&name, &ours, &theirs, 1.0, 0);
+    }
+    text += "\nWhole turns are fast or slow. Each of Margay's beside the reference's just before it, as the ratio of their medians:\n\n";
+    for (name, of) in rows {
+        let pairs = results.margay.iter().zip(&results.reference);
+        let ratios = pairs.map(|(ours, theirs)| paired::ratio(&of(ours), &of(theirs)));
+        let _ = writeln!(text, "- {name}: {}", in_the_middle(ratios.collect()));
     }
     text += "\n### Where the time to the first packet goes\n\nOf the pods one after the other, by containerd's log; medians, so that they need not add up.\n\n| | Margay | ptp + host-local |\n|---|---|---|\n";
     let stages: [(&str, Times); 4] = [

@@ -232,9 +232,10 @@ async fn heard(packets: &FirstPackets, name: &str) -> Result<Instant> {
     }
 }
 
-/// Waits until no node has an interface of a pod any more.
+/// Waits until no node has an interface of a pod any more. Kubelet may forget a pod and find it again some minutes later:
+/// no reason to throw away half an hour of measuring.
 async fn until_none_is_left(cluster: &Cluster) -> Result<()> {
-    let limit = Instant::now() + patience(90);
+    let limit = Instant::now() + patience(300);
     loop {
         let mut left = Vec::new();
         for node in &cluster.nodes {
