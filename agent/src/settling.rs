@@ -2,7 +2,7 @@
 //! node takes no new pods, and a rollout does not go on to the next node.
 //!
 //! Once settled, always settled: a peer that goes down later is no fault of this node. Not here:
-//! which routes stay over a restart ([`crate::restart`]).
+//! which routes stay over a restart ([`margay_speaker::restart`]).
 
 use std::time::{Duration, Instant};
 

@@ -63,7 +63,7 @@ pub fn gateway(address: IpAddr) -> IpAddr {
 /// A pod's wiring as it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodLink {
-    /// The name of the node's end; see [`host_interface`].
+    /// The name of the node's end: [`HOST_PREFIX`] and what the policy crate makes of the pod's name.
     pub host_interface: String,
     /// The pod's network namespace.
     pub namespace: PathBuf,
