@@ -4,7 +4,6 @@
 //! after what it does not hear, and a copy for each such peer would be the most there is in memory while a reflector has
 //! something to tell.
 
-use std::collections::VecDeque;
 use std::io::IoSlice;
 
 use bytes::{Buf, Bytes};
@@ -19,8 +18,8 @@ pub struct Octets(Pieces);
 #[derive(Debug, Clone)]
 enum Pieces {
     One(Bytes),
-    /// In a box, as most have one piece.
-    Several(Box<VecDeque<Bytes>>),
+    /// The first one last.
+    Several(Vec<Bytes>),
 }
 
 impl Octets {
@@ -28,7 +27,10 @@ impl Octets {
     pub(super) fn of(mut pieces: Vec<Bytes>) -> Option<Self> {
         match pieces.len() {
             0 | 1 => pieces.pop().map(Self::from),
-            2..=MOST_PIECES => Some(Self(Pieces::Several(Box::new(pieces.into())))),
+            2..=MOST_PIECES => {
+                pieces.reverse();
+                Some(Self(Pieces::Several(pieces)))
+            }
             _ => Some(Self::from(Bytes::from(pieces.concat()))),
         }
     }
@@ -56,7 +58,7 @@ impl Buf for Octets {
     fn chunk(&self) -> &[u8] {
         match &self.0 {
             Pieces::One(octets) => octets,
-            Pieces::Several(pieces) => pieces.front().map_or(&[], |first| first),
+            Pieces::Several(pieces) => pieces.last().map_or(&[], |first| first),
         }
     }
 
@@ -64,7 +66,7 @@ impl Buf for Octets {
         match &self.0 {
             Pieces::One(octets) => octets.chunks_vectored(into),
             Pieces::Several(pieces) => {
-                let slices = into.iter_mut().zip(pieces.iter());
+                let slices = into.iter_mut().zip(pieces.iter().rev());
                 slices
                     .map(|(slice, piece)| *slice = IoSlice::new(piece))
                     .count()
@@ -76,12 +78,12 @@ impl Buf for Octets {
         match &mut self.0 {
             Pieces::One(octets) => octets.advance(count),
             Pieces::Several(pieces) => {
-                while let Some(first) = pieces.front_mut() {
+                while let Some(first) = pieces.last_mut() {
                     if count < first.len() {
                         return first.advance(count);
                     }
                     count -= first.len();
-                    pieces.pop_front();
+                    pieces.pop();
                 }
             }
         }
