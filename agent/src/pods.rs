@@ -194,3 +194,18 @@ fn endpoint(spec: &LinkSpec, made: &LinkMade) -> Endpoint {
         device: made.device,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use margay_dataplane::is_pod_interface;
+    use margay_policy::compile::interface_name;
+
+    /// Policy makes the names, and the dataplane knows a pod's interface by its name.
+    #[test]
+    fn the_dataplane_knows_the_names_that_policy_makes() {
+        for (namespace, pod) in [("kube-system", "coredns"), ("a", "b"), ("", "")] {
+            let name = interface_name(namespace, pod);
+            assert!(is_pod_interface(&name), "{name}");
+        }
+    }
+}

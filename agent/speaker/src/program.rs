@@ -10,8 +10,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt};
 
-/// Margay's own words at `info` and the libraries' at `warn`.
-const DEFAULT_FILTER: &str = "warn,margay=info,margay_agent=info,margay_bgp=info,margay_dataplane=info,margay_speaker=info,margay_ipam=info,margay_policy=info,margay_apiserver=info";
+/// Margay's own words at `info` and the libraries' at `warn`. A name stands for all that begin with it, and so do our crates'.
+const DEFAULT_FILTER: &str = "warn,margay=info";
 
 /// A mistake in a flag or a file: exit code 2, where everything else is 1.
 #[derive(Debug, thiserror::Error)]
@@ -125,7 +125,14 @@ mod tests {
     fn without_a_word_our_own_information_is_logged() {
         let filter = default_filter();
         let enabled = |target: &str, level| filter.would_enable(target, &level);
-        assert!(enabled("margay_bgp::speaker", tracing::Level::INFO));
+        for ours in [
+            "margay",
+            "margay_agent::run",
+            "margay_bgp::speaker",
+            "margay_dataplane",
+        ] {
+            assert!(enabled(ours, tracing::Level::INFO), "{ours}");
+        }
         assert!(!enabled("margay_bgp::speaker", tracing::Level::DEBUG));
         assert!(enabled("hyper::client", tracing::Level::WARN));
         assert!(!enabled("hyper::client", tracing::Level::INFO));

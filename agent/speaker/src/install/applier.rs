@@ -5,9 +5,8 @@
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
-
 use margay_dataplane::{Kernel, KernelError, RouteChange};
+use tokio::sync::mpsc;
 
 /// What was refused of some changes, and why. Empty: all was done.
 pub(super) type Outcome = Vec<(RouteChange, KernelError)>;

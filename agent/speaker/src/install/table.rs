@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
 use margay_bgp::speaker::{BestPath, RouteBatch};
-
 use margay_dataplane::{KernelError, Route, RouteChange, RouteKey, RouteTarget};
 
 /// One way packets to a prefix may go, as BGP has it.
