@@ -4,8 +4,8 @@
 //! Measured are a pod's way from its creation to its first packet, 30 pods at once until all are
 //! Ready, what an idle node asks of the API server, what a change of a pod costs in watches, and
 //! the agent's memory and processor time. Unattended it takes half an hour on two processors that
-//! have nothing else to do: whole turns are fast or slow, and only many of them tell a tenth. Needs root, `make kube-binaries`, `make image` and
-//! `make helm`. Writes a page.
+//! have nothing else to do: whole turns are fast or slow, and only many of them tell a tenth. Needs
+//! root, `make kube-binaries`, `make image` and `make helm`. Writes a page.
 
 mod idle;
 mod report;
@@ -78,7 +78,7 @@ async fn measure(options: &Options, ground: Ground) -> Result<Results> {
     let mut results = Results::default();
     rounds::prepare(&mut cluster).await?;
     for round in 1..=options.rounds {
-        for side in rounds::SIDES {
+        for side in rounds::order(round) {
             rounds::switch(&cluster, side).await?;
             let measured = rounds::run(&cluster, options.alone, options.at_once).await?;
             eprintln!("round {round} of {}: {side:?}: {measured}", options.rounds);

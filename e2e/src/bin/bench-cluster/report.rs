@@ -84,12 +84,19 @@ pub(crate) fn markdown(results: &Results) -> String {
         let name = format!("{name} ({} times)", ours.len());
         text += &paired::row(&name, &ours, &theirs, 1.0, 0);
     }
-    text += "\nWhole turns are fast or slow. Each of Margay's beside the reference's just before it, as the ratio of their medians:\n\n";
+    text += "\nWhole turns are fast or slow. Each of Margay's beside the reference's just before or after it, as the ratio of their medians:\n\n";
     for (name, of) in rows {
         let pairs = results.margay.iter().zip(&results.reference);
         let ratios = pairs.map(|(ours, theirs)| paired::ratio(&of(ours), &of(theirs)));
         let _ = writeln!(text, "- {name}: {}", in_the_middle(ratios.collect()));
     }
+    let [ours, theirs] = all(|turn| turn.warming.clone());
+    let _ = writeln!(
+        text,
+        "\nNot counted are the first three pods of each turn, on nodes whose network has just been changed: {} with Margay, {} with the reference.",
+        paired::spread(&ours, 0),
+        paired::spread(&theirs, 0)
+    );
     text += "\n### Where the time to the first packet goes\n\nOf the pods one after the other, by containerd's log; medians, so that they need not add up.\n\n| | Margay | ptp + host-local |\n|---|---|---|\n";
     let stages: [(&str, Times); 4] = [
         (
@@ -151,7 +158,8 @@ const METHOD: &str = "\
 
 The cluster is that of `make test-cluster`. The sides take turns on it: in the reference's turns
 nothing of Margay runs (its DaemonSet has no node and its Deployment no replicas), in Margay's the
-reference's configuration is not there. Pods are of a static busybox that first of all asks a DNS
+reference's configuration is not there. A turn begins ten seconds after that, and each side comes
+first in every other round. A pod is deleted once kubelet has said that it runs. Pods are of a static busybox that first of all asks a DNS
 server beside the API server for the pod's own name: that question is the first packet, and the
 time is from before the request that creates the pod (or the Deployment) to its arrival. It needs
 no answer, so no route back has to be there. Ready is what kubelet reports, which looks at its

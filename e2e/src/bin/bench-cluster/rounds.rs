@@ -25,12 +25,27 @@ pub(crate) enum Side {
     Margay,
 }
 
-/// In the order of a round.
-pub(crate) const SIDES: [Side; 2] = [Side::Reference, Side::Margay];
+/// How many pods are started in a turn before those that count: one for each node.
+const WARM: usize = 3;
+/// How long after a switch a turn begins: what agents do as they start, and kubelets and the
+/// runtimes as pods come and go, is over by then.
+const CALM: Duration = Duration::from_secs(10);
+
+/// The sides in the order of this round: each comes first as often as the other, so that a machine
+/// that becomes slower or faster favours none.
+pub(crate) fn order(round: usize) -> [Side; 2] {
+    if round.is_multiple_of(2) {
+        [Side::Margay, Side::Reference]
+    } else {
+        [Side::Reference, Side::Margay]
+    }
+}
 
 /// What one turn of one side has given.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Turn {
+    /// The first pods of the turn, on nodes whose network has just been changed: they warm it up.
+    pub(crate) warming: Vec<Duration>,
     /// From a pod's creation to its first packet, one pod after the other.
     pub(crate) first_packet: Vec<Duration>,
     /// Where that time went.
@@ -43,11 +58,15 @@ pub(crate) struct Turn {
 
 impl fmt::Display for Turn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let alone = self.first_packet.iter().map(Duration::as_millis);
+        let words = |times: &[Duration]| {
+            let times = times.iter().map(Duration::as_millis);
+            format!("{:?}", times.collect::<Vec<_>>())
+        };
         write!(
             f,
-            "first packets {:?} ms, at once: last packet {:?}, Ready {:?}",
-            alone.collect::<Vec<_>>(),
+            "warming {} first packets {} ms, at once: last packet {:?}, Ready {:?}",
+            words(&self.warming),
+            words(&self.first_packet),
             self.last_packet,
             self.ready
         )
@@ -156,7 +175,7 @@ pub(crate) async fn switch(cluster: &Cluster, side: Side) -> Result<()> {
     )
     .await?;
     // The runtime reads its configuration as it changes; and everybody calms down.
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    tokio::time::sleep(CALM).await;
     Ok(())
 }
 
@@ -171,15 +190,19 @@ pub(crate) async fn run(cluster: &Cluster, alone: usize, at_once: u32) -> Result
     let mut moments = Vec::new();
     // The server knows the pods of the last turn for a while.
     let turn_id = Timestamp::now().as_second();
-    for number in 0..alone {
+    for number in 0..WARM + alone {
         let name = format!("alone-{turn_id}-{number}");
         let pod = json!({"metadata": {"name": name, "labels": {"app": "alone"}}, "spec": spec});
         let (began, created) = (Instant::now(), Timestamp::now());
         objects::ensure(&pods, pod).await?;
         let time = heard(&packets, &name).await? - began;
-        turn.first_packet.push(time);
-        let uid = pods.get(&name).await?.uid().context("a pod without uid")?;
-        moments.push((uid, created, created + time));
+        let uid = until_known_to_run(cluster, &pods, &name).await?;
+        if number < WARM {
+            turn.warming.push(time);
+        } else {
+            turn.first_packet.push(time);
+            moments.push((uid, created, created + time));
+        }
         // By kubelet, which takes its interface away at once; one that the server forgets first is
         // found to be an orphan only by the minute.
         pods.delete(&name, &DeleteParams::default()).await?;
@@ -193,7 +216,7 @@ pub(crate) async fn run(cluster: &Cluster, alone: usize, at_once: u32) -> Result
     let began = Instant::now();
     workload::deploy(&client, workload::deployment("many", at_once, &spec)).await?;
     let wanted = usize::try_from(at_once)?;
-    let places = workload::until_ready(cluster, &client, "app=many", wanted, patience(180)).await?;
+    workload::until_ready(cluster, &client, "app=many", wanted, patience(180)).await?;
     turn.ready = began.elapsed();
     let seen = packets.seen();
     if seen.len() < before + wanted {
@@ -205,7 +228,7 @@ pub(crate) async fn run(cluster: &Cluster, alone: usize, at_once: u32) -> Result
         .map(|(_, at)| *at)
         .max();
     turn.last_packet = last.context("no pod was heard")? - began;
-    workload::delete_at_once(cluster, &client, "many", &places).await?;
+    workload::delete(&client, "many").await?;
     until_none_is_left(cluster).await?;
     tokio::time::sleep(Duration::from_secs(1)).await;
     Ok(turn)
@@ -217,6 +240,23 @@ pub(crate) async fn run(cluster: &Cluster, alone: usize, at_once: u32) -> Result
 fn pause(number: usize) -> Duration {
     const STEPS: [u64; 10] = [0, 300, 600, 900, 200, 500, 800, 100, 400, 700];
     Duration::from_millis(500 + STEPS[number % STEPS.len()])
+}
+
+/// Waits until kubelet has said that the pod runs, and tells its uid. One that is deleted while
+/// kubelet starts it may keep its sandbox until kubelet looks for such, minutes later.
+async fn until_known_to_run(cluster: &Cluster, pods: &Api<Pod>, name: &str) -> Result<String> {
+    let what = format!("{name} to run");
+    let logs = cluster.logs();
+    let found = until(&what, patience(60), &logs, || async {
+        let pod = pods.get(name).await.map_err(|error| error.to_string())?;
+        let phase = pod.status.as_ref().and_then(|status| status.phase.clone());
+        if phase.as_deref() == Some("Running") {
+            return pod.uid().ok_or_else(|| "it has no uid".to_owned());
+        }
+        tokio::time::sleep(Duration::from_millis(75)).await;
+        Err(format!("it is {phase:?}"))
+    });
+    Ok(found.await?)
 }
 
 async fn heard(packets: &FirstPackets, name: &str) -> Result<Instant> {
@@ -232,8 +272,8 @@ async fn heard(packets: &FirstPackets, name: &str) -> Result<Instant> {
     }
 }
 
-/// Waits until no node has an interface of a pod any more. Kubelet may forget a pod and find it again some minutes later:
-/// no reason to throw away half an hour of measuring.
+/// Waits until no node has an interface of a pod any more. Kubelet may forget a pod and find it
+/// again some minutes later: no reason to throw away half an hour of measuring.
 async fn until_none_is_left(cluster: &Cluster) -> Result<()> {
     let limit = Instant::now() + patience(300);
     loop {
