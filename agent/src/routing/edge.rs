@@ -123,9 +123,9 @@ impl<K: Kernel + 'static> Edge<K> {
                 _ = resync.tick() => {}
             }
             // Until somebody has said what should be, nothing in the kernel is too much.
+            due = None;
             let intent = intents.borrow_and_update().clone();
             if let Some(intent) = intent {
-                due = None;
                 self.reconcile(&intent).await;
             }
         }
