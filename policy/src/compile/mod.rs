@@ -17,6 +17,7 @@ pub(crate) mod emit;
 mod failsafe;
 pub(crate) mod flat;
 pub(crate) mod host;
+pub(crate) mod ipvs;
 mod lower;
 pub(crate) mod nat;
 pub(crate) mod ports;
@@ -38,6 +39,7 @@ use crate::{
     selector::Labels,
 };
 pub use failsafe::{FailsafeError, FailsafePort, Failsafes};
+pub use ipvs::INTERFACE as IPVS_INTERFACE;
 
 use class::{Class, ClassKey, InForce, Member};
 use select::Selected;
@@ -109,7 +111,8 @@ pub struct NodeInput {
     pub node_addresses: BTreeSet<IpAddr>,
     /// The names of the tunnel devices: what leaves by them keeps the pod's address.
     pub tunnel_devices: BTreeSet<String>,
-    /// The node's own interfaces and their addresses: host endpoints without an interface's name are found by them.
+    /// The node's own interfaces and their addresses: host endpoints without an interface's name are found by them, and
+    /// whether kube-proxy forwards by IPVS.
     pub interfaces: BTreeMap<String, BTreeSet<IpAddr>>,
     /// The ports that no policy of a host endpoint closes.
     pub failsafes: Failsafes,
@@ -184,6 +187,7 @@ impl Compiler {
         let mut ruleset = emit::emit(&members, &classes, &book);
         nat::emit(node, &mut ruleset);
         host::emit(cluster, node, &claims, &mut ruleset, &mut problems);
+        ipvs::emit(node, &members, &mut ruleset);
         emit::emit_generation(&mut ruleset);
         (ruleset, problems)
     }

@@ -27,7 +27,7 @@ mod state;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    compile::{Failsafes, LocalEndpoint, NodeInput, Pool, check_interface, host_part},
+    compile::{Failsafes, LocalEndpoint, NodeInput, Pool, check_interface, host, host_part, ipvs},
     model::Cluster,
     problem::{Problem, Problems},
     ruleset::{Ruleset, Transaction},
@@ -46,6 +46,8 @@ pub struct Engine {
     nat_changed: bool,
     /// Whether the table has a part for host endpoints.
     has_hosts: bool,
+    /// Whether the table has a part for IPVS.
+    has_ipvs: bool,
     problems: BTreeMap<String, Vec<Problem>>,
     host_problems: Vec<Problem>,
     state: State,
@@ -64,6 +66,7 @@ impl Engine {
             touched: BTreeSet::new(),
             nat_changed: true,
             has_hosts: false,
+            has_ipvs: false,
             problems: BTreeMap::new(),
             host_problems: Vec::new(),
             state: State::new(),
@@ -143,8 +146,7 @@ impl Engine {
         }
     }
 
-    /// Takes in what host endpoints need to know of the node: its interfaces with their addresses, and the ports that are
-    /// always open.
+    /// Takes in the node's interfaces with their addresses, and the ports that no policy of a host endpoint closes.
     pub fn handle_host(
         &mut self,
         interfaces: &BTreeMap<String, BTreeSet<std::net::IpAddr>>,
@@ -175,6 +177,7 @@ impl Engine {
             self.state.update_nat(&self.node);
         }
         self.update_host();
+        self.update_ipvs();
         self.state.take()
     }
 
@@ -188,10 +191,27 @@ impl Engine {
                 ..self.node.clone()
             };
             let (wanted, problems) = host_part(&self.cluster, &node);
-            self.state.update_host(wanted);
+            self.state.update_part(host::is_host, wanted);
             self.host_problems = problems;
         }
         self.has_hosts = has_hosts;
+    }
+
+    /// What is about IPVS is made anew, too: it is an element for each pod here.
+    fn update_ipvs(&mut self) {
+        let is_in_use = ipvs::is_in_use(&self.node);
+        if is_in_use || self.has_ipvs {
+            let wanted = match is_in_use {
+                true => {
+                    let endpoints = self.endpoints.values();
+                    let endpoints = endpoints.map(|one| (one.device, one.addresses.as_slice()));
+                    ipvs::part(endpoints, self.state.ruleset())
+                }
+                false => Ruleset::new(),
+            };
+            self.state.update_part(ipvs::is_ipvs, wanted);
+        }
+        self.has_ipvs = is_in_use;
     }
 
     /// The table after the last [`Self::poll`].

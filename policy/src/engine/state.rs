@@ -18,7 +18,7 @@ use crate::{
     compile::{
         LocalEndpoint, NodeInput, check_interface,
         class::{declared, holds},
-        emit, host, known, nat,
+        emit, known, nat,
     },
     identity::{Term, Terms},
     model::{Changes, Cluster, Direction, NamedPort, ObjectKey, Pod},
@@ -136,13 +136,13 @@ impl State {
         self.draft.set_chain(chain, wanted.chains.remove(chain));
     }
 
-    /// Makes the part of the table that is host endpoints' what it is to be.
-    pub(super) fn update_host(&mut self, mut wanted: Ruleset) {
+    /// Makes the part of the table that has these names what it is to be.
+    pub(super) fn update_part(&mut self, is_of_part: fn(&str) -> bool, mut wanted: Ruleset) {
         let table = self.draft.table();
-        let of_hosts = |name: &&Name| host::is_host(name);
-        let sets: BTreeSet<Name> = table.sets.keys().filter(of_hosts).cloned().collect();
-        let maps: BTreeSet<Name> = table.maps.keys().filter(of_hosts).cloned().collect();
-        let chains: BTreeSet<Name> = table.chains.keys().filter(of_hosts).cloned().collect();
+        let is_of_part = |name: &&Name| is_of_part(name);
+        let sets: BTreeSet<Name> = table.sets.keys().filter(is_of_part).cloned().collect();
+        let maps: BTreeSet<Name> = table.maps.keys().filter(is_of_part).cloned().collect();
+        let chains: BTreeSet<Name> = table.chains.keys().filter(is_of_part).cloned().collect();
         for name in sets.iter().chain(wanted.sets.keys()) {
             self.draft.set_set(name, wanted.sets.get(name));
         }

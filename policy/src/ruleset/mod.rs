@@ -338,6 +338,8 @@ pub enum Match {
     NotIn(Vec<Field>, Name),
     /// The address lies in the network.
     Network(Field, IpNetwork),
+    /// The source address is one of the node's own.
+    FromNode,
     /// The IP protocol number.
     Protocol(u8),
     /// The IP protocol number lies in the range, of numbers up to 255.

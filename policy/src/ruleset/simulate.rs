@@ -28,6 +28,8 @@ pub(crate) struct Packet {
     pub(crate) reply: bool,
     /// Our part of its connection's mark.
     pub(crate) mark: u16,
+    /// Whether the source is an address of the node.
+    pub(crate) from_node: bool,
 }
 
 impl Packet {
@@ -89,6 +91,15 @@ pub(crate) fn forwards(ruleset: &Ruleset, packet: &Packet) -> (bool, u16) {
     let mut walk = Walk::new(ruleset, packet);
     let passed = !matches!(walk.chain(&ruleset.chains["forward"], 0), End::Drop);
     (passed, walk.mark)
+}
+
+/// Whether a packet that IPVS sends out gets through; `None` where there is no IPVS.
+pub(crate) fn balanced(ruleset: &Ruleset, packet: &Packet) -> Option<bool> {
+    let chain = ruleset.chains.get("balanced")?;
+    let mut walk = Walk::new(ruleset, packet);
+    let passed = !matches!(walk.chain(chain, 0), End::Drop);
+    assert!(!passed || walk.identity == 0, "it kept its identity");
+    Some(passed)
 }
 
 /// Whether this hook's base chains let the packet through, which goes on as they leave it.
@@ -319,6 +330,7 @@ impl<'a> Walk<'a> {
                 self.address(*field, family)
                     .is_some_and(|address| network.contains(address))
             }
+            Match::FromNode => packet.from_node,
             Match::Protocol(number) => packet.protocol == *number,
             Match::ProtocolRange(range) => range.contains(packet.protocol.into()),
             Match::Family(family) => Family::of(packet.source) == *family,

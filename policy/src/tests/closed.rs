@@ -38,6 +38,7 @@ fn packet(inward: &str, outward: &str, source: &str, destination: &str) -> Packe
         state: None,
         reply: false,
         mark: 0,
+        from_node: false,
     }
 }
 

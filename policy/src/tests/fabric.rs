@@ -13,8 +13,8 @@ use crate::{
     model::{ObjectKey, Pod},
     port::Probe,
     ruleset::{
-        Hook,
-        simulate::{Packet, Told, passes, told},
+        Family, Hook, Key,
+        simulate::{Packet, Told, balanced, passes, told},
     },
 };
 
@@ -40,6 +40,27 @@ pub(super) fn node_input(cluster: &Cluster, node: &str) -> NodeInput {
         let index = cluster.pods().position(|pod| pod.key() == key);
         format!("mgy{:04}", index.unwrap())
     })
+}
+
+/// Whether a packet is forwarded. What IPVS sends the same way, without a word of where it came in, has the same answer.
+fn forwards(ruleset: &Ruleset, packet: &Packet) -> bool {
+    let passed = passes(ruleset, Hook::Forward, packet);
+    let sources = Family::of(packet.source).digit();
+    let senders = ruleset.maps[&format!("sources{sources}")].elements.keys();
+    let is_sender = |key: &&Key| matches!(key, Key::DeviceAddress(both) if both.1 == packet.source);
+    let is_from_here = packet.in_interface != UPLINK;
+    if senders.filter(is_sender).count() != usize::from(is_from_here) {
+        // Where several pods have one address IPVS cannot know which it was.
+        return passed;
+    }
+    let sent = Packet {
+        in_interface: String::new(),
+        ..packet.clone()
+    };
+    if let Some(balanced) = balanced(ruleset, &sent) {
+        assert_eq!(balanced, passed, "by IPVS or not: {packet:?}");
+    }
+    passed
 }
 
 pub(super) struct Fabric<'a> {
@@ -113,6 +134,7 @@ impl<'a> Fabric<'a> {
             state: None,
             reply: false,
             mark: 0,
+            from_node: false,
         };
         let (source, destination) = (self.place(from), self.place(to));
         if let Some((ruleset, node, inward)) = source {
@@ -124,9 +146,9 @@ impl<'a> Fabric<'a> {
             }
             match destination {
                 Some((_, other, outward)) if other == node => {
-                    return passes(ruleset, Hook::Forward, &packet(inward, outward));
+                    return forwards(ruleset, &packet(inward, outward));
                 }
-                _ if !passes(ruleset, Hook::Forward, &packet(inward, UPLINK)) => return false,
+                _ if !forwards(ruleset, &packet(inward, UPLINK)) => return false,
                 _ => {}
             }
         }
@@ -134,7 +156,7 @@ impl<'a> Fabric<'a> {
             Some((_, node, _)) if self.is_node(from, node) => true, // Sent by the node itself.
             Some((ruleset, _, outward)) => {
                 passes(ruleset, Hook::PreroutingRaw, &packet(UPLINK, ""))
-                    && passes(ruleset, Hook::Forward, &packet(UPLINK, outward))
+                    && forwards(ruleset, &packet(UPLINK, outward))
             }
             None => true,
         }
@@ -154,6 +176,7 @@ impl<'a> Fabric<'a> {
             state: None,
             reply: false,
             mark: 0,
+            from_node: false,
         };
         let mut all = Told::default();
         if from.pod.is_some() && from.pod.map(Pod::key) == to.pod.map(Pod::key) {

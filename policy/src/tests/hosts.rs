@@ -103,6 +103,7 @@ fn packet(
         state,
         reply: false,
         mark: 0,
+        from_node: false,
     }
 }
 

@@ -4,6 +4,7 @@ mod change;
 mod closed;
 mod fabric;
 mod hosts;
+mod ipvs;
 mod nat;
 mod random;
 mod rejudge;

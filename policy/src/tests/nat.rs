@@ -50,6 +50,7 @@ fn only_what_leaves_all_pools_by_no_tunnel_is_masqueraded() {
             state: None,
             reply: false,
             mark: 0,
+            from_node: false,
         };
         assert_eq!(
             is_masqueraded(&ruleset, &packet),

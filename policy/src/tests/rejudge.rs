@@ -44,6 +44,7 @@ fn packet(reply: bool, port: u16, state: Option<ConnectionState>, mark: u16) -> 
         state,
         reply,
         mark,
+        from_node: false,
     }
 }
 

@@ -21,7 +21,9 @@ use serde_json::{Value, json};
 
 use super::fabric::{Fabric, node_input};
 use crate::{
-    Cluster, Compiler, Engine, Pool, Ruleset, diff,
+    Cluster, Compiler, Engine, Pool, Ruleset,
+    compile::IPVS_INTERFACE,
+    diff,
     evaluate::{End, Evaluator, Side, Traffic},
     model::{
         Direction, NamedPort, NetworkSet, Node, ObjectKey, Order, OwnPolicy, Pod, PolicyKind,
@@ -795,6 +797,10 @@ impl Followers {
                     cidr: "10.0.0.0/8".parse().unwrap(),
                     nat_outgoing: true,
                 }];
+            }
+            if turn.is_multiple_of(2) {
+                let interface = IPVS_INTERFACE.to_owned();
+                input.interfaces.insert(interface, BTreeSet::new());
             }
             let gone: Vec<String> = engine
                 .endpoints()

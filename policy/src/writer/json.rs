@@ -214,6 +214,11 @@ fn condition(condition: &Match) -> Json {
             let prefix = json!({"prefix": {"addr": network.network(), "len": network.prefix()}});
             compare("==", field(*key), prefix)
         }
+        Match::FromNode => compare(
+            "==",
+            json!({"fib": {"result": "type", "flags": ["saddr"]}}),
+            json!("local"),
+        ),
         Match::Protocol(number) => {
             compare("==", json!({"meta": {"key": "l4proto"}}), json!(number))
         }

@@ -248,6 +248,7 @@ fn write_match(f: &mut fmt::Formatter<'_>, condition: &Match) -> fmt::Result {
         Match::In(keys, set) => write!(f, "{} @{set}", fields(keys)),
         Match::NotIn(keys, set) => write!(f, "{} != @{set}", fields(keys)),
         Match::Network(key, network) => write!(f, "{} {network}", field(*key)),
+        Match::FromNode => f.write_str("fib saddr type local"),
         Match::Protocol(number) => write!(f, "meta l4proto {number}"),
         Match::ProtocolRange(range) => write!(f, "meta l4proto {range}"),
         Match::Family(family) => write!(f, "meta nfproto {}", nfproto(*family)),

@@ -1,12 +1,15 @@
 //! The table in the kernel: whatever way led to a ruleset, the kernel holds the same table, in either input form.
 
 use std::{
+    collections::BTreeSet,
     io::Write,
     process::{Command, Stdio},
 };
 
 use margay_policy::{
-    Cluster, Compiler, LocalEndpoint, NodeInput, Pool, Ruleset, diff,
+    Cluster, Compiler, LocalEndpoint, NodeInput, Pool, Ruleset,
+    compile::IPVS_INTERFACE,
+    diff,
     load::load,
     ruleset,
     writer::{Error, Netlink, Writer},
@@ -132,6 +135,10 @@ impl Walk {
                     nat_outgoing: self.next(2) == 0,
                 });
             }
+        }
+        if self.next(3) == 0 {
+            let interface = IPVS_INTERFACE.to_owned();
+            input.interfaces.insert(interface, BTreeSet::new());
         }
         let mut cluster = Cluster::new();
         assert_eq!(load(&documents, &mut cluster).unwrap(), []);

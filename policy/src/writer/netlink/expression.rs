@@ -167,6 +167,7 @@ impl List {
             | Match::NotInterfacePrefix(..)
             | Match::NotIn(..)
             | Match::Network(..)
+            | Match::FromNode
             | Match::IcmpType(..)
             | Match::IcmpCode(..) => return None,
         }
