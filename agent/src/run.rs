@@ -64,7 +64,10 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
     let enforcement =
         Enforcement::start(&node, &pods.all(), watches.policy, watches.endpoints_wanted);
     enforcement.set_failsafes(options.failsafes());
-    enforcement.follow_interfaces(kernel.clone());
+    let followed = enforcement.follow_interfaces(kernel.clone(), routing.interfaces());
+    followed
+        .await
+        .context("cannot read the node's interfaces")?;
     let addresses = Addresses::start(client.clone(), &node);
     let (pulse, pulses) = watch::channel(Pulse::default());
     health::serve(options.health, options.metrics, pulses, enforcement.clone()).await?;

@@ -18,9 +18,11 @@ pub mod seen;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
-use margay_dataplane::{Kernel, TunnelMode};
+use margay_dataplane::{Kernel, KernelError, Link, TunnelMode};
+use margay_policy::compile::INTERFACE_PREFIX;
 use margay_policy::writer::{Netlink, Nft, Reports, Writer};
 use margay_policy::{Failsafes, LocalEndpoint, Pool};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -30,7 +32,7 @@ use self::seen::{Answer, Count, Ring};
 use crate::datastore::{Change, Kind};
 use crate::endpoints::Endpoint;
 
-/// How often the node's interfaces are looked at.
+/// How often the node's interfaces are looked at without a word that they have changed.
 const INTERFACES: Duration = Duration::from_secs(30);
 /// Pods that may wait; more make the CNI server wait.
 const QUEUE: usize = 256;
@@ -163,35 +165,40 @@ impl Enforcement {
         });
     }
 
-    /// Keeps up with the node's own interfaces and their addresses, by which host endpoints without
-    /// an interface's name are found. It ends with the policy edge.
-    pub fn follow_interfaces(&self, kernel: impl Kernel + 'static) {
+    /// Takes in the node's own interfaces and their addresses, and keeps up with them as `changed`
+    /// tells: by them host endpoints without an interface's name are found, and whether kube-proxy
+    /// forwards by IPVS. They are known when this returns: no table is written that knows less than
+    /// the one that an earlier agent has left. It ends with the policy edge.
+    ///
+    /// # Errors
+    /// What the kernel said to the first question.
+    pub async fn follow_interfaces(
+        &self,
+        kernel: impl Kernel + 'static,
+        mut changed: watch::Receiver<()>,
+    ) -> Result<(), KernelError> {
+        self.set_interfaces(interfaces(&kernel).await?);
         let enforcement = self.clone();
         tokio::spawn(async move {
             while !enforcement.has_ended() {
-                if let (Ok(links), Ok(addresses)) = (kernel.links().await, kernel.addresses().await)
-                {
-                    let mut interfaces = BTreeMap::<String, BTreeSet<_>>::new();
-                    for one in addresses {
-                        let link = links.iter().find(|link| link.index == one.index);
-                        let own = link.filter(|link| {
-                            !link
-                                .name
-                                .starts_with(margay_policy::compile::INTERFACE_PREFIX)
-                        });
-                        if let Some(link) = own {
-                            let known = interfaces.entry(link.name.clone()).or_default();
-                            known.insert(one.address);
-                        }
-                    }
-                    enforcement.settings.send_if_modified(|settings| {
-                        let differs = settings.interfaces != interfaces;
-                        settings.interfaces = interfaces;
-                        differs
-                    });
+                tokio::select! {
+                    // Who would tell may have gone.
+                    Ok(()) = changed.changed() => {}
+                    () = tokio::time::sleep(INTERFACES) => {}
                 }
-                tokio::time::sleep(INTERFACES).await;
+                if let Ok(interfaces) = interfaces(&kernel).await {
+                    enforcement.set_interfaces(interfaces);
+                }
             }
+        });
+        Ok(())
+    }
+
+    fn set_interfaces(&self, interfaces: BTreeMap<String, BTreeSet<IpAddr>>) {
+        self.settings.send_if_modified(|settings| {
+            let differs = settings.interfaces != interfaces;
+            settings.interfaces = interfaces;
+            differs
         });
     }
 
@@ -248,6 +255,28 @@ impl Enforcement {
     async fn send(&self, request: Request) -> Result<(), String> {
         self.requests.send(request).await.map_err(|_| stopping())
     }
+}
+
+/// The node's interfaces, but for pods', with their addresses.
+async fn interfaces(
+    kernel: &impl Kernel,
+) -> Result<BTreeMap<String, BTreeSet<IpAddr>>, KernelError> {
+    let (links, addresses) = (kernel.links().await?, kernel.addresses().await?);
+    let is_own = |link: &Link| !link.name.starts_with(INTERFACE_PREFIX);
+    let own = links.into_iter().filter(is_own);
+    let mut interfaces = BTreeMap::new();
+    let mut names = BTreeMap::new();
+    for link in own {
+        names.insert(link.index, link.name.clone());
+        interfaces.insert(link.name, BTreeSet::new());
+    }
+    for one in addresses {
+        let known = names
+            .get(&one.index)
+            .and_then(|name| interfaces.get_mut(name));
+        known.map(|known| known.insert(one.address));
+    }
+    Ok(interfaces)
 }
 
 fn stopping() -> String {

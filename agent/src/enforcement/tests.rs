@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kube::runtime::watcher::Event;
+use margay_dataplane::FakeKernel;
 use margay_policy::ruleset::Command;
 use margay_policy::writer::{Applied, Audit, Error, Memory, Writer};
 use margay_policy::{Ruleset, Transaction};
@@ -414,4 +415,54 @@ async fn connections_from_before_the_agent_end_before_their_address_is_given() {
         test.edge.put(&other).await.unwrap();
         assert_eq!(test.table.forgotten(), ended, "{address} of {tracked:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_table_follows_the_nodes_interfaces_as_soon_as_they_change() {
+    let test = Test::start(&[endpoint()]);
+    let kernel = FakeKernel::new();
+    kernel.add_interface("kube-ipvs0", 1500, None);
+    let (changed, changes) = watch::channel(());
+    let followed = test.edge.follow_interfaces(kernel.clone(), changes);
+    followed.await.unwrap();
+    let test = test.with_lists().await;
+    assert_eq!(test.table.tries(), 1, "the first table has it already");
+    assert!(test.table.holds("balanced"));
+
+    let test = Test::ready(&[endpoint()]).await;
+    let (kernel, changes) = (FakeKernel::new(), changed.subscribe());
+    let followed = test.edge.follow_interfaces(kernel.clone(), changes);
+    followed.await.unwrap();
+    test.settle().await;
+    assert!(!test.table.holds("balanced"));
+    kernel.add_interface("kube-ipvs0", 1500, None);
+    changed.send_replace(());
+    test.settle().await;
+    assert!(test.table.holds("balanced"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn interfaces_are_looked_at_from_time_to_time_too() {
+    let test = Test::ready(&[endpoint()]).await;
+    let kernel = FakeKernel::new();
+    let (_, changes) = watch::channel(());
+    let followed = test.edge.follow_interfaces(kernel.clone(), changes);
+    followed.await.unwrap();
+    kernel.add_interface("kube-ipvs0", 1500, None);
+    test.settle().await;
+    assert!(!test.table.holds("balanced"));
+    tokio::time::sleep(INTERFACES).await;
+    assert!(test.table.holds("balanced"));
+}
+
+#[tokio::test]
+async fn pods_interfaces_are_not_the_nodes() {
+    let kernel = FakeKernel::new();
+    kernel.add_interface(INTERFACE, 1500, None);
+    kernel.add_interface("dummy0", 1500, None);
+    kernel.add_interface("eth0", 1500, Some("192.0.2.1/24".parse().unwrap()));
+    let known = interfaces(&kernel).await.unwrap();
+    assert_eq!(known["eth0"], ["192.0.2.1".parse().unwrap()].into());
+    assert_eq!(known["dummy0"], BTreeSet::new(), "one without an address");
+    assert!(!known.contains_key(INTERFACE));
 }

@@ -42,6 +42,7 @@ pub(super) struct EnsurePod {
 pub(super) struct Edge<K> {
     dataplane: Dataplane<K>,
     reports: watch::Sender<RoutingReport>,
+    interfaces: watch::Sender<()>,
     pods: watch::Receiver<PodRoutes>,
     said: BTreeSet<String>,
     in_force: Option<InForce>,
@@ -58,11 +59,13 @@ impl<K: Kernel + 'static> Edge<K> {
     pub(super) fn new(
         dataplane: Dataplane<K>,
         reports: watch::Sender<RoutingReport>,
+        interfaces: watch::Sender<()>,
         pods: watch::Receiver<PodRoutes>,
     ) -> Self {
         Self {
             dataplane,
             reports,
+            interfaces,
             pods,
             said: BTreeSet::new(),
             in_force: None,
@@ -113,7 +116,11 @@ impl<K: Kernel + 'static> Edge<K> {
                             due.get_or_insert_with(|| Instant::now() + ECHO);
                             continue;
                         }
-                        Some(_) => {}
+                        Some(changes) => {
+                            if changes.links || changes.addresses || changes.lost {
+                                self.interfaces.send_replace(());
+                            }
+                        }
                         None => {
                             tracing::warn!("the kernel's events have ended; comparing every minute");
                             listening = false;

@@ -47,6 +47,7 @@ pub struct RoutingReport {
 pub struct Routing {
     intent: watch::Sender<Option<RouteIntent>>,
     report: watch::Receiver<RoutingReport>,
+    interfaces: watch::Receiver<()>,
     pods: mpsc::Sender<EnsurePod>,
 }
 
@@ -61,10 +62,13 @@ impl Routing {
         let (intent, intents) = watch::channel(None);
         let (reports, report) = watch::channel(RoutingReport::default());
         let (requests, queue) = mpsc::channel(QUEUE);
-        tokio::spawn(Edge::new(dataplane, reports, pods).run(intents, queue, events));
+        let (changes, interfaces) = watch::channel(());
+        let edge = Edge::new(dataplane, reports, changes, pods);
+        tokio::spawn(edge.run(intents, queue, events));
         Self {
             intent,
             report,
+            interfaces,
             pods: requests,
         }
     }
@@ -92,6 +96,12 @@ impl Routing {
     /// A receiver that tells when the report changes.
     pub fn subscribe(&self) -> watch::Receiver<RoutingReport> {
         self.report.clone()
+    }
+
+    /// A receiver that tells when links of the node, but for pods', or addresses of theirs have
+    /// come, gone or changed, or may have.
+    pub fn interfaces(&self) -> watch::Receiver<()> {
+        self.interfaces.clone()
     }
 
     /// Whether nobody looks after the routes any more, which only a mistake in the program brings

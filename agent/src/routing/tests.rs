@@ -195,6 +195,44 @@ async fn a_route_that_cannot_be_had_is_named_apart_and_not_counted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn changes_of_the_nodes_interfaces_are_passed_on_and_no_others() {
+    let node = Node::start(FakeKernel::new());
+    let mut interfaces = node.routing.interfaces();
+    interfaces.borrow_and_update();
+    let none = Changes::default();
+    for (changes, told) in [
+        (Changes { pods: true, ..none }, false),
+        (
+            Changes {
+                our_routes: true,
+                ..none
+            },
+            false,
+        ),
+        (
+            Changes {
+                links: true,
+                ..none
+            },
+            true,
+        ),
+        (
+            Changes {
+                addresses: true,
+                ..none
+            },
+            true,
+        ),
+        (Changes { lost: true, ..none }, true),
+    ] {
+        node.events.send(changes).await.unwrap();
+        node.settle().await;
+        assert_eq!(interfaces.has_changed().unwrap(), told, "{changes:?}");
+        interfaces.borrow_and_update();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_route_over_unnumbered_links_takes_those_that_are_up() {
     let kernel = FakeKernel::new();
     kernel.add_interface("up1", 1500, None);
