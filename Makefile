@@ -138,6 +138,15 @@ kube-binaries: ## A real control plane from Debian's source package into MARGAY_
 	@scripts/packages.sh build
 	@$(STEP) "kube-binaries" scripts/kube-binaries.sh
 
+.PHONY: test-vm
+test-vm: TARGETS := --all-targets
+test-vm: build ## What only Debian's kernel has, in a VM on it: policies behind the real kube-proxy's IPVS mode
+	@scripts/packages.sh cluster vm
+	@MARGAY_KUBE_PROGRAMS="kube-apiserver kube-proxy" $(STEP) "kube-binaries" scripts/kube-binaries.sh
+	@MARGAY_BIN_DIR=$(BIN) $(STEP) "test-vm" cargo test --quiet --locked --workspace \
+		--config 'target."cfg(all())".runner = ["$(CURDIR)/scripts/vm.sh", "--timeout", "$(VM_TIMEOUT)", "--"]' \
+		--test kube -- run ipvs
+
 .PHONY: test-kube
 test-kube: TARGETS := --all-targets
 test-kube: build ## Margay on a real kube-apiserver with etcd; ONLY="rules" runs some, HAMMER=100000 the whole hammer

@@ -18,6 +18,7 @@ mod crds;
 mod demo;
 mod hammer;
 mod ipam;
+mod ipvs;
 mod rules;
 mod same;
 mod slices;
@@ -28,7 +29,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use kube::Client;
-use margay_e2e::kube::{ControlPlane, programs};
+use margay_e2e::kube::{ControlPlane, programs, programs_of};
 
 /// A case: its name and what it does. It fails by panicking.
 macro_rules! cases {
@@ -159,6 +160,15 @@ fn run(wanted: &[String]) -> ExitCode {
             let case = hammer::no_address_twice_and_none_lost(server, folder.path().to_owned());
             tally
                 .run_here("hammer::no_address_twice_and_none_lost", case)
+                .await;
+        }
+        // Only by its name: the kernel may lack what it needs.
+        if wanted.iter().any(|name| name == "ipvs") {
+            let programs = programs_of(&["kube-apiserver", "kube-proxy"]).unwrap();
+            let case =
+                ipvs::policies_hold_behind_kube_proxy(server.kubeconfig().to_owned(), programs);
+            tally
+                .run("ipvs::policies_hold_behind_kube_proxy", case)
                 .await;
         }
         println!("{} passed, {} failed", tally.passed, tally.failed);
