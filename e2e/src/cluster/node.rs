@@ -180,7 +180,8 @@ impl Node {
     /// # Errors
     /// When it cannot be started.
     pub fn start_proxy(&mut self, lab: &mut Lab) -> anyhow::Result<()> {
-        let config = proxy_config(self.name(), self.proxy_mode);
+        let kubeconfig = Path::new("/run/machine/kube-proxy.kubeconfig");
+        let config = proxy_config(self.name(), kubeconfig, self.proxy_mode);
         std::fs::write(
             self.machine.folder.join("kube-proxy.json"),
             config.to_string(),
@@ -274,10 +275,11 @@ fn kubelet_config(machine: &Machine) -> Value {
     })
 }
 
-fn proxy_config(node: &str, mode: ProxyMode) -> Value {
+/// What kube-proxy is told on a node that is a network namespace.
+pub fn proxy_config(node: &str, kubeconfig: &Path, mode: ProxyMode) -> Value {
     json!({
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration",
-        "clientConnection": {"kubeconfig": "/run/machine/kube-proxy.kubeconfig"},
+        "clientConnection": {"kubeconfig": kubeconfig},
         "hostnameOverride": node,
         "mode": match mode { ProxyMode::Iptables => "iptables", ProxyMode::Ipvs => "ipvs" },
         "iptables": {"minSyncPeriod": "100ms", "syncPeriod": "30s"},

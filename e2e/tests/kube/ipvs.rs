@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use kube::api::{Api, DeleteParams, DynamicObject, PostParams};
-use kube::core::{ApiResource, GroupVersionKind};
+use kube::api::{Api, DeleteParams, PostParams};
+use margay_e2e::cluster::node::{ProxyMode, proxy_config};
 use margay_e2e::lab::command::{finish, run};
 use margay_e2e::lab::patience::{patience, until};
 use margay_e2e::lab::pods::RunningPod;
@@ -22,6 +22,7 @@ use margay_e2e::lab::spec::{POD_NAMESPACE, PodPlan, SERVED_PORT};
 use margay_e2e::lab::{namespaces, objects};
 use serde_json::{Value, json};
 
+use super::slices::old_slices;
 use super::small_lab::SmallLab;
 
 const NAME: &str = "ipvs";
@@ -120,9 +121,7 @@ async fn write_service(small: &SmallLab, pod: &RunningPod) -> IpAddr {
         "addressType": "IPv4", "ports": ports,
         "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
     });
-    let kind = GroupVersionKind::gvk("discovery.k8s.io", "v1beta1", "EndpointSlice");
-    let resource = ApiResource::from_gvk_with_plural(&kind, "endpointslices");
-    let slices: Api<DynamicObject> = Api::namespaced_with(client.clone(), POD_NAMESPACE, &resource);
+    let slices = old_slices(client, POD_NAMESPACE);
     let slice = serde_json::from_value(slice).unwrap();
     slices.create(&PostParams::default(), &slice).await.unwrap();
     made.parse().unwrap()
@@ -130,15 +129,8 @@ async fn write_service(small: &SmallLab, pod: &RunningPod) -> IpAddr {
 
 fn start_proxy(small: &mut SmallLab, programs: &Path) {
     let lab = &mut small.lab;
-    let config = json!({
-        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration",
-        "clientConnection": {"kubeconfig": lab.ledger.folder.store().join("kubeconfig")},
-        "hostnameOverride": NODE,
-        "mode": "ipvs",
-        // Settings of the kernel that a namespace may not change.
-        "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
-        "oomScoreAdj": 0,
-    });
+    let kubeconfig = lab.ledger.folder.store().join("kubeconfig");
+    let config = proxy_config(NODE, &kubeconfig, ProxyMode::Ipvs);
     let file = lab.ledger.folder.machine(NODE).join("kube-proxy.json");
     std::fs::create_dir_all(file.parent().unwrap()).unwrap();
     std::fs::write(&file, config.to_string()).unwrap();

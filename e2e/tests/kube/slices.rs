@@ -109,14 +109,19 @@ async fn expect(lab: &Lab, present: bool, change: impl Future<Output = ()>) -> D
     seen.saturating_duration_since(start)
 }
 
-/// The Service's one EndpointSlice, of v1beta1.
+/// EndpointSlices of v1beta1.
+pub(crate) fn old_slices(client: &Client, namespace: &str) -> Api<DynamicObject> {
+    let kind = GroupVersionKind::gvk("discovery.k8s.io", "v1beta1", "EndpointSlice");
+    let resource = ApiResource::from_gvk_with_plural(&kind, "endpointslices");
+    Api::namespaced_with(client.clone(), namespace, &resource)
+}
+
+/// The Service's one EndpointSlice.
 struct Slices(Api<DynamicObject>);
 
 impl Slices {
     fn of(client: &Client) -> Self {
-        let kind = GroupVersionKind::gvk("discovery.k8s.io", "v1beta1", "EndpointSlice");
-        let resource = ApiResource::from_gvk_with_plural(&kind, "endpointslices");
-        Self(Api::namespaced_with(client.clone(), "default", &resource))
+        Self(old_slices(client, "default"))
     }
 
     /// Where an endpoint is, was among its topology then.

@@ -32,8 +32,8 @@
 //! What the source's egress lets through goes on to `to-pods` and so still meets the destination's ingress, also when both
 //! pods are on this node; what the ingress lets through goes on to `remember`. Each chain leads to the next (`goto`): a way
 //! back to `forward` for each would cost more. Locally generated traffic (the node to its pods) and local delivery (pods to
-//! their own node) never pass `forward`; beside the source check they are let through. What IPVS takes in and sends out is neither
-//! (`ipvs`).
+//! their own node) never pass `forward`; beside the source check they are let through. What IPVS takes in and sends out is
+//! neither (`ipvs`).
 //!
 //! The identity is noted in the packet's priority field. nft has no way to feed one map's answer to the next lookup but
 //! through a field of the packet, and the mark is not ours to overwrite: kube-proxy keeps there until postrouting what it
