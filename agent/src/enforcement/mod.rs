@@ -271,10 +271,10 @@ async fn interfaces(
         interfaces.insert(link.name, BTreeSet::new());
     }
     for one in addresses {
-        let known = names
-            .get(&one.index)
-            .and_then(|name| interfaces.get_mut(name));
-        known.map(|known| known.insert(one.address));
+        let name = names.get(&one.index);
+        if let Some(known) = name.and_then(|name| interfaces.get_mut(name)) {
+            known.insert(one.address);
+        }
     }
     Ok(interfaces)
 }

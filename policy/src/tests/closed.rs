@@ -1,6 +1,6 @@
 //! What the compiler does when it knows less than it should: it errs closed.
 
-use super::fabric::{ip, load_cluster, node_input};
+use super::fabric::{ip, load_cluster, node_input, packet};
 use crate::{
     Cluster, Compiler, Engine, LocalEndpoint, NodeInput, Ruleset,
     compile::stand_in,
@@ -23,23 +23,6 @@ const B: &str = "mgy0001";
 fn compile(cluster: &Cluster, input: &NodeInput) -> (Ruleset, Vec<String>) {
     let (ruleset, problems) = Compiler::new().compile(cluster, input);
     (ruleset, problems.iter().map(ToString::to_string).collect())
-}
-
-fn packet(inward: &str, outward: &str, source: &str, destination: &str) -> Packet {
-    Packet {
-        in_interface: inward.to_owned(),
-        out_interface: outward.to_owned(),
-        source: ip(source),
-        destination: ip(destination),
-        protocol: 6,
-        source_port: 40_000,
-        port: 80,
-        icmp: (0, 0),
-        state: None,
-        reply: false,
-        mark: 0,
-        from_node: false,
-    }
 }
 
 fn forwarded(ruleset: &Ruleset, packet: &Packet) -> bool {

@@ -42,6 +42,24 @@ pub(super) fn node_input(cluster: &Cluster, node: &str) -> NodeInput {
     })
 }
 
+/// The first packet of a TCP connection to port 80.
+pub(super) fn packet(inward: &str, outward: &str, source: &str, destination: &str) -> Packet {
+    Packet {
+        in_interface: inward.to_owned(),
+        out_interface: outward.to_owned(),
+        source: ip(source),
+        destination: ip(destination),
+        protocol: 6,
+        source_port: 40_000,
+        port: 80,
+        icmp: (0, 0),
+        state: None,
+        reply: false,
+        mark: 0,
+        from_node: false,
+    }
+}
+
 /// Whether a packet is forwarded. What IPVS sends the same way, without a word of where it came in, has the same answer.
 fn forwards(ruleset: &Ruleset, packet: &Packet) -> bool {
     let passed = passes(ruleset, Hook::Forward, packet);
